@@ -1,0 +1,3 @@
+"""tinyface: face embeddings on bare CPUs, from scratch."""
+
+__version__ = "0.1.0"

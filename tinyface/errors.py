@@ -1,0 +1,62 @@
+"""Every way in which tinyface refuses to go on, one exception for each.
+
+A message is one line: what is wrong, where (file, node, tensor), and what to do about it.
+``exit_code`` is the status the command line ends with: 1 some inputs failed, 2 usage,
+3 a model was refused.
+"""
+
+
+class TinyfaceError(Exception):
+    """Base of everything that tinyface raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(TinyfaceError):
+    """An argument or an option makes no sense."""
+
+    exit_code = 2
+
+
+class MissingExtraError(UsageError):
+    """A feature needs a package that the light installation does not bring."""
+
+    def __init__(self, package: str, extra: str, feature: str) -> None:
+        super().__init__(
+            f"{feature} needs the package '{package}': install it with  "
+            f"pip install 'tinyface[{extra}]'"
+        )
+
+
+class BackendError(UsageError):
+    """The engine that was asked for cannot run here (no C extension, unknown ISA…)."""
+
+
+class ModelError(TinyfaceError):
+    """A model was refused."""
+
+    exit_code = 3
+
+
+class GraphError(ModelError):
+    """A graph is not one: a missing tensor, a cycle, shapes that do not fit."""
+
+
+class AttributeBoundsError(GraphError):
+    """An operator's attribute lies outside its declared bounds."""
+
+
+class FormatError(ModelError):
+    """A model file is malformed, truncated, or larger than the limits allow."""
+
+
+class CheckpointError(FormatError):
+    """A training checkpoint cannot be read, or holds something other than tensors."""
+
+
+class ImageError(TinyfaceError):
+    """A picture cannot be used."""
+
+
+class NoFaceError(ImageError):
+    """A picture in which no face was found."""

@@ -1,0 +1,33 @@
+"""Every cap in one place.
+
+Model files and pictures are hostile input: a number read from one of them is compared with a
+cap from here before anything is allocated for it.
+"""
+
+from typing import Final
+
+MiB: Final = 1 << 20
+GiB: Final = 1 << 30
+
+# pictures
+MAX_PIXELS: Final = 50_000_000  # checked in the header, before decoding
+MAX_IMAGE_BYTES: Final = 256 * MiB  # of the encoded file
+
+# model files
+MAX_HEADER_BYTES: Final = 8 * MiB  # JSON in front of the tensors
+MAX_JSON_DEPTH: Final = 32
+MAX_TENSORS: Final = 20_000
+MAX_RANK: Final = 8
+MAX_DIM: Final = 1 << 24
+MAX_TENSOR_BYTES: Final = 1 * GiB
+MAX_PARAM_BYTES: Final = 2 * GiB
+MAX_NAME_LENGTH: Final = 512
+
+# graphs
+MAX_NODES: Final = 10_000
+MAX_MACS: Final = 10**12  # of one inference
+MAX_ARENA_BYTES: Final = 2 * GiB
+MAX_KERNEL: Final = 1024  # side of a convolution or pooling window
+MAX_STRIDE: Final = 1024
+MAX_DILATION: Final = 1024
+MAX_PAD: Final = 4096

@@ -1,0 +1,171 @@
+"""Activations: element-wise functions, and softmax. All keep the shape.
+
+An activation may stand alone or inside a convolution or a linear operator as its *epilogue*
+(``Conv2d(act=PReLU())``): then the map is written once instead of twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tinyface.errors import GraphError
+from tinyface.ops.spec import (
+    Array,
+    MaybeType,
+    Op,
+    Types,
+    attr,
+    channels_first,
+    need_rank,
+    need_shape,
+    register,
+)
+
+
+@dataclass(frozen=True)
+class Activation(Op):
+    """Base: one input, output of the same type."""
+
+    def infer(self, *inputs: MaybeType) -> Types:
+        if inputs[0] is None:
+            raise GraphError(f"{self.kind}: the input is missing")
+        return (inputs[0],)
+
+
+@register
+@dataclass(frozen=True)
+class ReLU(Activation):
+    """y = max(x, 0). Keeps NaN."""
+
+    kind: ClassVar[str] = "relu"
+    onnx: ClassVar[tuple[str, ...]] = ("Relu",)
+
+    def run(self, x: Array) -> Array:
+        return np.maximum(x, 0)
+
+
+@register
+@dataclass(frozen=True)
+class Clip(Activation):
+    """y = min(max(x, low), high). The defaults make it ReLU6."""
+
+    low: float = attr(0.0)
+    high: float = attr(6.0)
+    kind: ClassVar[str] = "clip"
+    onnx: ClassVar[tuple[str, ...]] = ("Clip",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low > self.high:
+            raise GraphError(f"clip: low {self.low} is above high {self.high}")
+
+    def run(self, x: Array) -> Array:
+        return np.clip(x, x.dtype.type(self.low), x.dtype.type(self.high))
+
+
+@register
+@dataclass(frozen=True)
+class LeakyReLU(Activation):
+    """y = x where x >= 0, alpha x where x < 0."""
+
+    alpha: float = attr(0.01)
+    kind: ClassVar[str] = "leaky_relu"
+    onnx: ClassVar[tuple[str, ...]] = ("LeakyRelu",)
+
+    def run(self, x: Array) -> Array:
+        return np.where(x < 0, x.dtype.type(self.alpha) * x, x)
+
+
+@register
+@dataclass(frozen=True)
+class PReLU(Activation):
+    """y = x where x >= 0, a_c x where x < 0; a is learned, one per channel or one for all.
+
+    Inputs: x (n, c, …), slope (c,) or (1,). He et al. 2015, eq. 1.
+    """
+
+    kind: ClassVar[str] = "prelu"
+    onnx: ClassVar[tuple[str, ...]] = ("PRelu",)
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+
+    def infer(self, *inputs: MaybeType) -> Types:
+        x = need_rank(self.kind, inputs[0], 2, 3, 4)
+        need_rank(self.kind, inputs[1], 1)
+        need_shape(self.kind, "slope", inputs[1], (x.shape[1],), (1,))
+        return (x,)
+
+    def run(self, x: Array, slope: Array) -> Array:
+        return np.where(x < 0, channels_first(slope, x.ndim) * x, x)
+
+
+@register
+@dataclass(frozen=True)
+class Sigmoid(Activation):
+    """y = 1 / (1 + exp(-x)), computed so that no argument overflows."""
+
+    kind: ClassVar[str] = "sigmoid"
+    onnx: ClassVar[tuple[str, ...]] = ("Sigmoid",)
+
+    def run(self, x: Array) -> Array:
+        e = np.exp(-np.abs(x))  # in (0, 1]
+        return np.where(x < 0, e / (1 + e), 1 / (1 + e))
+
+
+@register
+@dataclass(frozen=True)
+class HardSigmoid(Activation):
+    """y = clip(alpha x + beta, 0, 1).
+
+    Two sets of constants are in use: 1/6 and 1/2 (PyTorch, MobileNetV3), the defaults, and
+    0.2 and 0.5 (Keras before version 3, GhostFaceNet V1).
+    """
+
+    alpha: float = attr(1 / 6)
+    beta: float = attr(0.5)
+    kind: ClassVar[str] = "hard_sigmoid"
+    onnx: ClassVar[tuple[str, ...]] = ("HardSigmoid",)
+
+    def run(self, x: Array) -> Array:
+        t = x.dtype.type
+        return np.clip(t(self.alpha) * x + t(self.beta), t(0), t(1))
+
+
+@register
+@dataclass(frozen=True)
+class HardSwish(Activation):
+    """y = x clip(x/6 + 1/2, 0, 1). Howard et al. 2019 (MobileNetV3), section 5.2."""
+
+    kind: ClassVar[str] = "hard_swish"
+    onnx: ClassVar[tuple[str, ...]] = ("HardSwish",)
+
+    def run(self, x: Array) -> Array:
+        return x * HardSigmoid().run(x)
+
+
+@register
+@dataclass(frozen=True)
+class Softmax(Activation):
+    """y = exp(x - max x) / sum exp(x - max x) along ``axis``."""
+
+    axis: int = attr(-1, low=-8, high=7)
+    kind: ClassVar[str] = "softmax"
+    onnx: ClassVar[tuple[str, ...]] = ("Softmax",)
+
+    def infer(self, *inputs: MaybeType) -> Types:
+        (x,) = super().infer(*inputs)
+        if not -x.rank <= self.axis < x.rank:
+            raise GraphError(f"softmax: axis {self.axis} does not exist in shape {x}")
+        return (x,)
+
+    def run(self, x: Array) -> Array:
+        e = np.exp(x - x.max(self.axis, keepdims=True))
+        return e / e.sum(self.axis, keepdims=True)
+
+
+FUSABLE: tuple[type[Op], ...] = (
+    ReLU, Clip, LeakyReLU, PReLU, Sigmoid, HardSigmoid, HardSwish,
+)  # fmt: skip
+"""Activations that a convolution or a linear operator can carry as its epilogue."""

@@ -1,0 +1,178 @@
+"""Convolution: one operator for standard, grouped, depthwise, pointwise and global depthwise.
+
+The definition is im2col: lay the input under every position of the kernel out as a column,
+and the convolution of each group becomes one matrix product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinyface import limits
+from tinyface.errors import GraphError
+from tinyface.ops.activation import FUSABLE, PReLU
+from tinyface.ops.spec import (
+    Array,
+    MaybeType,
+    Op,
+    Types,
+    attr,
+    channels_first,
+    need_rank,
+    need_shape,
+    register,
+)
+from tinyface.types import ITEMSIZE, TensorType
+
+Pair = tuple[int, int]
+Pads = tuple[int, int, int, int]  # top, left, bottom, right
+
+
+def window_output(
+    side: int, before: int, after: int, kernel: int, stride: int, dilation: int, ceil: bool = False
+) -> int:
+    """Positions of a window along one side: floor((n + pads - d (k - 1) - 1) / s) + 1.
+
+    With ``ceil`` the last window may hang over the end, but must start inside the side or its
+    leading pad (PyTorch's rule). Raises GraphError where not even one window fits.
+    """
+    room = side + before + after - dilation * (kernel - 1) - 1
+    if room < 0:
+        raise GraphError(
+            f"a window of {kernel} (dilation {dilation}) does not fit a side of {side} "
+            f"with pads {before} and {after}"
+        )
+    out = (room + (stride - 1 if ceil else 0)) // stride + 1
+    if ceil and (out - 1) * stride >= side + before:
+        out -= 1
+    return out
+
+
+def windows(x: Array, kernel: Pair, stride: Pair, dilation: Pair) -> Array:
+    """Every window of an already padded map, without copying.
+
+    (n, c, h, w) -> (n, c, oh, ow, kh, kw): a view with strides chosen so that the windows overlap.
+    """
+    (kh, kw), (sh, sw), (dh, dw) = kernel, stride, dilation
+    extent = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
+    view = np.lib.stride_tricks.sliding_window_view(x, extent, axis=(2, 3))
+    return view[:, :, ::sh, ::sw, ::dh, ::dw]
+
+
+def im2col(x: Array, kernel: Pair, stride: Pair, pad: Pads, dilation: Pair, groups: int) -> Array:
+    """Columns of a convolution: (n, c, h, w) -> (n, groups, c/groups*kh*kw, oh*ow)."""
+    n, c, _, _ = x.shape
+    top, left, bottom, right = pad
+    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    view = windows(x, kernel, stride, dilation).transpose(0, 1, 4, 5, 2, 3)
+    rows = c // groups * kernel[0] * kernel[1]
+    return view.reshape(n, groups, rows, -1)  # overlapping windows: here the copy is made
+
+
+@register
+@dataclass(frozen=True)
+class Conv2d(Op):
+    """2-d convolution with an optional epilogue: y = act(w * x + bias + residual).
+
+    Inputs: x (n, c, h, w); weight (o, c/groups, kh, kw); optional bias (o,); optional slope
+    of a fused PReLU, (o,) or (1,); optional residual (n, o, oh, ow), added before the activation.
+    Output: (n, o, oh, ow) with oh = floor((h + top + bottom - dh (kh - 1) - 1) / sh) + 1.
+
+    groups = 1: standard. groups = c: depthwise. Kernel 1x1: pointwise. Depthwise with a kernel
+    as large as the map: global depthwise convolution (GDC), FDFaceNet eq. 13.
+    MACs: o oh ow (c/groups) kh kw (FDFaceNet, Table 2).
+    """
+
+    stride: Pair = attr((1, 1), low=1, high=limits.MAX_STRIDE)
+    pad: Pads = attr((0, 0, 0, 0), low=0, high=limits.MAX_PAD)
+    dilation: Pair = attr((1, 1), low=1, high=limits.MAX_DILATION)
+    groups: int = attr(1, low=1, high=limits.MAX_DIM)
+    act: Op | None = attr(None)
+
+    kind: ClassVar[str] = "conv2d"
+    onnx: ClassVar[tuple[str, ...]] = ("Conv",)
+    arity: ClassVar[tuple[int, int]] = (2, 5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.act is not None and not isinstance(self.act, FUSABLE):
+            raise GraphError(f"conv2d: {self.act.kind} cannot be fused into a convolution")
+
+    def infer(self, *inputs: MaybeType) -> Types:
+        x, weight = need_rank(self.kind, inputs[0], 4), need_rank(self.kind, inputs[1], 4)
+        n, c, h, w = x.shape
+        o, per_group, kh, kw = weight.shape
+        if max(kh, kw) > limits.MAX_KERNEL:
+            raise GraphError(f"conv2d: a kernel of {kh}x{kw} is larger than {limits.MAX_KERNEL}")
+        if o % self.groups or per_group * self.groups != c:
+            raise GraphError(
+                f"conv2d: weight {weight} with {self.groups} groups does not fit {c} channels"
+            )
+        top, left, bottom, right = self.pad
+        oh = window_output(h, top, bottom, kh, self.stride[0], self.dilation[0])
+        ow = window_output(w, left, right, kw, self.stride[1], self.dilation[1])
+        bias, slope, residual = (*inputs[2:], None, None, None)[:3]
+        need_shape(self.kind, "bias", bias, (o,))
+        need_shape(self.kind, "slope", slope, (o,), (1,))
+        need_shape(self.kind, "residual", residual, (n, o, oh, ow))
+        if (slope is not None) != isinstance(self.act, PReLU):
+            raise GraphError("conv2d: a slope and act=prelu go together")
+        return (TensorType((n, o, oh, ow), x.dtype),)
+
+    def macs(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        weight = need_rank(self.kind, inputs[1], 4)
+        _, per_group, kh, kw = weight.shape
+        return outputs[0].size * per_group * kh * kw
+
+    def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """The columns, written and read once, and the padded copy, likewise."""
+        x, weight = need_rank(self.kind, inputs[0], 4), need_rank(self.kind, inputs[1], 4)
+        n, c, h, w = x.shape
+        top, left, bottom, right = self.pad
+        padded = n * c * (h + top + bottom) * (w + left + right)
+        columns = n * c * weight.shape[2] * weight.shape[3] * outputs[0].size // (
+            n * outputs[0].shape[1]
+        )
+        return 2 * ITEMSIZE[x.dtype] * (padded + columns)
+
+    def run(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None = None,
+        slope: Array | None = None,
+        residual: Array | None = None,
+    ) -> Array:
+        o, _, kh, kw = weight.shape
+        g = self.groups
+        columns = im2col(x, (kh, kw), self.stride, self.pad, self.dilation, g)  # (n, g, k, p)
+        kernels = weight.reshape(g, o // g, -1)  # (g, o/g, k)
+        y: Array = np.matmul(kernels, columns)  # (n, g, o/g, p)
+        oh, ow = self.infer_map(x.shape[2:], (kh, kw))
+        y = y.reshape(x.shape[0], o, oh, ow)
+        return epilogue(y, bias, residual, self.act, slope)
+
+    def infer_map(self, side: tuple[int, ...], kernel: Pair) -> Pair:
+        """(h, w) of the input map -> (oh, ow)."""
+        top, left, bottom, right = self.pad
+        return (
+            window_output(side[0], top, bottom, kernel[0], self.stride[0], self.dilation[0]),
+            window_output(side[1], left, right, kernel[1], self.stride[1], self.dilation[1]),
+        )
+
+
+def epilogue(
+    y: Array, bias: Array | None, residual: Array | None, act: Any, slope: Array | None
+) -> Array:
+    """act(y + bias + residual): what follows the matrix product of a convolution or linear map."""
+    if bias is not None:
+        y = y + channels_first(bias, y.ndim)
+    if residual is not None:
+        y = y + residual
+    if act is None:
+        return y
+    result: Array = act.run(y) if slope is None else act.run(y, slope)
+    return result

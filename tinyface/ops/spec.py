@@ -1,0 +1,218 @@
+"""What an operator is: the base class, the bounds of its attributes, the registry.
+
+An operator is declared once, as a frozen dataclass: its fields are its attributes (each with
+bounds), ``infer`` gives the shapes, ``macs`` and ``scratch`` the cost, and ``run`` *is* the
+operator: the NumPy definition that every faster kernel is checked against.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, TypeVar
+
+from numpy.typing import NDArray
+
+from tinyface import limits
+from tinyface.errors import AttributeBoundsError, GraphError
+from tinyface.types import TensorType
+
+Array = NDArray[Any]
+MaybeType = TensorType | None  # None: an optional input that is absent
+Types = tuple[TensorType, ...]
+
+
+def attr(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    length: int | None = None,
+) -> Any:
+    """Declare an attribute with its bounds (both included).
+
+    A tuple has as many elements as its default, or any number up to ``length``;
+    the bounds hold for each element.
+    """
+    bounds = {"low": low, "high": high, "choices": choices, "length": length}
+    return field(default=default, metadata=bounds)
+
+
+@dataclass(frozen=True)
+class Op:
+    """Base of all operators.
+
+    Class attributes:
+        kind: the name in model files, tables and on the command line.
+        onnx: names of the ONNX operators that map to this one.
+        arity: least and most number of inputs (weights are inputs, too).
+        view: True where the output is the input's bytes under another shape: no traffic.
+    """
+
+    kind: ClassVar[str] = ""
+    onnx: ClassVar[tuple[str, ...]] = ()
+    arity: ClassVar[tuple[int, int]] = (1, 1)
+    view: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, f.name, value)
+            _check_attribute(self.kind, f.name, value, f.default, f.metadata)
+
+    def infer(self, *inputs: MaybeType) -> Types:
+        """Output types from input types. Raises GraphError where they do not fit."""
+        raise NotImplementedError
+
+    def macs(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """Multiply-accumulates; 0 for operators that only add, compare or move."""
+        return 0
+
+    def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """Bytes that the NumPy kernel writes to temporaries and reads again."""
+        return 0
+
+    def run(self, *inputs: Any) -> Any:
+        """Compute; arrays in, an array (or a tuple of several) out, in the input's dtype."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"kind": …}`` and the attributes that differ from their defaults."""
+        doc: dict[str, Any] = {"kind": self.kind}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value != f.default:
+                doc[f.name] = value.to_json() if isinstance(value, Op) else value
+        return doc
+
+    def __str__(self) -> str:
+        """``conv2d(stride=(2, 2), act=prelu)``: what differs from the defaults."""
+        parts = [
+            f"{f.name}={getattr(self, f.name)}"
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        ]
+        return f"{self.kind}({', '.join(parts)})" if parts else self.kind
+
+
+OPS: dict[str, type[Op]] = {}
+OpType = TypeVar("OpType", bound=type[Op])
+
+
+def register(cls: OpType) -> OpType:
+    """Class decorator: enter an operator under its ``kind``."""
+    if not cls.kind or cls.kind in OPS:
+        raise ValueError(f"{cls.__name__}: kind {cls.kind!r} is empty or taken")
+    OPS[cls.kind] = cls
+    return cls
+
+
+def from_json(doc: object, *, depth: int = 0) -> Op:
+    """The operator that :meth:`Op.to_json` wrote.
+
+    Raises:
+        GraphError: not an object, an unknown kind, an unknown attribute.
+        AttributeBoundsError: an attribute of the wrong type or outside its bounds.
+    """
+    if not isinstance(doc, Mapping) or not isinstance(doc.get("kind"), str):
+        raise GraphError("an operator must be an object with a 'kind'")
+    cls = OPS.get(doc["kind"])
+    if cls is None:
+        raise GraphError(
+            f"unknown operator {doc['kind']!r}: this file needs a newer tinyface, or is not ours"
+        )
+    values = {key: value for key, value in doc.items() if key != "kind"}
+    unknown = sorted(values.keys() - {f.name for f in fields(cls)})
+    if unknown:
+        raise GraphError(f"{cls.kind} has no attribute {unknown[0]!r}")
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            if depth:
+                raise GraphError(f"{cls.kind}: operators are nested too deeply")
+            values[key] = from_json(value, depth=depth + 1)
+    return cls(**values)
+
+
+def _check_attribute(
+    kind: str, name: str, value: Any, default: Any, bounds: Mapping[str, Any]
+) -> None:
+    def refuse(why: str) -> AttributeBoundsError:
+        return AttributeBoundsError(f"{kind}.{name} = {value!r}: {why}")
+
+    if default is MISSING:
+        raise TypeError(f"{kind}.{name} needs a default")
+    if default is None:  # an optional nested operator
+        if not (value is None or isinstance(value, Op)):
+            raise refuse("must be an operator or absent")
+        return
+    if isinstance(default, tuple):
+        length = bounds.get("length")
+        if not isinstance(value, tuple):
+            raise refuse("must be a list of integers")
+        if length is None and len(value) != len(default):
+            raise refuse(f"must have {len(default)} elements")
+        if len(value) > (length or limits.MAX_RANK):
+            raise refuse(f"has more than {length or limits.MAX_RANK} elements")
+        for element in value:
+            _check_number(refuse, element, int, bounds)
+    elif isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise refuse("must be true or false")
+    elif isinstance(default, str):
+        choices = bounds.get("choices") or ()
+        if value not in choices:
+            raise refuse(f"must be one of {', '.join(choices)}")
+    else:
+        _check_number(refuse, value, type(default), bounds)
+
+
+def _check_number(refuse: Any, value: Any, wanted: type, bounds: Mapping[str, Any]) -> None:
+    allowed = (int, float) if wanted is float else (int,)
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        raise refuse(f"must be {'a number' if wanted is float else 'an integer'}")
+    if not math.isfinite(value):
+        raise refuse("must be finite")
+    low, high = bounds.get("low"), bounds.get("high")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise refuse(f"must lie between {low} and {high}")
+
+
+def need_rank(kind: str, x: MaybeType, *ranks: int) -> TensorType:
+    """``x`` itself if it is there and has one of the ranks, else GraphError."""
+    if x is None:
+        raise GraphError(f"{kind}: a required input is missing")
+    if x.rank not in ranks:
+        wanted = " or ".join(map(str, ranks))
+        raise GraphError(f"{kind}: needs an input of rank {wanted}, got shape {x}")
+    return x
+
+
+def need_shape(kind: str, what: str, x: MaybeType, *shapes: tuple[int, ...]) -> None:
+    """GraphError unless ``x`` is absent or has one of the shapes."""
+    if x is not None and x.shape not in shapes:
+        wanted = " or ".join(str(TensorType(s)) for s in shapes)
+        raise GraphError(f"{kind}: {what} must have shape {wanted}, got {x}")
+
+
+def channels_first(v: Array, rank: int) -> Array:
+    """A vector of C values shaped to broadcast over (n, C, …): (C,) -> (C, 1, 1) for rank 4."""
+    return v.reshape((-1,) + (1,) * (rank - 2)) if rank > 2 else v
+
+
+__all__ = [
+    "OPS",
+    "Array",
+    "MaybeType",
+    "Op",
+    "Types",
+    "attr",
+    "channels_first",
+    "from_json",
+    "need_rank",
+    "need_shape",
+    "register",
+]
