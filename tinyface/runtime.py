@@ -1,0 +1,127 @@
+"""Run a graph: choose the engine, plan once per input shape, keep the plans."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from tinyface.backends.numpy import run_graph
+from tinyface.errors import BackendError, GraphError
+from tinyface.graph import Graph
+from tinyface.ops.spec import Array
+from tinyface.passes import optimise
+from tinyface.types import Shape
+
+BACKENDS = ("auto", "c", "numpy")
+MAX_PLANS = 8  # input shapes kept per session; photographs come in many sizes
+
+
+class Executable(Protocol):
+    """A graph made ready to run for one set of input shapes."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+class NumpyExecutable:
+    """The reference engine behind the interface of the fast one."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return run_graph(self.graph, inputs)
+
+
+def default_threads() -> int:
+    """CPUs that this process may use, or ``TINYFACE_THREADS``."""
+    wanted = os.environ.get("TINYFACE_THREADS", "")
+    if wanted:
+        if not wanted.isdecimal() or not 1 <= int(wanted) <= 256:
+            raise BackendError(f"TINYFACE_THREADS={wanted!r}: set it to a number from 1 to 256")
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_backend(wanted: str) -> str:
+    """"c" or "numpy"; "auto" takes the C engine where its extension was built.
+
+    Raises:
+        BackendError: an unknown name, or "c" where there is no extension.
+    """
+    if wanted not in BACKENDS:
+        raise BackendError(f"backend {wanted!r} is not one of {', '.join(BACKENDS)}")
+    if wanted == "numpy":
+        return wanted
+    from tinyface.backends import c
+
+    if c.available():
+        return "c"
+    if wanted == "c":
+        raise BackendError(
+            "the C engine was not built: install a C compiler and reinstall tinyface, "
+            "or use --backend numpy"
+        )
+    return "numpy"
+
+
+class Session:
+    """A network, ready to run on arrays of any batch size and, where it allows, any image size.
+
+    Args:
+        graph: the network, with weights.
+        backend: "auto", "c" or "numpy".
+        threads: of the C engine; None for :func:`default_threads`. The result does not
+            depend on it, to the bit.
+
+    Safe to use from several Python threads at once.
+    """
+
+    def __init__(self, graph: Graph, backend: str = "auto", threads: int | None = None) -> None:
+        self.backend = choose_backend(backend)
+        self.threads = default_threads() if threads is None else threads
+        if not 1 <= self.threads <= 256:
+            raise BackendError(f"{self.threads} threads: use a number from 1 to 256")
+        self.graph = optimise(graph)
+        self._plans: dict[tuple[Shape, ...], Executable] = {}
+
+    def run(self, x: Array | Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name, from one array (for a network with one input) or several by name.
+
+        Arrays are float32, NCHW, already normalised.
+
+        Raises:
+            GraphError: an input is missing or unknown, or has a shape the network cannot take.
+        """
+        inputs = self._named(x)
+        return self.executable({name: a.shape for name, a in inputs.items()}).run(inputs)
+
+    def executable(self, shapes: Mapping[str, Shape]) -> Executable:
+        """The plan for these input shapes, made on first use."""
+        key = tuple(tuple(shapes[name]) for name in self.graph.inputs)
+        plan = self._plans.get(key)
+        if plan is None:
+            graph = self.graph.with_inputs(shapes)
+            if self.backend == "c":
+                from tinyface.backends.c import CExecutable
+
+                plan = CExecutable(graph, self.threads)
+            else:
+                plan = NumpyExecutable(graph)
+            while len(self._plans) >= MAX_PLANS:
+                self._plans.pop(next(iter(self._plans)), None)
+            self._plans[key] = plan
+        return plan
+
+    def _named(self, x: Array | Mapping[str, Array]) -> dict[str, Array]:
+        names = tuple(self.graph.inputs)
+        if not isinstance(x, Mapping):
+            x = {names[0]: x}
+        if set(x) != set(names):
+            raise GraphError(f"{self.graph.name} takes the inputs {', '.join(names)}")
+        dtype = self.graph.inputs[names[0]].dtype
+        return {name: np.ascontiguousarray(x[name], dtype=dtype) for name in names}
