@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from time import perf_counter_ns
 from typing import Protocol
 
 import numpy as np
 
+from tinyface import tracing
 from tinyface.backends.numpy import run_graph
 from tinyface.errors import BackendError, GraphError
-from tinyface.graph import Graph
+from tinyface.graph import Graph, Node
 from tinyface.ops.spec import Array
 from tinyface.passes import optimise
+from tinyface.tracing import Record
 from tinyface.types import Shape
 
 BACKENDS = ("auto", "c", "numpy")
@@ -20,9 +24,15 @@ MAX_PLANS = 8  # input shapes kept per session; photographs come in many sizes
 
 
 class Executable(Protocol):
-    """A graph made ready to run for one set of input shapes."""
+    """A graph made ready to run for one set of input shapes.
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
+    With a list of ``records`` the run is timed step by step, and one
+    :class:`~tinyface.tracing.Record` per step appended to it.
+    """
+
+    def run(
+        self, inputs: Mapping[str, Array], records: list[Record] | None = None
+    ) -> dict[str, Array]: ...
 
 
 class NumpyExecutable:
@@ -31,8 +41,32 @@ class NumpyExecutable:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return run_graph(self.graph, inputs)
+    def run(
+        self, inputs: Mapping[str, Array], records: list[Record] | None = None
+    ) -> dict[str, Array]:
+        if records is None:
+            return run_graph(self.graph, inputs)
+        begin = before = perf_counter_ns()
+
+        def note(node: Node, outputs: tuple[Array, ...]) -> None:
+            nonlocal before
+            now = perf_counter_ns()
+            cost = self.graph.node_cost(node)
+            touched = replace(cost, scratch=self._scratch(node))
+            shape = outputs[0].shape
+            kind = node.op.kind
+            kernel = "im2col" if kind == "conv2d" else "numpy"
+            records.append(
+                Record(node.name, kind, kernel, shape, cost, touched, before - begin, now - before)
+            )
+            before = perf_counter_ns()
+
+        return run_graph(self.graph, inputs, hook=note)
+
+    def _scratch(self, node: Node) -> int:
+        types = self.graph.types
+        ins = tuple(types[name] if name else None for name in node.inputs)
+        return node.op.scratch(ins, tuple(types[name] for name in node.outputs))
 
 
 def default_threads() -> int:
@@ -98,7 +132,12 @@ class Session:
             GraphError: an input is missing or unknown, or has a shape the network cannot take.
         """
         inputs = self._named(x)
-        return self.executable({name: a.shape for name, a in inputs.items()}).run(inputs)
+        executable = self.executable({name: a.shape for name, a in inputs.items()})
+        trace = tracing.current()
+        if trace is None:
+            return executable.run(inputs)
+        trace.runs.append([])
+        return executable.run(inputs, trace.runs[-1])
 
     def executable(self, shapes: Mapping[str, Shape]) -> Executable:
         """The plan for these input shapes, made on first use."""
