@@ -1,0 +1,98 @@
+# Everything a newcomer, a maintainer and CI do, one word each. `make` alone lists them.
+#
+#   make demo    set up .venv, embed a sample photo, verify a pair
+#   make test    set up .venv, run all tests
+#
+# PYTHON=python3.12   the Python that .venv is made of
+# TORCH=auto|yes|no   PyTorch, the oracle of some tests: "auto" installs it where pip finds a
+#                     CPU build; without it those tests are skipped
+
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= auto
+BIN    := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+# The package is installed in place; these decide whether that must happen again.
+SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-quick lint format c-test asan arm-test perf-arm cachesim \
+        bench wheel clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 14
+
+# ---------------------------------------------------------------------------- setting up
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo 'tinyface needs Python 3.10 or newer: make PYTHON=python3.12 …' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo 'First:  sudo apt install python3-venv python3-dev' >&2; exit 1; }
+
+$(VENV)/.installed: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed scripts/install_torch.py
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python scripts/install_torch.py $(TORCH)
+	@touch $@
+
+$(VENV)/.installed-lint: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	@touch $@
+
+install: $(VENV)/.installed  ## tinyface in .venv, in place
+
+# --------------------------------------------------------------------------- trying it out
+
+demo: $(VENV)/.installed  ## embed a sample photo and verify a pair
+	@PATH="$(BIN):$$PATH" sh scripts/demo.sh
+
+# --------------------------------------------------------------------------------- testing
+
+test: $(VENV)/.installed-test  ## all tests
+	$(PYTEST) $(ARGS)
+
+test-quick: $(VENV)/.installed-test  ## the tests that take seconds
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+lint: $(VENV)/.installed-lint  ## ruff, mypy --strict, C warnings, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@$(call optional,scripts/lint_c.sh)
+
+format: $(VENV)/.installed-lint  ## let ruff and clang-format lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	clang-format -i csrc/*.c csrc/*.h
+
+# Each of these is a script that also runs on its own.
+optional = if [ -f $(1) ]; then PATH="$(abspath $(BIN)):$$PATH" bash $(1); \
+  else echo 'make $@: $(1) does not exist yet' >&2; exit 1; fi
+
+asan: $(VENV)/.installed-test  ## the C engine under ASan and UBSan
+	@$(call optional,scripts/asan.sh)
+
+arm-test: $(VENV)/.installed  ## the tests on aarch64 and armv7, emulated
+	@$(call optional,scripts/arm_test.sh)
+
+perf-arm: $(VENV)/.installed  ## inner loops against a Cortex-A72, A76 and A53 (llvm-mca)
+	@$(call optional,scripts/perf_arm.sh)
+
+cachesim: $(VENV)/.installed  ## the C engine under the caches of a Raspberry Pi 4
+	@$(call optional,scripts/cachesim.sh)
+
+# ------------------------------------------------------------------------------- packaging
+
+wheel: $(BIN)/python  ## sdist and wheel in dist/
+	$(BIN)/python -m pip install --quiet 'build>=1.2'
+	TINYFACE_EXTENSION=require $(BIN)/python -m build
+
+clean:  ## remove what the above made
+	rm -rf build dist $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f tinyface/_engine*.so tinyface/_engine*.pyd tinyface/_engine.c
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

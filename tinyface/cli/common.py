@@ -1,0 +1,176 @@
+"""What all commands share: options, messages, tables, JSON, pictures one after another."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tinyface.errors import ImageError, TinyfaceError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Rows = Sequence[Sequence[str]]
+
+# ------------------------------------------------------------------------------ options
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+model_option = click.option(
+    "-m", "--model", metavar="MODEL", default=None,
+    help="Recogniser: the name of installed weights, or a model file.  [default: see doctor]",
+)  # fmt: skip
+detector_option = click.option(
+    "--detector", metavar="MODEL", default=None,
+    help="Face detector: the name of installed weights, or a model file.",
+)  # fmt: skip
+aligned_option = click.option(
+    "--aligned", is_flag=True, help="The pictures are aligned crops already: detect nothing."
+)
+recursive_option = click.option(
+    "-r", "--recursive", is_flag=True, help="Look into the folders inside folders, too."
+)
+
+
+def engine_options(command: Decorated) -> Decorated:
+    """``--backend`` and ``-t``, for every command that runs a network."""
+    command = click.option(
+        "--backend", type=click.Choice(["auto", "c", "numpy"]), default="auto", show_default=True,
+        help="Engine: compiled C kernels, or the readable NumPy ones.",
+    )(command)  # fmt: skip
+    return click.option(
+        "-t", "--threads", type=click.IntRange(1, 256), default=None,
+        help="Threads of the C engine.  [default: the CPUs this process may use]",
+    )(command)  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- messages
+
+
+def note(message: str) -> None:
+    """One line on stderr, for people."""
+    sys.stderr.write(f"{message}\n")
+
+
+def fail(message: str, status: int) -> int:
+    """Print why the command ends; returns the status it ends with."""
+    note(f"tinyface: {message}")
+    return status
+
+
+# --------------------------------------------------------------------------------- data
+
+
+def print_json(schema: str, document: dict[str, Any]) -> None:
+    """One JSON document on stdout; ``schema`` names and numbers its form (``embed/1``)."""
+    click.echo(json.dumps({"schema": f"tinyface.{schema}", **document}, ensure_ascii=False))
+
+
+def table_console() -> Console:
+    """A console on stdout that wraps nothing when its output goes to a file or a pipe."""
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 10_000
+    return console
+
+
+def print_table(
+    headers: Sequence[str], rows: Rows, *, right: Sequence[int] = (), footer: Sequence[str] = ()
+) -> None:
+    """A table on stdout; ``right`` are the columns of figures."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_footer=bool(footer), pad_edge=False)
+    for i, header in enumerate(headers):
+        table.add_column(
+            header,
+            footer=footer[i] if footer else "",
+            justify="right" if i in right else "left",
+            no_wrap=i in right,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*row)
+    table_console().print(table)
+
+
+def si(number: float, unit: str = "") -> str:
+    """1234567 -> "1.23 M"."""
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= factor:
+            return f"{number / factor:.3g} {prefix}{unit}"
+    return f"{number:g} {unit}".rstrip()
+
+
+# ----------------------------------------------------------------------------- pictures
+
+
+@dataclass
+class Batch:
+    """Pictures named on the command line, taken one after another.
+
+    One that fails is reported on stderr and counted; the others go on.
+    """
+
+    sources: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)  # source -> why
+
+    @staticmethod
+    def gather(arguments: Iterable[str], *, recursive: bool = False) -> Batch:
+        """Files as they are, folders as the pictures in them, "-" as standard input."""
+        from tinyface.vision.image import collect_images
+
+        batch = Batch()
+        for argument in arguments:
+            if argument == "-":
+                batch.sources.append(argument)
+                continue
+            try:
+                batch.sources += map(str, collect_images(argument, recursive))
+            except ImageError as error:
+                batch.failed(argument, error)
+        return batch
+
+    def failed(self, source: str, error: TinyfaceError) -> None:
+        message = str(error)
+        self.failures[source] = message
+        note(message if source in message or source == "-" else f"{source}: {message}")
+
+    def each(self, work: Callable[[str], None], *, what: str) -> int:
+        """Call ``work`` on every picture, with a progress bar; returns the exit status."""
+        for source in _progress(self.sources, what):
+            try:
+                work(source)
+            except ImageError as error:
+                self.failed(source, error)
+        if self.failures and len(self.sources) + len(self.failures) > 1:
+            total = len({*self.sources, *self.failures})
+            note(f"{len(self.failures)} of {total} inputs failed")
+        return 1 if self.failures else 0
+
+
+def _progress(sources: Sequence[str], what: str) -> Iterator[str]:
+    """The sources themselves, behind a bar where a person is watching."""
+    if len(sources) < 2 or not sys.stderr.isatty():
+        yield from sources
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # Lines printed meanwhile appear above the bar; data that goes to a pipe must stay out of it.
+    bar = Progress(
+        *Progress.get_default_columns(),
+        console=Console(stderr=True),
+        redirect_stdout=sys.stdout.isatty(),
+        transient=True,
+    )
+    with bar:
+        yield from bar.track(sources, description=what)

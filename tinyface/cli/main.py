@@ -1,0 +1,89 @@
+"""The command ``tinyface``: finds its subcommands, and turns what goes wrong into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from tinyface import __version__
+from tinyface.cli.common import fail
+from tinyface.errors import TinyfaceError
+
+# A command is the function of its name in the module of its name. Modules are imported when
+# their command is used (all of them for --help).
+COMMANDS = {
+    "embed": "tinyface.cli.embed",
+    "verify": "tinyface.cli.verify",
+    "detect": "tinyface.cli.detect",
+    "align": "tinyface.cli.align",
+    "info": "tinyface.cli.info",
+    "models": "tinyface.cli.models",
+    "import": "tinyface.cli.import_",
+    "doctor": "tinyface.cli.doctor",
+}
+
+INTERRUPTED = 130  # 128 + SIGINT, what shells report
+PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a subcommand only when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[name]).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tinyface")
+def cli() -> None:
+    """Face embeddings on bare CPUs.
+
+    \b
+    Example:
+      tinyface embed photo.jpg
+      tinyface verify one.jpg other.jpg
+
+    Data goes to stdout, everything else to stderr. Exit status: 0 done, 1 some inputs failed,
+    2 wrong usage, 3 a model was refused.
+    """
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line; returns the exit status and never raises."""
+    try:
+        status = cli.main(list(args), prog_name="tinyface", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except TinyfaceError as error:
+        return fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return fail("stopped; nothing half-done was left behind", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python would complain once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except MemoryError:
+        return fail("out of memory; use smaller pictures, a smaller model, or fewer threads", 1)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        return fail(f"{name}{error.strerror or error}; check the disk and the permissions", 1)
+
+
+def main() -> NoReturn:
+    """Entry point of the installed command."""
+    sys.exit(run(sys.argv[1:]))
