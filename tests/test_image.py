@@ -1,0 +1,481 @@
+"""Pictures in, RGB out: every mode and orientation, and every way for a file to be bad."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tinyface import limits
+from tinyface.errors import ImageError
+from tinyface.vision.image import collect_images, read_image, resize
+
+IMAGES = Path(__file__).parent / "images"
+ORIENTATION = 0x0112
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def picture(height: int = 24, width: int = 36) -> np.ndarray:
+    """A smooth picture, no two corners alike: (height, width, 3)."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = (x * 255 / max(width - 1, 1), y * 255 / max(height - 1, 1), (x + y) * 3)
+    return np.clip(np.stack(channels, axis=2), 0, 255).astype(np.uint8)
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_header(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
+    ihdr = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", ihdr)
+
+
+# --- sources ----------------------------------------------------------------------------------
+
+
+def test_every_kind_of_source_gives_the_same_pixels(tmp_path, monkeypatch):
+    expected = picture()
+    data = encode(Image.fromarray(expected))
+    path = tmp_path / "p.png"
+    path.write_bytes(data)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    sources = [
+        path, str(path), data, bytearray(data), memoryview(data), io.BytesIO(data),
+        path.open("rb"), Image.fromarray(expected), expected, "-",
+    ]  # fmt: skip
+    for source in sources:
+        got = read_image(source)
+        assert got.dtype == np.uint8 and got.flags.c_contiguous
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG"])
+def test_formats(kind):
+    expected = picture()
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
+    got = read_image(encode(Image.fromarray(expected), kind, **options.get(kind, {})))
+    tolerance = 4 if kind == "JPEG" else 0  # YCbCr is 8 bits per channel: not lossless
+    assert np.abs(got.astype(int) - expected).max() <= tolerance
+
+
+def test_the_name_does_not_matter(tmp_path):
+    path = tmp_path / "really-a-png.jpg"
+    path.write_bytes(encode(Image.fromarray(picture())))
+    np.testing.assert_array_equal(read_image(path), picture())
+
+
+@pytest.mark.parametrize("name", ["фото лица.png", "顔 写真.png", 'a\'b "c" é.png'])
+def test_names_in_every_script(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(encode(Image.fromarray(picture())))
+    np.testing.assert_array_equal(read_image(path), picture())
+
+
+def test_non_contiguous_and_grey_arrays():
+    rgb = picture()
+    np.testing.assert_array_equal(read_image(rgb[:, ::-1]), rgb[:, ::-1])
+    grey = rgb[..., 0]
+    for array in (grey, grey[..., None]):
+        np.testing.assert_array_equal(read_image(array), np.stack([grey] * 3, axis=2))
+
+
+# --- modes ------------------------------------------------------------------------------------
+
+
+def test_grey_and_one_bit():
+    grey = picture()[..., 0]
+    np.testing.assert_array_equal(
+        read_image(encode(Image.fromarray(grey))), np.stack([grey] * 3, axis=2)
+    )
+    bits = Image.fromarray(grey).convert("1")
+    expected = np.asarray(bits).astype(np.uint8)[..., None] * 255
+    for kind in ("PNG", "BMP"):
+        got = read_image(encode(bits, kind))
+        np.testing.assert_array_equal(got, np.repeat(expected, 3, axis=2))
+
+
+def test_sixteen_bit_grey_uses_the_whole_range():
+    values = np.array([[0, 128, 129, 257, 32768, 65406, 65407, 65535]], np.uint16)
+    got = read_image(encode(Image.fromarray(values)))
+    expected = [0, 0, 1, 1, 128, 254, 255, 255]  # round(v * 255 / 65535)
+    np.testing.assert_array_equal(got[0], np.repeat(np.array(expected)[:, None], 3, axis=1))
+    old_pillow = Image.fromarray(values.astype(np.int32), "I")
+    np.testing.assert_array_equal(read_image(old_pillow), got)
+
+
+def test_sixteen_bit_colour():
+    """Written by hand: Pillow cannot write 16-bit colour. Red is 0xFF.., green 0x80.., blue 0."""
+    row = b"\0" + struct.pack(">HHH", 0xFFFF, 0x8040, 0x0000) * 3
+    data = png_header(3, 2, depth=16) + png_chunk(b"IDAT", zlib.compress(row * 2))
+    got = read_image(data + png_chunk(b"IEND", b""))
+    np.testing.assert_array_equal(got, np.full((2, 3, 3), (255, 128, 0)))
+
+
+def test_palette_with_and_without_a_transparent_colour():
+    image = Image.new("P", (4, 2), 0)
+    image.putpalette([200, 10, 20, 0, 0, 255])
+    image.putpixel((3, 1), 1)
+    expected = np.full((2, 4, 3), (200, 10, 20))
+    expected[1, 3] = (0, 0, 255)
+    np.testing.assert_array_equal(read_image(encode(image)), expected)
+    expected[1, 3] = 255
+    np.testing.assert_array_equal(read_image(encode(image, transparency=1)), expected)
+
+
+def test_transparent_parts_are_laid_on_white():
+    """alpha 0 is white, 255 the colour, 51 = 1/5 a fifth of it."""
+    rgba = np.zeros((1, 3, 4), np.uint8)
+    rgba[0] = [(10, 20, 30, 0), (10, 20, 30, 255), (10, 20, 30, 51)]
+    expected = [(255, 255, 255), (10, 20, 30), (206, 208, 210)]
+    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True, "exact": True})):
+        got = read_image(encode(Image.fromarray(rgba), kind, **options))
+        np.testing.assert_array_equal(got[0], expected)
+    np.testing.assert_array_equal(read_image(rgba)[0], expected)
+    np.testing.assert_array_equal(
+        read_image(Image.fromarray(rgba).convert("RGBa"))[0, 1], rgba[0, 1, :3]
+    )
+
+
+def test_grey_with_alpha():
+    la = np.array([[[100, 255], [100, 0]]], np.uint8)
+    got = read_image(encode(Image.fromarray(la, "LA")))
+    np.testing.assert_array_equal(got, [[[100] * 3, [255] * 3]])
+    assert read_image(Image.fromarray(la, "LA").convert("La")).shape == (1, 2, 3)
+
+
+def test_rgb_png_with_a_transparent_colour():
+    got = read_image(encode(Image.fromarray(picture()), transparency=(0, 0, 0)))
+    expected = picture()
+    assert not expected[0, 0].any()
+    expected[0, 0] = 255
+    np.testing.assert_array_equal(got, expected)
+
+
+def adobe_marker(jpeg: bytes) -> bytes:
+    """With an Adobe APP14 segment, which says that the inks are stored inverted."""
+    segment = b"Adobe" + struct.pack(">HHHB", 100, 0, 0, 0)
+    return jpeg[:2] + b"\xff\xee" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+
+
+def without_adobe_marker(jpeg: bytes) -> bytes:
+    start = jpeg.find(b"\xff\xee")
+    if start < 0:
+        return jpeg
+    (length,) = struct.unpack_from(">H", jpeg, start + 2)
+    return jpeg[:start] + jpeg[start + 2 + length :]
+
+
+def test_cmyk_with_and_without_adobe_marker():
+    """A JPEG on its own stores its inks inverted, whether or not the marker says so: what
+    Photoshop began, browsers and Pillow follow."""
+    rgb = np.full((16, 16, 3), (220, 120, 40), np.uint8)
+    stored = encode(Image.fromarray(rgb).convert("CMYK"), "JPEG", quality=100)
+    stored = without_adobe_marker(stored)
+    for data in (stored, adobe_marker(stored)):
+        assert np.abs(read_image(data).astype(int) - rgb).max() <= 4
+
+
+def test_first_frame_only():
+    frames = [Image.fromarray(np.full((8, 8, 3), v, np.uint8)) for v in (10, 200)]
+    for kind in ("PNG", "WEBP"):
+        data = encode(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
+        np.testing.assert_array_equal(read_image(data), np.full((8, 8, 3), 10))
+
+
+@pytest.mark.parametrize("mode", ["F", "LAB"])
+def test_modes_without_a_meaning(mode):
+    with pytest.raises(ImageError, match="convert it to RGB"):
+        read_image(Image.new(mode, (4, 4)))
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "HSV", "RGBX", "PA", "CMYK"])
+def test_modes_of_pillow_images(mode):
+    image = Image.fromarray(np.full((4, 4, 3), 128, np.uint8))
+    image = image.convert("P").convert("PA") if mode == "PA" else image.convert(mode)
+    got = read_image(image).astype(int)
+    assert got.shape == (4, 4, 3) and np.abs(got - 128).max() <= 26  # the web palette is coarse
+
+
+# --- orientation ------------------------------------------------------------------------------
+
+# What the camera stores for an upright picture, straight from the EXIF standard: where the
+# first stored row and first stored column lie in the upright picture.
+STORED = {
+    1: lambda p: p,  # top, left
+    2: lambda p: p[:, ::-1],  # top, right
+    3: lambda p: p[::-1, ::-1],  # bottom, right
+    4: lambda p: p[::-1],  # bottom, left
+    5: lambda p: p.transpose(1, 0, 2),  # left, top
+    6: lambda p: p.transpose(1, 0, 2)[::-1],  # right, top
+    7: lambda p: p.transpose(1, 0, 2)[::-1, ::-1],  # right, bottom
+    8: lambda p: p.transpose(1, 0, 2)[:, ::-1],  # left, bottom
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation, kind):
+    upright = picture()
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
+    data = encode(stored, kind, exif=exif.tobytes(), **options.get(kind, {}))
+    for source in (data, Image.open(io.BytesIO(data))):
+        got = read_image(source)
+        assert got.shape == upright.shape and got.flags.c_contiguous
+        assert np.abs(got.astype(int) - upright).max() <= (4 if kind == "JPEG" else 0)
+    assert read_image(data, max_side=18).shape == (12, 18, 3)
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_orientations_that_do_not_exist_are_ignored(value):
+    exif = Image.Exif()
+    exif[ORIENTATION] = value
+    got = read_image(encode(Image.fromarray(picture()), exif=exif.tobytes()))
+    np.testing.assert_array_equal(got, picture())
+
+
+@given(noise=st.binary(max_size=64))
+@settings(max_examples=50, deadline=None)
+def test_broken_exif_does_not_cost_the_picture(noise):
+    data = encode(Image.fromarray(picture()), "JPEG", exif=b"Exif\0\0" + noise)
+    assert read_image(data).shape in [(24, 36, 3), (36, 24, 3)]
+
+
+# --- size -------------------------------------------------------------------------------------
+
+
+def test_max_side_scales_down_and_never_up():
+    data = (IMAGES / "group_of_four.jpg").read_bytes()
+    full = read_image(data)
+    assert read_image(data, max_side=5000).shape == full.shape == (640, 640, 3)
+    small = read_image(data, max_side=200)
+    assert small.shape == (200, 200, 3)
+    difference = np.abs(small.astype(int) - resize(full, 200, 200))
+    assert difference.mean() < 2  # decoded at half size, or decoded and then halved
+    assert read_image(picture(10, 1000), max_side=50).shape == (1, 50, 3)
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction(monkeypatch):
+    from PIL import JpegImagePlugin
+
+    sizes = []
+    load = JpegImagePlugin.JpegImageFile.load
+    monkeypatch.setattr(
+        JpegImagePlugin.JpegImageFile, "load", lambda self: (sizes.append(self.size), load(self))[1]
+    )
+    data = encode(Image.new("RGB", (4000, 3000)), "JPEG")
+    assert read_image(data, max_side=640).shape == (480, 640, 3)
+    assert sizes[0] == (1000, 750)
+
+
+def test_resize_averages():
+    board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    small = resize(np.stack([board] * 3, axis=2), 8, 8)
+    assert small[1:-1, 1:-1].min() >= 126 and small[1:-1, 1:-1].max() <= 129
+    same = picture()
+    assert resize(same, *same.shape[:2]) is same
+
+
+# --- bad files --------------------------------------------------------------------------------
+
+
+def refused(source: object, *words: str, **options: object) -> str:
+    """The message: one line, naming the picture, with the words in it."""
+    with pytest.raises(ImageError) as caught:
+        read_image(source, **options)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 400
+    for word in words:
+        assert word in message
+    return message
+
+
+def test_missing_directory_empty(tmp_path):
+    refused(tmp_path / "nowhere.jpg", "nowhere.jpg", "no such file")
+    refused(tmp_path, str(tmp_path), "is a directory")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    refused(tmp_path / "empty.jpg", "empty.jpg", "empty")
+    refused("nul\0character.jpg", "cannot be read")
+    refused(b"", "empty")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all files")
+def test_a_file_without_permission(tmp_path):
+    path = tmp_path / "secret.jpg"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    refused(path, "secret.jpg", "may not be read")
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"hello, this is text", "not a JPEG"),
+        (b"\0" * 100, "not a JPEG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF"),
+        (b"GIF89a" + b"\0" * 20, "GIF"),
+        (b"II*\0" + b"\0" * 20, "TIFF"),
+        (b"%PDF-1.7", "PDF"),
+        (b"\0\0\0\x18ftypmp42", "video"),
+    ],
+)
+def test_other_formats_are_named_and_refused(tmp_path, data, word):
+    path = tmp_path / "file.jpg"
+    path.write_bytes(data)
+    refused(path, "file.jpg", word)
+
+
+def test_formats_that_pillow_could_read_are_refused():
+    for kind in ("GIF", "TIFF", "PPM", "TGA", "ICO"):
+        refused(encode(Image.fromarray(picture()), kind), name="x")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
+@pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95])
+def test_cut_short(tmp_path, kind, part):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)  # nothing to compress away
+    data = encode(Image.fromarray(noise), kind)
+    path = tmp_path / "short.img"
+    path.write_bytes(data[: max(4, int(len(data) * part))])
+    refused(path, "short.img", " again" if path.stat().st_size > 16 else "")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_damaged_files_are_read_or_refused(kind, data):
+    """Whatever is changed, the answer is a picture or an ImageError, nothing else."""
+    good = bytearray(encode(Image.fromarray(picture()), kind))
+    for _ in range(data.draw(st.integers(1, 8))):
+        good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        got = read_image(bytes(good))
+    except ImageError as error:
+        assert "\n" not in str(error)
+    else:
+        assert got.ndim == 3 and got.shape[2] == 3 and got.dtype == np.uint8
+
+
+# --- the cap on pixels ------------------------------------------------------------------------
+
+
+def huge_headers(width: int, height: int) -> dict[str, bytes]:
+    """Nothing but headers: whoever tries to decode one of these fails in another way."""
+    sof = struct.pack(">HBHHB", 17, 8, height % 65536, width % 65536, 3)
+    sof += bytes([1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0])
+    sos = b"\xff\xda" + struct.pack(">H", 12) + bytes([3, 1, 0, 2, 0, 3, 0, 0, 63, 0])
+    vp8x = b"VP8X" + struct.pack("<I", 10) + bytes(4)
+    vp8x += (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    vp8l = b"VP8L" + struct.pack("<IB", 5, 0x2F)
+    vp8l += struct.pack("<I", (width - 1) & 0x3FFF | ((height - 1) & 0x3FFF) << 14)
+    vp8 = b"VP8 " + struct.pack("<I", 10) + b"\0\0\0\x9d\x01\x2a"
+    vp8 += struct.pack("<HH", width & 0x3FFF, height & 0x3FFF)
+    webp = {n: b"RIFF" + struct.pack("<I", 4 + len(c)) + b"WEBP" + c
+            for n, c in (("VP8X", vp8x), ("VP8L", vp8l), ("VP8", vp8))}  # fmt: skip
+    bmp = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return {
+        "PNG": png_header(width, height) + png_chunk(b"IDAT", b""),
+        "JPEG": b"\xff\xd8\xff\xc0" + sof + sos,
+        "BMP": b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + bmp,
+        **webp,
+    }
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "VP8X", "VP8L", "VP8"])
+def test_the_cap_is_checked_in_the_header(kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Pillow's own warning must not show
+        refused(huge_headers(16000, 16000)[kind], "16000x16000", "megapixels")
+        refused(huge_headers(8000, 6251)[kind], "50.0 megapixels")
+
+
+def test_extreme_sides():
+    refused(png_header(2**31 - 1, 2**31 - 1) + png_chunk(b"IDAT", b""), "megapixels")
+    refused(np.zeros((0, 5, 3), np.uint8), "no picture")
+    refused(np.zeros((5, 0), np.uint8), "no picture")
+
+
+def test_the_cap_holds_for_arrays_and_pillow_images(monkeypatch):
+    import tinyface.vision.image as module
+
+    monkeypatch.setattr(module, "MAX_PIXELS", 100)
+    refused(picture(), "megapixels")
+    refused(Image.fromarray(picture()), "megapixels")
+    assert limits.MAX_PIXELS == 50_000_000
+
+
+def test_the_cap_on_bytes(monkeypatch, tmp_path):
+    import tinyface.vision.image as module
+
+    monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 1000)
+    data = encode(Image.fromarray(picture()), "BMP")
+    (tmp_path / "long.bmp").write_bytes(data)
+    refused(tmp_path / "long.bmp", "long.bmp", "MiB")
+    refused(data, "MiB")
+    refused(io.BytesIO(data), "MiB")
+
+
+# --- wrong arguments --------------------------------------------------------------------------
+
+
+def test_arrays_that_are_not_pictures():
+    refused(np.zeros((4, 4, 3)), "float64", "uint8")
+    refused(np.zeros((3, 4, 4, 3), np.uint8), "(3, 4, 4, 3)")
+    refused(np.zeros((4, 4, 2), np.uint8), "(4, 4, 2)")
+    refused(3, "int")
+    refused(io.StringIO("text"), "binary")
+    refused(picture(), "max_side", max_side=0)
+
+
+def test_pillow_is_not_imported_before_it_is_needed():
+    code = "import sys, tinyface.vision.image, tinyface.vision.align; print('PIL' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
+
+
+# --- directories ------------------------------------------------------------------------------
+
+
+def test_collect_images(tmp_path):
+    for name in ("10.jpg", "2.JPG", "b.png", "A.webp", "notes.txt", ".hidden.jpg", "sub/1.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    flat = [str(p.relative_to(tmp_path)) for p in collect_images(tmp_path)]
+    assert flat == ["2.JPG", "10.jpg", "A.webp", "b.png"]
+    deep = [str(p.relative_to(tmp_path)) for p in collect_images(tmp_path, recursive=True)]
+    assert deep == [*flat, os.path.join("sub", "1.bmp")]
+    assert collect_images(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+
+
+def test_collect_images_finds_nothing(tmp_path):
+    with pytest.raises(ImageError, match=r"no picture in this directory.*sub-directories"):
+        collect_images(tmp_path)
+    with pytest.raises(ImageError, match="no such file"):
+        collect_images(tmp_path / "nowhere")
+
+
+def test_sample_pictures():
+    names = [p.name for p in collect_images(IMAGES)]
+    assert names == sorted(names) and "astronaut.png" in names
+    assert all(read_image(p).ndim == 3 for p in collect_images(IMAGES))

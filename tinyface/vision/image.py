@@ -1,0 +1,375 @@
+"""From a picture in a file to RGB pixels.
+
+A picture is hostile input. Four formats are read (JPEG, PNG, WebP, BMP), told apart by their
+first bytes and never by their name; the number of pixels is read in the header and compared with
+``limits.MAX_PIXELS`` before anything is decoded; only the first frame is decoded.
+
+What comes out is always the same thing: ``uint8 (H, W, 3)``, red first, upright (the EXIF
+orientation has been applied), and opaque (what is transparent is laid on white, as a browser
+does). Colour profiles are not applied: recognition networks are trained on plain sRGB values.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyface.errors import ImageError
+from tinyface.limits import MAX_IMAGE_BYTES, MAX_PIXELS
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+RGB: TypeAlias = NDArray[np.uint8]  # (H, W, 3)
+Source: TypeAlias = Union[
+    str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryIO, "PILImage.Image", NDArray[Any]
+]
+
+SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
+
+_CONVERT = "convert it to JPEG or PNG first"
+
+# What people try most often and what it starts with; the offset is where the mark stands.
+_FOREIGN: Final = (
+    (4, b"ftyphei", "a HEIC picture"),
+    (4, b"ftypmif", "a HEIF picture"),
+    (4, b"ftypavi", "an AVIF picture"),
+    (4, b"ftyp", "a video"),
+    (0, b"GIF8", "a GIF picture"),
+    (0, b"II*\0", "a TIFF or camera raw picture"),
+    (0, b"MM\0*", "a TIFF or camera raw picture"),
+    (0, b"%PDF", "a PDF document"),
+)
+
+
+def read_image(source: Source, max_side: int | None = None, name: str | None = None) -> RGB:
+    """Read one picture.
+
+    Args:
+        source: a path, ``"-"`` (standard input), the encoded bytes, a binary file, a Pillow
+            image, or an array: ``uint8`` of shape (H, W), (H, W, 1), (H, W, 3) RGB or
+            (H, W, 4) RGBA.
+        max_side: if given, the picture is scaled down so that its longer side has at most this
+            many pixels; a large JPEG is then decoded at a fraction of its size, which is several
+            times faster. Never scales up.
+        name: what to call the picture in error messages; by default the path.
+
+    Returns:
+        ``uint8 (H, W, 3)``, RGB, upright, C-contiguous. An RGB array that already is so comes
+        back as it is, not copied.
+
+    Raises:
+        ImageError: missing, a directory, unreadable, empty, truncated, of another format, more
+            than ``limits.MAX_PIXELS`` pixels, or an array of another shape or type.
+    """
+    if max_side is not None and max_side < 1:
+        raise ImageError(f"max_side is {max_side}: give 1 or more pixels")
+    if isinstance(source, np.ndarray):
+        return _limit_side(_from_array(source, name or "the array"), max_side)
+    if _is_pillow_image(source):
+        return _from_pillow(source, name or "the Pillow image", max_side)  # type: ignore[arg-type]
+    label = name or _name_of(source)
+    return _from_pillow(_open(_read_bytes(source, label), label), label, max_side)
+
+
+def collect_images(path: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
+    """The pictures a path stands for: itself if it is a file, else those in the directory.
+
+    Files are chosen by their suffix (``SUFFIXES``, in upper or lower case); hidden ones are
+    left out. They are in natural order (``2.jpg`` before ``10.jpg``), directory by directory.
+
+    Raises:
+        ImageError: there is nothing at ``path``, or no picture in it.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise ImageError(f"{root}: no such file or directory; check the spelling")
+    if not root.is_dir():
+        return [root]
+    found = sorted(_walk(root, recursive), key=_natural_key)
+    if not found:
+        where = "" if recursive else ", or ask for its sub-directories too"
+        raise ImageError(
+            f"{root}: no picture in this directory ({', '.join(SUFFIXES)}); name another{where}"
+        )
+    return found
+
+
+def resize(image: RGB, height: int, width: int) -> RGB:
+    """Scale ``(H, W, 3)`` to ``(height, width, 3)``, averaging over the area that each new pixel
+    covers (bilinear, with the filter stretched by the factor of reduction)."""
+    if image.shape[:2] == (height, width):
+        return image
+    from PIL import Image
+
+    scaled = Image.fromarray(image).resize(
+        (width, height), Image.Resampling.BILINEAR, reducing_gap=3.0
+    )
+    return np.asarray(scaled)
+
+
+# --- getting hold of the bytes --------------------------------------------------------------
+
+
+def _name_of(source: object) -> str:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"the picture in memory ({len(source)} bytes)"
+    if isinstance(source, (str, os.PathLike)):
+        return "standard input" if source == "-" else os.fspath(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "the stream"
+
+
+def _read_bytes(source: object, name: str) -> bytes:
+    """The encoded picture. Files are opened by Python, which knows every kind of path."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data = bytes(source)
+    elif isinstance(source, str) and source == "-":
+        data = sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1)
+    elif isinstance(source, (str, os.PathLike)):
+        data = _read_file(os.fspath(source), name)
+    elif hasattr(source, "read"):
+        data = source.read(MAX_IMAGE_BYTES + 1)
+        if not isinstance(data, bytes):
+            raise ImageError(f"{name}: opened as text; open it in binary mode ('rb')")
+    else:
+        raise ImageError(
+            f"a {type(source).__name__} is not a picture: "
+            "give a path, bytes, a binary file, a Pillow image or a uint8 array"
+        )
+    if not data:
+        raise ImageError(f"{name}: the file is empty; copy or download it again")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ImageError(_too_long(name))
+    return data
+
+
+def _read_file(path: str, name: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_size > MAX_IMAGE_BYTES:
+                raise ImageError(_too_long(name))
+            return file.read(MAX_IMAGE_BYTES + 1)
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file; check the spelling") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name}: is a directory; name a picture in it") from None
+    except PermissionError:
+        # Windows reports a directory in this way too.
+        what = "is a directory" if os.path.isdir(path) else "may not be read"
+        raise ImageError(f"{name}: {what}; name a picture that you may read") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageError(f"{name}: cannot be read ({reason}); check the disk") from error
+
+
+def _too_long(name: str) -> str:
+    return f"{name}: more than {MAX_IMAGE_BYTES >> 20} MiB; scale the picture down first"
+
+
+# --- decoding -------------------------------------------------------------------------------
+
+
+def _open(data: bytes, name: str) -> PILImage.Image:
+    """Read the header, nothing else, with the one decoder that the first bytes ask for.
+
+    The decoder's class is called directly, not through ``PIL.Image.open``: no other format is
+    ever tried, and Pillow's own warning about large pictures (which goes by another limit than
+    ours) does not show.
+    """
+    try:
+        if data.startswith(b"\xff\xd8\xff"):
+            from PIL.JpegImagePlugin import JpegImageFile as Decoder
+        elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+            from PIL.PngImagePlugin import PngImageFile as Decoder  # type: ignore[assignment]
+        elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            from PIL.WebPImagePlugin import WebPImageFile as Decoder  # type: ignore[assignment]
+
+            _check_webp(data, name)
+        elif data.startswith(b"BM"):
+            from PIL.BmpImagePlugin import BmpImageFile as Decoder  # type: ignore[assignment]
+        else:
+            raise ImageError(_not_a_picture(data, name))
+        image = Decoder(io.BytesIO(data))
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen kinds on malformed files
+        raise ImageError(_damaged(name, error)) from error
+    _check_pixels(*image.size, name)
+    return image
+
+
+def _not_a_picture(data: bytes, name: str) -> str:
+    for offset, mark, kind in _FOREIGN:
+        if data.startswith(mark, offset):
+            return f"{name}: is {kind}, which is not read; {_CONVERT}"
+    return f"{name}: not a JPEG, PNG, WebP or BMP picture; check the file, or {_CONVERT}"
+
+
+def _damaged(name: str, error: Exception) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"{name}: damaged or cut short ({reason[:120]}); copy or download it again"
+
+
+def _check_pixels(width: int, height: int, name: str) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: {width}x{height} pixels is no picture; give another one")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: {width}x{height} is {width * height / 1e6:.1f} megapixels, more than the "
+            f"{MAX_PIXELS / 1e6:g} that are read; scale the picture down first"
+        )
+
+
+def _check_webp(data: bytes, name: str) -> None:
+    """Pillow's WebP decoder allocates the canvas as soon as it is made, hence this look at the
+    header (developers.google.com/speed/webp/docs/riff_container; RFC 9649)."""
+    from PIL import features
+
+    if not features.check("webp"):
+        raise ImageError(f"{name}: this Pillow was built without WebP; {_CONVERT}")
+    head = data[:30].ljust(30, b"\0")
+    if head[12:16] == b"VP8X":
+        width, height = (int.from_bytes(head[i : i + 3], "little") + 1 for i in (24, 27))
+    elif head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", head, 26))
+    _check_pixels(width, height, name)
+
+
+def _from_pillow(image: PILImage.Image, name: str, max_side: int | None) -> RGB:
+    """Decode, bring to RGB, scale, turn upright; in this order, the cheap steps on fewer pixels."""
+    _check_pixels(*image.size, name)
+    longest = max(image.size)
+    try:
+        if max_side is not None and longest > max_side:
+            # A JPEG can leave out its higher frequencies: 1/2, 1/4 or 1/8 of the size.
+            width, height = (max(1, side * max_side // longest) for side in image.size)
+            image.draft(None, (width, height))
+        image.load()
+        rgb = _to_rgb(image, name)
+    except ImageError:
+        raise
+    except Exception as error:  # as in _open
+        raise ImageError(_damaged(name, error)) from error
+    return _upright(_limit_side(rgb, max_side), _orientation(image))
+
+
+def _to_rgb(image: PILImage.Image, name: str) -> RGB:
+    """Any mode of Pillow to RGB. Pillow has already put Adobe's inverted CMYK the right way."""
+    mode = image.mode
+    if mode == "I" or mode.startswith("I;16"):  # 16-bit grey; "I" in older Pillows
+        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return np.repeat(((grey * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
+    if mode in ("F", "LAB"):
+        raise ImageError(f"{name}: a picture of mode {mode}; convert it to RGB first")
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        if mode in ("La", "PA"):  # two modes with fewer direct conversions than the others
+            image = image.convert("LA" if mode == "La" else "RGBA")
+        return _on_white(np.asarray(image.convert("RGBA")))
+    return np.array(image.convert("RGB"))
+
+
+def _on_white(rgba: NDArray[np.uint8]) -> RGB:
+    """alpha * colour + (1 - alpha) * white, rounded; ``(H, W, 4)`` to ``(H, W, 3)``."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    mixed = rgba[..., :3] * alpha + 255 * (255 - alpha)  # at most 255 * 255: fits 16 bits
+    return ((mixed.astype(np.uint32) + 127) // 255).astype(np.uint8)
+
+
+def _from_array(array: NDArray[Any], name: str) -> RGB:
+    if array.dtype != np.uint8:
+        raise ImageError(f"{name}: {array.dtype} values; give uint8 RGB values from 0 to 255")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise ImageError(f"{name}: shape {array.shape}; give (H, W, 3), RGB")
+    _check_pixels(array.shape[1], array.shape[0], name)
+    if array.ndim == 3 and array.shape[2] == 4:
+        return _on_white(array)
+    if array.ndim == 2 or array.shape[2] == 1:
+        return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(array)
+
+
+def _limit_side(image: RGB, max_side: int | None) -> RGB:
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    if max_side is None or longest <= max_side:
+        return image
+    scaled = (max(1, round(side * max_side / longest)) for side in (height, width))
+    return resize(image, *scaled)
+
+
+# --- which way is up ------------------------------------------------------------------------
+
+# EXIF 2.3, tag 0x0112: (swap rows and columns first, then flip rows, then flip columns)
+_UPRIGHT: Final = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+def _orientation(image: PILImage.Image) -> int:
+    """The EXIF orientation, 1..8; a broken tag counts as none, the pixels are still good."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) and value in _UPRIGHT else 1
+
+
+def _upright(image: RGB, orientation: int) -> RGB:
+    swap, flip_rows, flip_columns = _UPRIGHT.get(orientation, (False, False, False))
+    if swap:
+        image = image.transpose(1, 0, 2)
+    if flip_rows:
+        image = image[::-1]
+    if flip_columns:
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+# --- directories ----------------------------------------------------------------------------
+
+
+def _is_pillow_image(source: object) -> bool:
+    """Without importing Pillow: an image can only exist once Pillow has been imported."""
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(source, module.Image)
+
+
+def _walk(root: Path, recursive: bool) -> Iterator[Path]:
+    for folder, children, files in os.walk(root):
+        children[:] = [c for c in children if recursive and not c.startswith(".")]
+        for name in files:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def _natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], ...]:
+    """Digits compare as numbers: (kind, number, text) for every run of digits or other text."""
+
+    def key(part: str) -> tuple[tuple[int, int, str], ...]:
+        runs = re.findall(r"[0-9]+|[^0-9]+", part)
+        return tuple((0, int(r), r) if r[0] in "0123456789" else (1, 0, r.lower()) for r in runs)
+
+    return (*map(key, path.parent.parts), key(path.name))
