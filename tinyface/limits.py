@@ -22,6 +22,9 @@ MAX_DIM: Final = 1 << 24
 MAX_TENSOR_BYTES: Final = 1 * GiB
 MAX_PARAM_BYTES: Final = 2 * GiB
 MAX_NAME_LENGTH: Final = 512
+MAX_PICKLE_BYTES: Final = 16 * MiB  # of a PyTorch checkpoint, without its tensors
+MAX_PICKLE_OPS: Final = 2_000_000
+MAX_ZIP_DIRECTORY_BYTES: Final = 8 * MiB
 
 # graphs
 MAX_NODES: Final = 10_000
@@ -31,3 +34,7 @@ MAX_KERNEL: Final = 1024  # side of a convolution or pooling window
 MAX_STRIDE: Final = 1024
 MAX_DILATION: Final = 1024
 MAX_PAD: Final = 4096
+MAX_INPUTS: Final = 1024  # of a concatenation; outputs of a split
+MAX_INDEX: Final = (1 << 31) - 1  # ends of a slice; larger ones mean "to the end"
+MAX_FLOAT: Final = 3.4028234663852886e38  # an attribute must fit into a float32
+MAX_SCALE: Final = 1024.0  # of a resize, per axis

@@ -1,4 +1,11 @@
-"""Operators. Each is declared once, in the file of its family; see :mod:`tinyface.ops.spec`."""
+"""Operators. Each is declared once, in the file of its family; see :mod:`tinyface.ops.spec`.
+
+convolution (standard, grouped, depthwise, pointwise, global depthwise): conv.py; fully
+connected: dense.py; what may be fused behind the two: epilogue.py; activations: activation.py;
+batch norm, unit length: norm.py; pooling: pool.py; sums, gates, maxima: eltwise.py; sums and
+means along axes: reduce.py; resizing: resize.py; concat, split, slice, pad, reshape,
+transpose, shuffle: shape.py.
+"""
 
 from tinyface.ops.activation import (
     FUSABLE,
@@ -13,9 +20,29 @@ from tinyface.ops.activation import (
     Softmax,
 )
 from tinyface.ops.conv import Conv2d
+from tinyface.ops.dense import Linear
+from tinyface.ops.eltwise import Add, Div, MaxFeatureMap, Maximum, Mul, Sub
+from tinyface.ops.norm import BatchNorm, L2Normalize
+from tinyface.ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from tinyface.ops.reduce import Reduce
+from tinyface.ops.resize import Resize
+from tinyface.ops.shape import (
+    ChannelShuffle,
+    Concat,
+    Flatten,
+    Identity,
+    Pad,
+    Reshape,
+    Slice,
+    Split,
+    Transpose,
+)
 from tinyface.ops.spec import OPS, Op, from_json
 
 __all__ = [
-    "FUSABLE", "OPS", "Activation", "Clip", "Conv2d", "HardSigmoid", "HardSwish", "LeakyReLU",
-    "Op", "PReLU", "ReLU", "Sigmoid", "Softmax", "from_json",
+    "FUSABLE", "OPS", "Activation", "Add", "AveragePool", "BatchNorm", "ChannelShuffle", "Clip",
+    "Concat", "Conv2d", "Div", "Flatten", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid",
+    "HardSwish", "Identity", "L2Normalize", "LeakyReLU", "Linear", "MaxFeatureMap", "MaxPool",
+    "Maximum", "Mul", "Op", "PReLU", "Pad", "ReLU", "Reduce", "Reshape", "Resize", "Sigmoid",
+    "Slice", "Softmax", "Split", "Sub", "Transpose", "from_json",
 ]  # fmt: skip

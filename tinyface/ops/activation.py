@@ -2,6 +2,9 @@
 
 An activation may stand alone or inside a convolution or a linear operator as its *epilogue*
 (``Conv2d(act=PReLU())``): then the map is written once instead of twice.
+
+What holds for all of them: NaN in, NaN out; subnormal numbers are kept, not flushed; the
+sign of a zero is not part of the definition (-0 equals 0).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from tinyface import limits
 from tinyface.errors import GraphError
 from tinyface.ops.spec import (
     Array,
@@ -19,6 +23,8 @@ from tinyface.ops.spec import (
     Types,
     attr,
     channels_first,
+    need,
+    need_axis,
     need_rank,
     need_shape,
     register,
@@ -27,18 +33,24 @@ from tinyface.ops.spec import (
 
 @dataclass(frozen=True)
 class Activation(Op):
-    """Base: one input, output of the same type."""
+    """Base: one input, output of the same type.
+
+    temporaries: how many maps of the output's size ``run`` makes on the way.
+    """
+
+    temporaries: ClassVar[float] = 0
 
     def infer(self, *inputs: MaybeType) -> Types:
-        if inputs[0] is None:
-            raise GraphError(f"{self.kind}: the input is missing")
-        return (inputs[0],)
+        return (need(self.kind, inputs[0]),)
+
+    def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        return 2 * int(self.temporaries * outputs[0].nbytes)
 
 
 @register
 @dataclass(frozen=True)
 class ReLU(Activation):
-    """y = max(x, 0). Keeps NaN."""
+    """y = max(x, 0)."""
 
     kind: ClassVar[str] = "relu"
     onnx: ClassVar[tuple[str, ...]] = ("Relu",)
@@ -74,6 +86,7 @@ class LeakyReLU(Activation):
     alpha: float = attr(0.01)
     kind: ClassVar[str] = "leaky_relu"
     onnx: ClassVar[tuple[str, ...]] = ("LeakyRelu",)
+    temporaries: ClassVar[float] = 1.25  # the product, and a mask of one byte an element
 
     def run(self, x: Array) -> Array:
         return np.where(x < 0, x.dtype.type(self.alpha) * x, x)
@@ -90,11 +103,11 @@ class PReLU(Activation):
     kind: ClassVar[str] = "prelu"
     onnx: ClassVar[tuple[str, ...]] = ("PRelu",)
     arity: ClassVar[tuple[int, int]] = (2, 2)
+    temporaries: ClassVar[float] = 1.25
 
     def infer(self, *inputs: MaybeType) -> Types:
         x = need_rank(self.kind, inputs[0], 2, 3, 4)
-        need_rank(self.kind, inputs[1], 1)
-        need_shape(self.kind, "slope", inputs[1], (x.shape[1],), (1,))
+        need_shape(self.kind, "slope", need(self.kind, inputs[1]), (x.shape[1],), (1,))
         return (x,)
 
     def run(self, x: Array, slope: Array) -> Array:
@@ -108,10 +121,13 @@ class Sigmoid(Activation):
 
     kind: ClassVar[str] = "sigmoid"
     onnx: ClassVar[tuple[str, ...]] = ("Sigmoid",)
+    temporaries: ClassVar[float] = 6.25
 
     def run(self, x: Array) -> Array:
         e = np.exp(-np.abs(x))  # in (0, 1]
-        return np.where(x < 0, e / (1 + e), 1 / (1 + e))
+        d = 1 + e
+        y: Array = np.where(x < 0, e / d, 1 / d)
+        return y
 
 
 @register
@@ -127,10 +143,12 @@ class HardSigmoid(Activation):
     beta: float = attr(0.5)
     kind: ClassVar[str] = "hard_sigmoid"
     onnx: ClassVar[tuple[str, ...]] = ("HardSigmoid",)
+    temporaries: ClassVar[float] = 2
 
     def run(self, x: Array) -> Array:
         t = x.dtype.type
-        return np.clip(t(self.alpha) * x + t(self.beta), t(0), t(1))
+        y: Array = np.clip(t(self.alpha) * x + t(self.beta), t(0), t(1))
+        return y
 
 
 @register
@@ -140,9 +158,11 @@ class HardSwish(Activation):
 
     kind: ClassVar[str] = "hard_swish"
     onnx: ClassVar[tuple[str, ...]] = ("HardSwish",)
+    temporaries: ClassVar[float] = 3
 
     def run(self, x: Array) -> Array:
-        return x * HardSigmoid().run(x)
+        y: Array = x * HardSigmoid().run(x)
+        return y
 
 
 @register
@@ -150,19 +170,24 @@ class HardSwish(Activation):
 class Softmax(Activation):
     """y = exp(x - max x) / sum exp(x - max x) along ``axis``."""
 
-    axis: int = attr(-1, low=-8, high=7)
+    axis: int = attr(-1, low=-limits.MAX_RANK, high=limits.MAX_RANK - 1)
     kind: ClassVar[str] = "softmax"
     onnx: ClassVar[tuple[str, ...]] = ("Softmax",)
 
     def infer(self, *inputs: MaybeType) -> Types:
         (x,) = super().infer(*inputs)
-        if not -x.rank <= self.axis < x.rank:
-            raise GraphError(f"softmax: axis {self.axis} does not exist in shape {x}")
+        need_axis(self.kind, x, self.axis)
         return (x,)
+
+    def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """Difference and exponential; maximum and sum, which lack the axis."""
+        y = outputs[0]
+        return 2 * (2 * y.nbytes + 2 * y.nbytes // y.shape[self.axis])
 
     def run(self, x: Array) -> Array:
         e = np.exp(x - x.max(self.axis, keepdims=True))
-        return e / e.sum(self.axis, keepdims=True)
+        y: Array = e / e.sum(self.axis, keepdims=True)
+        return y
 
 
 FUSABLE: tuple[type[Op], ...] = (

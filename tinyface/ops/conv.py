@@ -7,24 +7,14 @@ and the convolution of each group becomes one matrix product.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from tinyface import limits
 from tinyface.errors import GraphError
-from tinyface.ops.activation import FUSABLE, PReLU
-from tinyface.ops.spec import (
-    Array,
-    MaybeType,
-    Op,
-    Types,
-    attr,
-    channels_first,
-    need_rank,
-    need_shape,
-    register,
-)
+from tinyface.ops.epilogue import check_act, check_epilogue, epilogue, epilogue_scratch
+from tinyface.ops.spec import Array, MaybeType, Op, Types, attr, need_rank, register
 from tinyface.types import ITEMSIZE, TensorType
 
 Pair = tuple[int, int]
@@ -62,14 +52,31 @@ def windows(x: Array, kernel: Pair, stride: Pair, dilation: Pair) -> Array:
     return view[:, :, ::sh, ::sw, ::dh, ::dw]
 
 
-def im2col(x: Array, kernel: Pair, stride: Pair, pad: Pads, dilation: Pair, groups: int) -> Array:
-    """Columns of a convolution: (n, c, h, w) -> (n, groups, c/groups*kh*kw, oh*ow)."""
-    n, c, _, _ = x.shape
+def pad_map(x: Array, pad: Pads, value: float = 0) -> Array:
+    """(n, c, h, w) -> (n, c, top + h + bottom, left + w + right); x itself if there is no pad."""
     top, left, bottom, right = pad
-    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    view = windows(x, kernel, stride, dilation).transpose(0, 1, 4, 5, 2, 3)
+    if not any(pad):
+        return x
+    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=value)
+
+
+def padded_bytes(x: TensorType, pad: Pads) -> int:
+    """Bytes of :func:`pad_map`'s copy; 0 if it makes none."""
+    n, c, h, w = x.shape
+    top, left, bottom, right = pad
+    return n * c * (h + top + bottom) * (w + left + right) * ITEMSIZE[x.dtype] * any(pad)
+
+
+def im2col(x: Array, kernel: Pair, stride: Pair, pad: Pads, dilation: Pair, groups: int) -> Array:
+    """Columns of a convolution: (n, c, h, w) -> (n, groups, c/groups*kh*kw, oh*ow).
+
+    Row (channel, i, j) of a group's matrix holds what kernel element (i, j) meets in that
+    channel; column p belongs to output position p. A 1x1 kernel with stride 1 needs no copy.
+    """
+    n, c, _, _ = x.shape
+    view = windows(pad_map(x, pad), kernel, stride, dilation).transpose(0, 1, 4, 5, 2, 3)
     rows = c // groups * kernel[0] * kernel[1]
-    return view.reshape(n, groups, rows, -1)  # overlapping windows: here the copy is made
+    return view.reshape(n, groups, rows, -1)  # windows overlap: here the copy is made
 
 
 @register
@@ -98,8 +105,7 @@ class Conv2d(Op):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.act is not None and not isinstance(self.act, FUSABLE):
-            raise GraphError(f"conv2d: {self.act.kind} cannot be fused into a convolution")
+        check_act(self.kind, self.act)
 
     def infer(self, *inputs: MaybeType) -> Types:
         x, weight = need_rank(self.kind, inputs[0], 4), need_rank(self.kind, inputs[1], 4)
@@ -111,16 +117,9 @@ class Conv2d(Op):
             raise GraphError(
                 f"conv2d: weight {weight} with {self.groups} groups does not fit {c} channels"
             )
-        top, left, bottom, right = self.pad
-        oh = window_output(h, top, bottom, kh, self.stride[0], self.dilation[0])
-        ow = window_output(w, left, right, kw, self.stride[1], self.dilation[1])
-        bias, slope, residual = (*inputs[2:], None, None, None)[:3]
-        need_shape(self.kind, "bias", bias, (o,))
-        need_shape(self.kind, "slope", slope, (o,), (1,))
-        need_shape(self.kind, "residual", residual, (n, o, oh, ow))
-        if (slope is not None) != isinstance(self.act, PReLU):
-            raise GraphError("conv2d: a slope and act=prelu go together")
-        return (TensorType((n, o, oh, ow), x.dtype),)
+        out = TensorType((n, o, *self.output_map((h, w), (kh, kw))), x.dtype)
+        check_epilogue(self.kind, self.act, inputs, out)
+        return (out,)
 
     def macs(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
         weight = need_rank(self.kind, inputs[1], 4)
@@ -128,15 +127,15 @@ class Conv2d(Op):
         return outputs[0].size * per_group * kh * kw
 
     def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
-        """The columns, written and read once, and the padded copy, likewise."""
+        """The padded copy, the columns, and the epilogue's sweeps."""
         x, weight = need_rank(self.kind, inputs[0], 4), need_rank(self.kind, inputs[1], 4)
-        n, c, h, w = x.shape
-        top, left, bottom, right = self.pad
-        padded = n * c * (h + top + bottom) * (w + left + right)
-        columns = n * c * weight.shape[2] * weight.shape[3] * outputs[0].size // (
-            n * outputs[0].shape[1]
-        )
-        return 2 * ITEMSIZE[x.dtype] * (padded + columns)
+        n, _, oh, ow = outputs[0].shape
+        _, c, _, _ = x.shape
+        kernel = weight.shape[2:]
+        copied = (*kernel, *self.stride) != (1, 1, 1, 1)
+        columns = copied * n * c * kernel[0] * kernel[1] * oh * ow * ITEMSIZE[x.dtype]
+        product = 2 * (padded_bytes(x, self.pad) + columns)
+        return product + epilogue_scratch(self.act, inputs, outputs[0])
 
     def run(
         self,
@@ -147,32 +146,17 @@ class Conv2d(Op):
         residual: Array | None = None,
     ) -> Array:
         o, _, kh, kw = weight.shape
-        g = self.groups
+        n, g = x.shape[0], self.groups
         columns = im2col(x, (kh, kw), self.stride, self.pad, self.dilation, g)  # (n, g, k, p)
         kernels = weight.reshape(g, o // g, -1)  # (g, o/g, k)
         y: Array = np.matmul(kernels, columns)  # (n, g, o/g, p)
-        oh, ow = self.infer_map(x.shape[2:], (kh, kw))
-        y = y.reshape(x.shape[0], o, oh, ow)
-        return epilogue(y, bias, residual, self.act, slope)
+        oh, ow = self.output_map((x.shape[2], x.shape[3]), (kh, kw))
+        return epilogue(y.reshape(n, o, oh, ow), bias, residual, self.act, slope)
 
-    def infer_map(self, side: tuple[int, ...], kernel: Pair) -> Pair:
+    def output_map(self, side: Pair, kernel: Pair) -> Pair:
         """(h, w) of the input map -> (oh, ow)."""
         top, left, bottom, right = self.pad
         return (
             window_output(side[0], top, bottom, kernel[0], self.stride[0], self.dilation[0]),
             window_output(side[1], left, right, kernel[1], self.stride[1], self.dilation[1]),
         )
-
-
-def epilogue(
-    y: Array, bias: Array | None, residual: Array | None, act: Any, slope: Array | None
-) -> Array:
-    """act(y + bias + residual): what follows the matrix product of a convolution or linear map."""
-    if bias is not None:
-        y = y + channels_first(bias, y.ndim)
-    if residual is not None:
-        y = y + residual
-    if act is None:
-        return y
-    result: Array = act.run(y) if slope is None else act.run(y, slope)
-    return result

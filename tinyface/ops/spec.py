@@ -7,7 +7,6 @@ operator: the NumPy definition that every faster kernel is checked against.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
@@ -33,8 +32,8 @@ def attr(
 ) -> Any:
     """Declare an attribute with its bounds (both included).
 
-    A tuple has as many elements as its default, or any number up to ``length``;
-    the bounds hold for each element.
+    A tuple has as many elements as its default, or any number up to ``length``; the bounds
+    and the type of the default's first element (an integer if it has none) hold for each.
     """
     bounds = {"low": low, "high": high, "choices": choices, "length": length}
     return field(default=default, metadata=bounds)
@@ -69,11 +68,18 @@ class Op:
         raise NotImplementedError
 
     def macs(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
-        """Multiply-accumulates; 0 for operators that only add, compare or move."""
+        """Multiply-accumulates of matrix products (convolution, linear); 0 for all others.
+
+        This is the papers' "pure" count; batch norm and activations are not part of it.
+        """
         return 0
 
     def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
-        """Bytes that the NumPy kernel writes to temporaries and reads again."""
+        """Bytes that the NumPy kernel moves on top of its operands.
+
+        Every temporary, and every later sweep over the output (an epilogue), written once
+        and read once. Chunks of fixed size that NumPy itself buffers are not counted.
+        """
         return 0
 
     def run(self, *inputs: Any) -> Any:
@@ -152,13 +158,14 @@ def _check_attribute(
     if isinstance(default, tuple):
         length = bounds.get("length")
         if not isinstance(value, tuple):
-            raise refuse("must be a list of integers")
+            raise refuse("must be a list of numbers")
         if length is None and len(value) != len(default):
             raise refuse(f"must have {len(default)} elements")
         if len(value) > (length or limits.MAX_RANK):
             raise refuse(f"has more than {length or limits.MAX_RANK} elements")
+        wanted = type(default[0]) if default else int
         for element in value:
-            _check_number(refuse, element, int, bounds)
+            _check_number(refuse, element, wanted, bounds)
     elif isinstance(default, bool):
         if not isinstance(value, bool):
             raise refuse("must be true or false")
@@ -174,21 +181,34 @@ def _check_number(refuse: Any, value: Any, wanted: type, bounds: Mapping[str, An
     allowed = (int, float) if wanted is float else (int,)
     if isinstance(value, bool) or not isinstance(value, allowed):
         raise refuse(f"must be {'a number' if wanted is float else 'an integer'}")
-    if not math.isfinite(value):
-        raise refuse("must be finite")
+    widest = limits.MAX_FLOAT if wanted is float else limits.MAX_INDEX
     low, high = bounds.get("low"), bounds.get("high")
-    if (low is not None and value < low) or (high is not None and value > high):
+    low, high = (-widest if low is None else low), (widest if high is None else high)
+    if not low <= value <= high:  # refuses NaN, too
         raise refuse(f"must lie between {low} and {high}")
+
+
+def need(kind: str, x: MaybeType) -> TensorType:
+    """``x`` itself if it is there, else GraphError."""
+    if x is None:
+        raise GraphError(f"{kind}: a required input is missing")
+    return x
 
 
 def need_rank(kind: str, x: MaybeType, *ranks: int) -> TensorType:
     """``x`` itself if it is there and has one of the ranks, else GraphError."""
-    if x is None:
-        raise GraphError(f"{kind}: a required input is missing")
+    x = need(kind, x)
     if x.rank not in ranks:
         wanted = " or ".join(map(str, ranks))
         raise GraphError(f"{kind}: needs an input of rank {wanted}, got shape {x}")
     return x
+
+
+def need_axis(kind: str, x: TensorType, axis: int) -> int:
+    """``axis`` counted from the front (-1 is the last), or GraphError if ``x`` lacks it."""
+    if not -x.rank <= axis < x.rank:
+        raise GraphError(f"{kind}: axis {axis} does not exist in shape {x}")
+    return axis % x.rank
 
 
 def need_shape(kind: str, what: str, x: MaybeType, *shapes: tuple[int, ...]) -> None:
@@ -212,6 +232,8 @@ __all__ = [
     "attr",
     "channels_first",
     "from_json",
+    "need",
+    "need_axis",
     "need_rank",
     "need_shape",
     "register",

@@ -1,0 +1,88 @@
+"""Normalisation: batch norm with stored statistics, and scaling to unit length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tinyface import limits
+from tinyface.ops.spec import (
+    Array,
+    MaybeType,
+    Op,
+    Types,
+    attr,
+    channels_first,
+    need,
+    need_axis,
+    need_rank,
+    need_shape,
+    register,
+)
+
+
+@register
+@dataclass(frozen=True)
+class BatchNorm(Op):
+    """y = (x - mean) / sqrt(var + eps) gamma + beta, per channel, as at inference.
+
+    Inputs: x (n, c), (n, c, l) or (n, c, h, w); gamma, beta, mean, var, each (c,).
+    Ioffe and Szegedy 2015, algorithm 2. The FDFaceNet paper's sigma is sqrt(var + eps).
+    """
+
+    eps: float = attr(1e-5, low=0.0, high=1.0)
+
+    kind: ClassVar[str] = "batch_norm"
+    onnx: ClassVar[tuple[str, ...]] = ("BatchNormalization",)
+    arity: ClassVar[tuple[int, int]] = (5, 5)
+
+    def infer(self, *inputs: MaybeType) -> Types:
+        x = need_rank(self.kind, inputs[0], 2, 3, 4)
+        for name, vector in zip(("gamma", "beta", "mean", "var"), inputs[1:], strict=True):
+            need_shape(self.kind, name, need(self.kind, vector), (x.shape[1],))
+        return (x,)
+
+    def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """The centred map, the scaled map, and a few vectors of c."""
+        vectors = 4 * need(self.kind, inputs[1]).nbytes
+        return 2 * (2 * outputs[0].nbytes + vectors)
+
+    def run(self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array) -> Array:
+        scale = gamma / np.sqrt(var + self.eps)  # (c,)
+        centred = x - channels_first(mean, x.ndim)
+        y: Array = centred * channels_first(scale, x.ndim) + channels_first(beta, x.ndim)
+        return y
+
+
+@register
+@dataclass(frozen=True)
+class L2Normalize(Op):
+    """y = x / max(||x||, eps) with the Euclidean norm along ``axis``.
+
+    eps keeps a vector of zeros from becoming NaN. Embeddings leave the networks this way:
+    the dot product of two is then their cosine.
+    """
+
+    axis: int = attr(1, low=-limits.MAX_RANK, high=limits.MAX_RANK - 1)
+    eps: float = attr(1e-12, low=0.0, high=1.0)
+
+    kind: ClassVar[str] = "l2_normalize"
+    onnx: ClassVar[tuple[str, ...]] = ("LpNormalization",)
+
+    def infer(self, *inputs: MaybeType) -> Types:
+        x = need(self.kind, inputs[0])
+        need_axis(self.kind, x, self.axis)
+        return (x,)
+
+    def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """The squares, and sum, root and maximum (as large as x where the axis is 1 long)."""
+        x = outputs[0]
+        norms = x.nbytes // x.shape[self.axis]
+        return 2 * (x.nbytes + 3 * norms)
+
+    def run(self, x: Array) -> Array:
+        norm = np.sqrt(np.sum(x * x, axis=self.axis, keepdims=True))
+        y: Array = x / np.maximum(norm, x.dtype.type(self.eps))
+        return y
