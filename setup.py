@@ -15,6 +15,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ENGINE = "csrc/build_engine.py:ffibuilder"
 ABI = "cp310"  # oldest CPython whose stable ABI the wheel promises to work with
@@ -68,31 +69,46 @@ class OptionalBuild(build_ext):
         return [path for path in super().get_outputs() if Path(path).exists()]
 
 
+class PackWeights(build_py):
+    """``weights/`` of the repository becomes ``tinyface/weights/`` of the wheel.
+
+    An installation in place (``pip install -e``) finds them where they are.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for path in sorted(Path("weights").glob("*")):
+            if path.suffix in (".safetensors", ".md"):
+                target = Path(self.build_lib, "tinyface", "weights", path.name)
+                self.mkpath(str(target.parent))
+                self.copy_file(str(path), str(target))
+
+
 def engine_options() -> dict[str, object]:
     """Keyword arguments of ``setup`` that build the C engine, or none of them."""
     wish = os.environ.get("TINYFACE_EXTENSION", "auto")
     if wish not in ("auto", "require", "off"):
         sys.exit(f"TINYFACE_EXTENSION={wish!r}: must be auto, require or off")
-    if wish == "off":
+    if wish == "off" or not Path(ENGINE.split(":")[0]).exists():
         return {}
     if not compiler_works():
         if wish == "require":
             sys.exit("TINYFACE_EXTENSION=require, but no working C compiler with Python.h")
         notify("no working C compiler with the Python headers was found")
         return {}
-    options: dict[str, object] = {
-        "cffi_modules": [ENGINE],
-        "cmdclass": {"build_ext": OptionalBuild},
-    }
+    options: dict[str, object] = {"cffi_modules": [ENGINE]}
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):  # these builds have no stable ABI
         options["options"] = {"bdist_wheel": {"py_limited_api": ABI}}
     return options
 
 
 setup(
-    packages=[*find_packages(include=["tinyface", "tinyface.*"]), "tinyface.weights"],
-    package_dir={"tinyface.weights": "weights"},
-    package_data={"tinyface": ["py.typed", "**/*.json"], "tinyface.weights": ["*.safetensors", "*.md"]},
+    packages=find_packages(include=["tinyface", "tinyface.*"]),
+    package_dir={"": "."},  # said aloud: an installation in place is then a plain path entry
+    package_data={"tinyface": ["py.typed", "**/*.json"]},
+    cmdclass={"build_py": PackWeights, "build_ext": OptionalBuild},
     zip_safe=False,
     **engine_options(),
 )
