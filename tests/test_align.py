@@ -134,9 +134,9 @@ def test_targets_that_fix_no_rotation_are_refused():
 def test_templates():
     np.testing.assert_array_equal(template(), TEMPLATE)
     np.testing.assert_allclose(template(224), 2 * TEMPLATE)
-    np.testing.assert_allclose(template((112, 96)), TEMPLATE - [8, 0])
+    np.testing.assert_allclose(template((112, 96)), TEMPLATE - np.array([8, 0]))
     np.testing.assert_allclose(template((224, 192)), 2 * TEMPLATE - [16, 0])
-    np.testing.assert_allclose(template(128), TEMPLATE + [8, 0])
+    np.testing.assert_allclose(template(128), TEMPLATE + np.array([8, 0]))
     np.testing.assert_allclose(template(256), 2 * TEMPLATE + [16, 0])
     np.testing.assert_allclose(template(896), 8 * TEMPLATE)  # 8 x 112 before 7 x 128
     assert not TEMPLATE.flags.writeable

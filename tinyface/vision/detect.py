@@ -1,0 +1,295 @@
+"""Find faces: run a single-shot detector and read its output.
+
+Such a network looks at a fixed lattice of squares ("priors", "anchors") and says for each: is
+there a face, and how far is it from this square? Here the lattice is laid out, the answers are
+decoded, and of several answers about one face the best is kept.
+
+Sources: J. Deng et al., "RetinaFace", CVPR 2020; W. Liu et al., "SSD", ECCV 2016 (priors,
+variances). Figures as in biubug6/Pytorch_Retinaface. Coordinates are (x, y) in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyface.errors import FormatError, ModelError, UsageError
+from tinyface.vision.image import RGB, resize
+
+if TYPE_CHECKING:
+    from tinyface.formats.modelfile import Card
+
+Float = NDArray[np.float64]
+
+MAX_CANDIDATES: Final = 5000  # best-scored answers that go into the suppression
+MAX_FACES: Final = 750  # that come out of it
+MAX_SIDE: Final = 4096  # of the picture that the network sees
+
+# What belongs into the card of a detector whose weights are imported, by network.
+PARAMETERS: Final[dict[str, dict[str, Any]]] = {
+    "retinaface-mnet0.25": {
+        "min_sizes": [[16, 32], [64, 128], [256, 512]],
+        "steps": [8, 16, 32],
+    },
+    "retinaface-mnet0.25-lowres": {
+        "min_sizes": [[10, 20], [32, 64], [128, 256]],
+        "steps": [8, 16, 32],
+    },
+    "ssd4": {
+        "min_sizes": [[10, 16, 24], [32, 48], [64, 96], [128, 192, 256]],
+        "steps": [8, 16, 32, 64],
+    },
+}
+
+
+class Runner(Protocol):
+    """What the detector needs of a ``Session``: (1, 3, h, w) in, ``loc``, ``conf``, ``landms``
+    out, for any h and w."""
+
+    def run(self, x: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face in a picture, in pixels of that picture.
+
+    box: float64 (4,), left, top, right, bottom, inside the picture.
+    score: 0..1, the network's own belief.
+    landmarks: float64 (5, 2), (x, y) of left eye, right eye, nose, left and right corner of the
+        mouth; left as seen in the picture. May lie outside of it.
+    """
+
+    box: Float
+    score: float
+    landmarks: Float
+
+    @property
+    def area(self) -> float:
+        """Of the box, in pixels."""
+        left, top, right, bottom = self.box
+        return float(max(0.0, right - left) * max(0.0, bottom - top))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and numbers, rounded to 1/100 pixel."""
+        return {
+            "box": self.box.round(2).tolist(),
+            "score": round(self.score, 5),
+            "landmarks": self.landmarks.round(2).tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class Priors:
+    """The lattice and the thresholds of one detector, from its card.
+
+    min_sizes: sides of the squares in pixels, for every level one tuple.
+    steps: distance of the lattice points in pixels, for every level.
+    variances: factors on the network's answers, for the centre and for the size.
+    score: answers below are dropped.  overlap: intersection over union above which two
+    answers are about the same face.
+    """
+
+    min_sizes: tuple[tuple[float, ...], ...]
+    steps: tuple[int, ...]
+    variances: tuple[float, float] = (0.1, 0.2)
+    score: float = 0.6
+    overlap: float = 0.4
+
+    @staticmethod
+    def from_card(detector: Mapping[str, Any]) -> Priors:
+        """Read and check the ``detector`` part of a card.
+
+        Raises:
+            FormatError: something is missing, or not a number in its range.
+        """
+        known = {"min_sizes", "steps", "variances", "score", "overlap"}
+        try:
+            given = {key: value for key, value in detector.items() if key in known}
+            given["min_sizes"] = tuple(tuple(map(float, row)) for row in given["min_sizes"])
+            given["steps"] = tuple(map(int, given["steps"]))
+            if "variances" in given:
+                centre, size = map(float, given["variances"])
+                given["variances"] = (centre, size)
+            priors = Priors(**given)
+            priors._check()
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise FormatError(
+                f"the model's card does not describe a detector ({error!r}); "
+                "import it again with  tinyface import"
+            ) from None
+        return priors
+
+    def _check(self) -> None:
+        sides = [side for row in self.min_sizes for side in row]
+        if not 1 <= len(self.steps) == len(self.min_sizes) <= 16 or len(sides) > 64:
+            raise ValueError("steps and min_sizes must name the same 1 to 16 levels")
+        if not all(self.min_sizes) or not all(0 < side <= 1e5 for side in sides):
+            raise ValueError("min_sizes")
+        if not all(1 <= step <= 1024 for step in self.steps):
+            raise ValueError("steps")
+        if not all(0 < v <= 10 for v in self.variances):
+            raise ValueError("variances")
+        if not (0 <= self.score < 1 and 0 < self.overlap <= 1):
+            raise ValueError("score, overlap")
+
+    def lattice(self, height: int, width: int) -> Float:
+        """All squares for a picture of this size: ``(n, 3)``, centre x, centre y, side.
+
+        Level after level, row after row, point after point, size after size; there are
+        ceil(height / step) x ceil(width / step) points, half a step from the edge.
+        """
+        levels = []
+        for step, sides in zip(self.steps, self.min_sizes, strict=True):
+            y = (np.arange(math.ceil(height / step)) + 0.5) * step
+            x = (np.arange(math.ceil(width / step)) + 0.5) * step
+            grid = np.meshgrid(y, x, np.array(sides), indexing="ij")
+            levels.append(np.stack([grid[1], grid[0], grid[2]], axis=-1).reshape(-1, 3))
+        return np.concatenate(levels)
+
+
+def decode_boxes(answers: Float, lattice: Float, variances: tuple[float, float]) -> Float:
+    """``(n, 4)`` answers (dx, dy, log width, log height) to left, top, right, bottom.
+
+    centre = prior centre + d * v0 * prior side; size = prior side * exp(answer * v1).
+    """
+    side = lattice[:, 2:]
+    centre = lattice[:, :2] + answers[:, :2] * variances[0] * side
+    # An untrained or hostile network may answer anything: e^20 is far beyond any picture.
+    size = side * np.exp(np.clip(answers[:, 2:] * variances[1], -20, 20))
+    return np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+
+
+def decode_landmarks(answers: Float, lattice: Float, variance: float) -> Float:
+    """``(n, 10)`` answers to ``(n, 5, 2)`` points: prior centre + answer * v0 * prior side."""
+    shift = answers.reshape(-1, 5, 2) * variance * lattice[:, None, 2:]
+    return lattice[:, None, :2] + shift
+
+
+def suppress(boxes: Float, scores: Float, overlap: float) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression: the best box stays, all that overlap it by more than
+    ``overlap`` go, and so on with the rest.
+
+    Boxes hold pixels, so that one from 3 to 5 is 3 wide: hence the + 1 in areas and overlaps.
+
+    Args:
+        boxes: ``(n, 4)`` left, top, right, bottom.
+        scores: ``(n,)``; of equal ones the first is the better.
+        overlap: intersection over union, 0..1.
+
+    Returns:
+        Indices of what stays, best first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    low, high = boxes[:, :2], boxes[:, 2:]
+    area = (high - low + 1).clip(0).prod(axis=1)
+    keep = []
+    while order.size:
+        best, rest = order[0], order[1:]
+        keep.append(best)
+        shared = np.minimum(high[best], high[rest]) - np.maximum(low[best], low[rest]) + 1
+        intersection = shared.clip(0).prod(axis=1)
+        union = area[best] + area[rest] - intersection
+        order = rest[intersection <= overlap * union]
+    return np.array(keep, dtype=np.intp)
+
+
+class Detector:
+    """A face detector: a network that runs, and the card that says how to read it.
+
+    Args:
+        session: runs the network, for any picture size.
+        card: its ``preprocess`` (colour order, mean, scale) and ``detector`` (see ``Priors``).
+        max_side: larger pictures are scaled down for the network until their longer side has
+            this many pixels. Faces of less than about 12 pixels *after that* are missed.
+
+    Raises:
+        FormatError: the card describes no detector.
+        UsageError: a ``max_side`` out of range.
+    """
+
+    def __init__(self, session: Runner, card: Card, max_side: int = 640) -> None:
+        if not 32 <= max_side <= MAX_SIDE:
+            raise UsageError(f"max_side is {max_side}: give 32 to {MAX_SIDE} pixels")
+        self.session = session
+        self.card = card
+        self.priors = Priors.from_card(card.detector)
+        self.max_side = max_side
+
+    def detect(self, image: RGB) -> list[Face]:
+        """The faces in a picture, the largest first; an empty list if there are none.
+
+        If none is found, the picture is looked at again at other scales, see ``scales``.
+
+        Args:
+            image: ``uint8 (H, W, 3)``, RGB, upright.
+        """
+        for height, width in self.scales(*image.shape[:2]):
+            faces = self._detect_at(image, height, width)
+            if faces:
+                return sorted(faces, key=lambda face: -face.area)
+        return []
+
+    def scales(self, height: int, width: int) -> Iterator[tuple[int, int]]:
+        """Sizes (h, w) at which a picture is looked at until a face is found."""
+        longest = max(height, width)
+        first = min(longest, self.max_side)
+        for side in (first,):
+            factor = side / longest
+            yield max(1, round(height * factor)), max(1, round(width * factor))
+
+    def _detect_at(self, image: RGB, height: int, width: int) -> list[Face]:
+        small = resize(image, height, width)
+        boxes, scores, landmarks = self._answers(self._input(small))
+        keep = suppress(boxes, scores, self.priors.overlap)[:MAX_FACES]
+        limit = np.array([image.shape[1], image.shape[0]])
+        factor = limit / (width, height)
+        low, high = (np.clip(b * factor, 0, limit) for b in (boxes[keep, :2], boxes[keep, 2:]))
+        return [
+            Face(box, float(score), marks)
+            for box, score, marks in zip(
+                np.concatenate([low, high], axis=1), scores[keep], landmarks[keep] * factor,
+                strict=True,
+            )
+        ]  # fmt: skip
+
+    def _input(self, image: RGB) -> NDArray[np.float32]:
+        """``(H, W, 3)`` pixels to ``(1, 3, H, W)`` as the network was trained on."""
+        how = self.card.preprocess
+        pixels = image[..., ::-1] if how.colour == "bgr" else image
+        x = (pixels.astype(np.float32) - np.float32(how.mean)) * np.float32(how.scale)
+        return np.ascontiguousarray(x.transpose(2, 0, 1))[None]
+
+    def _answers(self, x: NDArray[np.float32]) -> tuple[Float, Float, Float]:
+        """Boxes (n, 4), scores (n,) and landmarks (n, 5, 2), in pixels of ``x``, best first."""
+        lattice = self.priors.lattice(*x.shape[2:])
+        out = self.session.run(x)
+        loc, conf, landms = (
+            self._output(out, name, (1, len(lattice), fields))
+            for name, fields in (("loc", 4), ("conf", 2), ("landms", 10))
+        )
+        scores = conf[:, 1]
+        # NaN is not above anything, and inf is no score.
+        chosen = np.flatnonzero((scores > self.priors.score) & (scores <= 1.001))
+        chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:MAX_CANDIDATES]
+        lattice = lattice[chosen]
+        boxes = decode_boxes(loc[chosen], lattice, self.priors.variances)
+        landmarks = decode_landmarks(landms[chosen], lattice, self.priors.variances[0])
+        good = np.isfinite(boxes).all(axis=1) & np.isfinite(landmarks).all(axis=(1, 2))
+        return boxes[good], scores[chosen][good], landmarks[good]
+
+    def _output(
+        self, out: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]
+    ) -> Float:
+        array = out.get(name)
+        if array is None or array.shape != shape:
+            found = "nothing" if array is None else str(array.shape)
+            raise ModelError(
+                f"{self.card.name}: the card's priors ask for '{name}' of shape {shape}, the "
+                f"network gives {found}; import it again with the network it was trained as"
+            )
+        return array[0].astype(np.float64)
