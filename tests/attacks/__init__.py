@@ -1,0 +1,1 @@
+"""Makers of hostile files: each function returns bytes that a reader must refuse."""
