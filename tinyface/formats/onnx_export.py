@@ -1,0 +1,297 @@
+"""Write a graph as ONNX, so that nobody who uses tinyface is locked in.
+
+Every operator becomes the ONNX operators that mean the same at opset 17; what was fused is
+taken apart again (Conv, Add, activation). Batch size stays free, and image size with it
+wherever the network allows other sizes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyface.errors import GraphError, MissingExtraError
+from tinyface.graph import Graph, Node
+from tinyface.ops import Op
+
+OPSET = 17
+IR_VERSION = 8
+
+
+class Writer:
+    """Collects ONNX nodes and constants for one graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: list[Any] = []
+        self.constants: dict[str, np.ndarray[Any, Any]] = {}
+
+    def emit(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attrs: Any) -> None:
+        from onnx import helper
+
+        given = {key: value for key, value in attrs.items() if value is not None}
+        self.nodes.append(helper.make_node(kind, inputs, outputs, outputs[0] + ":" + kind, **given))
+
+    def constant(self, near: str, value: Any, dtype: type = np.int64) -> str:
+        name = f"{near}:const{len(self.constants)}"
+        self.constants[name] = np.asarray(value, dtype)
+        return name
+
+    def param(self, name: str) -> str:
+        """A weight of the graph, written when first used."""
+        if name in self.graph.params:
+            self.constants[name] = np.ascontiguousarray(self.graph.params[name])
+        return name
+
+    def rank(self, name: str) -> int:
+        return self.graph.types[name].rank
+
+
+Emit = Callable[[Writer, Node, Any], None]
+
+
+def _simple(kind: str, *attrs: str) -> Emit:
+    """An operator that maps one to one; ``attrs`` are taken over under the same name."""
+
+    def emit(w: Writer, node: Node, op: Any) -> None:
+        values = {name: getattr(op, name) for name in attrs}
+        w.emit(kind, [w.param(n) for n in node.inputs], node.outputs, **values)
+
+    return emit
+
+
+def _activation(w: Writer, op: Any, x: str, slope: str, y: str, rank: int) -> None:
+    if op.kind == "prelu":
+        shaped = w.graph.params[slope].reshape((-1,) + (1,) * (rank - 2)) if rank > 2 else None
+        name = w.param(slope) if shaped is None else w.constant(y, shaped, np.float32)
+        w.emit("PRelu", [x, name], [y])
+    elif op.kind == "clip":
+        low, high = (w.constant(y, v, np.float32) for v in (op.low, op.high))
+        w.emit("Clip", [x, low, high], [y])
+    else:
+        kind = {
+            "relu": "Relu", "leaky_relu": "LeakyRelu", "sigmoid": "Sigmoid",
+            "hard_sigmoid": "HardSigmoid", "hard_swish": "HardSwish",
+        }[op.kind]  # fmt: skip
+        attrs = {k: getattr(op, k) for k in ("alpha", "beta") if hasattr(op, k)}
+        w.emit(kind, [x], [y], **attrs)
+
+
+def _stand_alone(w: Writer, node: Node, op: Any) -> None:
+    slope = node.inputs[1] if len(node.inputs) > 1 else ""
+    _activation(w, op, node.inputs[0], slope, node.outputs[0], w.rank(node.inputs[0]))
+
+
+def _with_epilogue(
+    w: Writer, node: Node, op: Any, product: Callable[[list[str], str], None]
+) -> None:
+    """Conv or Gemm, then what was fused behind it."""
+    x, weight, bias, slope, residual = (*node.inputs, "", "", "", "")[:5]
+    y = node.outputs[0]
+    stage = y + ":product" if residual or op.act else y
+    product([x, w.param(weight), *([w.param(bias)] if bias else [])], stage)
+    if residual:
+        summed = y + ":sum" if op.act else y
+        w.emit("Add", [stage, w.param(residual)], [summed])
+        stage = summed
+    if op.act:
+        _activation(w, op.act, stage, slope, y, w.rank(y))
+
+
+def _conv2d(w: Writer, node: Node, op: Any) -> None:
+    def product(inputs: list[str], y: str) -> None:
+        attrs = {"strides": op.stride, "pads": op.pad, "dilations": op.dilation, "group": op.groups}
+        w.emit("Conv", inputs, [y], kernel_shape=w.graph.types[node.inputs[1]].shape[2:], **attrs)
+
+    _with_epilogue(w, node, op, product)
+
+
+def _linear(w: Writer, node: Node, op: Any) -> None:
+    _with_epilogue(w, node, op, lambda inputs, y: w.emit("Gemm", inputs, [y], transB=1))
+
+
+def _pool(kind: str) -> Emit:
+    def emit(w: Writer, node: Node, op: Any) -> None:
+        attrs: dict[str, Any] = {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.pad}
+        attrs["ceil_mode"] = int(op.ceil)
+        if kind == "AveragePool":
+            attrs["count_include_pad"] = int(op.count_include_pad)
+        if tuple(op.dilation) != (1, 1):
+            if kind == "AveragePool":
+                raise GraphError(f"{node.name}: ONNX opset {OPSET} has no dilated average pooling")
+            attrs["dilations"] = op.dilation
+        w.emit(kind, node.inputs, node.outputs, **attrs)
+
+    return emit
+
+
+def _resize(w: Writer, node: Node, op: Any) -> None:
+    x, y = node.inputs[0], node.outputs[0]
+    like = node.inputs[1] if len(node.inputs) > 1 else ""
+    modes = (
+        {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        if op.mode == "nearest"
+        else {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    )
+    if not like and op.size == (0, 0):
+        scales = w.constant(y, (1, 1, *op.scale), np.float32)
+        w.emit("Resize", [x, "", scales], [y], **modes)
+        return
+    w.emit("Shape", [x], [y + ":nc"], start=0, end=2)
+    if like:
+        w.emit("Shape", [like], [y + ":hw"], start=2, end=4)
+        side = y + ":hw"
+    else:
+        side = w.constant(y, op.size)
+    w.emit("Concat", [y + ":nc", side], [y + ":size"], axis=0)
+    w.emit("Resize", [x, "", "", y + ":size"], [y], **modes)
+
+
+def _max_feature_map(w: Writer, node: Node, op: Any) -> None:
+    y = node.outputs[0]
+    w.emit("Split", node.inputs, [y + ":a", y + ":b"], axis=1)
+    w.emit("Max", [y + ":a", y + ":b"], [y])
+
+
+def _channel_shuffle(w: Writer, node: Node, op: Any) -> None:
+    x, y = node.inputs[0], node.outputs[0]
+    c = w.graph.types[x].shape[1]
+    apart = w.constant(y, (0, op.groups, c // op.groups, -1))  # (n, g, c/g, h w)
+    w.emit("Shape", [x], [y + ":shape"])
+    w.emit("Reshape", [x, apart], [y + ":apart"])
+    w.emit("Transpose", [y + ":apart"], [y + ":dealt"], perm=(0, 2, 1, 3))
+    w.emit("Reshape", [y + ":dealt", y + ":shape"], [y])
+
+
+def _split(w: Writer, node: Node, op: Any) -> None:
+    sizes = w.constant(node.name, op.sizes)
+    w.emit("Split", [node.inputs[0], sizes], node.outputs, axis=op.axis)
+
+
+def _slice(w: Writer, node: Node, op: Any) -> None:
+    parts = [w.constant(node.name, v) for v in (op.starts, op.ends, op.axes, op.steps)]
+    w.emit("Slice", [node.inputs[0], *parts], node.outputs)
+
+
+def _pad(w: Writer, node: Node, op: Any) -> None:
+    widths = w.constant(node.name, (*op.before, *op.after))
+    value = w.constant(node.name, op.value, np.float32)
+    w.emit("Pad", [node.inputs[0], widths, value], node.outputs)
+
+
+def _reshape(w: Writer, node: Node, op: Any) -> None:
+    w.emit("Reshape", [node.inputs[0], w.constant(node.name, op.shape)], node.outputs)
+
+
+def _reduce(w: Writer, node: Node, op: Any) -> None:
+    attrs: dict[str, Any] = {"keepdims": int(op.keepdims)}
+    inputs = list(node.inputs)
+    if op.mode == "sum":  # the one whose axes had become an input by opset 13
+        inputs.append(w.constant(node.name, op.axes))
+    else:
+        attrs["axes"] = op.axes
+    kind = {"mean": "ReduceMean", "sum": "ReduceSum", "max": "ReduceMax", "l2": "ReduceL2"}
+    w.emit(kind[op.mode], inputs, node.outputs, **attrs)
+
+
+def _l2_normalize(w: Writer, node: Node, op: Any) -> None:
+    x, y = node.inputs[0], node.outputs[0]
+    w.emit("ReduceL2", [x], [y + ":norm"], axes=[op.axis], keepdims=1)
+    w.emit("Max", [y + ":norm", w.constant(y, op.eps, np.float32)], [y + ":safe"])
+    w.emit("Div", [x, y + ":safe"], [y])
+
+
+EMIT: dict[str, Emit] = {
+    "conv2d": _conv2d,
+    "linear": _linear,
+    **dict.fromkeys(
+        ("relu", "clip", "leaky_relu", "prelu", "sigmoid", "hard_sigmoid", "hard_swish"),
+        _stand_alone,
+    ),
+    "softmax": _simple("Softmax", "axis"),
+    "batch_norm": lambda w, node, op: w.emit(
+        "BatchNormalization", [w.param(n) for n in node.inputs], node.outputs, epsilon=op.eps
+    ),
+    "l2_normalize": _l2_normalize,
+    "max_pool": _pool("MaxPool"),
+    "average_pool": _pool("AveragePool"),
+    "global_average_pool": _simple("GlobalAveragePool"),
+    "global_max_pool": _simple("GlobalMaxPool"),
+    "add": _simple("Add"),
+    "sub": _simple("Sub"),
+    "mul": _simple("Mul"),
+    "div": _simple("Div"),
+    "maximum": _simple("Max"),
+    "max_feature_map": _max_feature_map,
+    "reduce": _reduce,
+    "resize": _resize,
+    "concat": _simple("Concat", "axis"),
+    "split": _split,
+    "slice": _slice,
+    "pad": _pad,
+    "reshape": _reshape,
+    "flatten": _simple("Flatten", "axis"),
+    "transpose": _simple("Transpose", "perm"),
+    "channel_shuffle": _channel_shuffle,
+    "identity": _simple("Identity"),
+}
+
+
+def export_onnx(graph: Graph, path: str | Path) -> None:
+    """Write ``graph`` to ``path`` (ONNX opset 17, float32). The file appears whole or not at all.
+
+    Raises:
+        MissingExtraError: the package ``onnx`` is not installed.
+        GraphError: an operator has no ONNX counterpart.
+    """
+    model = to_onnx(graph)
+    folder = Path(path).absolute().parent
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{Path(path).name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(model.SerializeToString())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def to_onnx(graph: Graph) -> Any:
+    """The ``onnx.ModelProto`` of a graph, checked by the ``onnx`` package. Errors as above."""
+    try:
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError:
+        raise MissingExtraError("onnx", "onnx", "writing ONNX files") from None
+    w = Writer(graph)
+    for node in graph.nodes:
+        emit = EMIT.get(node.op.kind)
+        if emit is None:
+            raise GraphError(f"{node.name}: {_kind(node.op)} has no ONNX counterpart here")
+        emit(w, node, node.op)
+
+    def value(name: str) -> Any:
+        shape = ("N", *graph.types[name].shape[1:])
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    proto = helper.make_graph(
+        w.nodes,
+        graph.name,
+        [value(name) for name in graph.inputs],
+        [value(name) for name in graph.outputs],
+        [numpy_helper.from_array(array, name) for name, array in w.constants.items()],
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(proto, opset_imports=opsets, producer_name="tinyface")
+    model.ir_version = IR_VERSION
+    onnx.checker.check_model(model)
+    return model
+
+
+def _kind(op: Op) -> str:
+    return f"operator {op.kind!r}"
