@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tinyface.errors import GraphError
 from tinyface.graph import Graph, Node, blank
@@ -119,6 +120,18 @@ class Builder:
         count = self.channels(x) if slopes is None else slopes
         return self.apply(PReLU(), x, self.param(f"{key}.weight", (count,)), name=key)
 
-    def build(self, *outputs: str) -> Graph:
-        """The finished, validated graph."""
-        return Graph(self.name, self._inputs, outputs, tuple(self._nodes), self._params)
+    def build(self, *outputs: str, **renamed: str) -> Graph:
+        """The finished, validated graph.
+
+        ``build(embedding=x)`` gives the tensor ``x`` the name by which a caller gets it.
+        """
+        new = {tensor: name for name, tensor in renamed.items()}
+
+        def rename(names: Sequence[str]) -> tuple[str, ...]:
+            return tuple(new.get(name, name) for name in names)
+
+        nodes = tuple(
+            replace(node, inputs=rename(node.inputs), outputs=rename(node.outputs))
+            for node in self._nodes
+        )
+        return Graph(self.name, self._inputs, (*outputs, *renamed), nodes, self._params)
