@@ -1,0 +1,58 @@
+"""Let a convolution or linear operator add the shortcut and apply the activation itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tinyface.graph import Graph, Node
+from tinyface.ops import FUSABLE, Add, Conv2d, Linear
+from tinyface.passes.rewrite import Typings, finish, private, same_shape, typings
+
+
+def fuse_activation(graph: Graph) -> Graph:
+    """Make y = act(product + bias + residual) one operator: the map is written once, not thrice.
+
+    An activation, or an addition of a map of the same shape, is taken up where it is the only
+    reader of what the convolution makes and that is no output of the graph. The fused
+    operator stands where the later of the two stood, when the residual has been computed.
+    """
+    seen = typings(graph)
+    nodes: list[Node | None] = []
+    made: dict[str, int] = {}  # tensor -> place of its producer in nodes
+    for node in graph.nodes:
+        # Of an addition's two operands, the one made last: its input lives on anyway.
+        for tensor in sorted(set(node.inputs), key=lambda name: made.get(name, -1), reverse=True):
+            place = made.get(tensor, -1)
+            source = nodes[place] if place >= 0 else None
+            fused = _fuse(graph, source, node, tensor, seen) if source else None
+            if fused is not None:
+                nodes[place] = None
+                node = fused
+                break
+        made.update(dict.fromkeys(node.outputs, len(nodes)))
+        nodes.append(node)
+    return finish(graph, filter(None, nodes), graph.params)
+
+
+def _fuse(graph: Graph, source: Node, node: Node, tensor: str, seen: Typings) -> Node | None:
+    """``source``, which makes ``tensor``, having taken up ``node``; None if it cannot."""
+    op = source.op
+    if not isinstance(op, (Conv2d, Linear)) or op.act is not None or not private(graph, tensor):
+        return None
+    product = (*source.inputs, "", "", "")[:5]  # x, weight, bias, slope, residual
+    if isinstance(node.op, FUSABLE) and node.inputs[0] == tensor:
+        slope = node.inputs[1] if len(node.inputs) == 2 else ""
+        inputs = (*product[:3], slope, product[4])
+        return Node(source.name, replace(op, act=node.op), _trimmed(inputs), node.outputs)
+    if isinstance(node.op, Add) and not product[4]:
+        (residual,) = (name for name in node.inputs if name != tensor)
+        if same_shape(seen, tensor, residual):
+            return Node(source.name, op, (*product[:4], residual), node.outputs)
+    return None
+
+
+def _trimmed(inputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Without the absent inputs at the end."""
+    while inputs[-1] == "":
+        inputs = inputs[:-1]
+    return inputs

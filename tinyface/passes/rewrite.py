@@ -1,0 +1,64 @@
+"""What the passes share: asking whether a rewrite is safe, and putting the result together."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
+
+from tinyface.errors import GraphError
+from tinyface.graph import Graph, Node
+from tinyface.ops.spec import Array
+from tinyface.types import TensorType
+
+Typings = tuple[Mapping[str, TensorType], ...]
+
+
+def typings(graph: Graph) -> Typings:
+    """Types of all tensors for the graph's inputs, for twice the batch, for twice the image.
+
+    A rewrite that looks at shapes must be right for every input that the graph can be given
+    later, not just for today's: a resize to 112x112 does nothing to an image of that size, and
+    does something to the next one. So it has to hold in all three (as far as the graph takes
+    such inputs at all).
+    """
+    found = [graph.types]
+    for factors in ((2, 1, 1, 1), (1, 1, 2, 2)):
+        shapes = {
+            name: tuple(a * b for a, b in zip(t.shape, factors, strict=False)) + t.shape[4:]
+            for name, t in graph.inputs.items()
+        }
+        try:
+            found.append(graph.with_inputs(shapes).types)
+        except GraphError:  # fixed to one size, or too large
+            continue
+    return tuple(found)
+
+
+def same_shape(typings: Typings, *names: str) -> bool:
+    """Whether the tensors have one shape, whatever the input."""
+    return all(len({types[name].shape for name in names}) == 1 for types in typings)
+
+
+def private(graph: Graph, tensor: str) -> bool:
+    """Whether exactly one operator sees the tensor, so that it may vanish."""
+    return len(graph.readers[tensor]) == 1 and tensor not in graph.outputs
+
+
+def fresh(name: str, *taken: Container[str]) -> str:
+    """``name``, or ``name.2``, ``name.3`` … if it is taken."""
+    candidate, count = name, 1
+    while any(candidate in names for names in taken):
+        count += 1
+        candidate = f"{name}.{count}"
+    return candidate
+
+
+def finish(graph: Graph, nodes: Iterable[Node], params: Mapping[str, Array]) -> Graph:
+    """The graph with these nodes and parameters, without those that no output needs."""
+    needed, kept = set(graph.outputs), []
+    for node in reversed(list(nodes)):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+            kept.append(node)
+    used = {name: value for name, value in params.items() if name in needed}
+    return replace(graph, nodes=tuple(reversed(kept)), params=used)
