@@ -8,8 +8,8 @@ list of outputs in the graph's order.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -156,16 +156,8 @@ ENGINES: dict[str, Callable[[Graph, int, Path], Run]] = {
 }
 
 
-@contextmanager
-def versions() -> Iterator[dict[str, str]]:
+def versions() -> dict[str, str]:
     """Installed version of each peer, for the record."""
-    from importlib.metadata import PackageNotFoundError, version
-
     packages = {"pytorch": "torch", "opencv": "opencv-python-headless"}
-    found = {}
-    for name in ENGINES:
-        try:
-            found[name] = version(packages.get(name, name))
-        except PackageNotFoundError:
-            continue
-    yield found
+    wanted = {packages.get(name, name) for name in ENGINES}
+    return {d.name: d.version for d in distributions() if d.name in wanted}

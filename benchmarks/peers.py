@@ -37,7 +37,9 @@ DEFAULT = (
 )  # fmt: skip
 
 
-def measure(name: str, threads: int, rounds: int, engines: list[str], folder: Path) -> dict[str, Any]:
+def measure(
+    name: str, threads: int, rounds: int, engines: list[str], folder: Path
+) -> dict[str, Any]:
     """Times of every engine on one network in milliseconds, and what kept an engine out."""
     graph = REGISTRY[name].build()
     graph = graph.bind(random_state(graph, seed=0))
@@ -47,25 +49,42 @@ def measure(name: str, threads: int, rounds: int, engines: list[str], folder: Pa
     out: dict[str, Any] = {"network": name, "threads": threads, "mmac": graph.cost.macs / 1e6}
     out["skipped"], out["difference"] = {}, {}
     for engine in engines:
-        try:
-            run = ENGINES[engine](graph, threads, folder)
-            got = run(x)
-            worst = max(
-                float(np.abs(a.reshape(b.shape) - b).max() / np.abs(b).max())
-                for a, b in zip(got, truth, strict=True)
-            )
-            if not worst < AGREE:
-                raise RuntimeError(f"differs by {worst:.1e} of the largest output")
+        run, worst, why = prepare(engine, graph, threads, folder, x, truth)
+        if run is None:
+            out["skipped"][engine] = why
+        else:
             runs[engine], out["difference"][engine] = run, worst
-        except Exception as error:  # a peer's failure must not end the run
-            out["skipped"][engine] = f"{type(error).__name__}: {error}".splitlines()[0][:120]
     times = take_turns(runs, x, rounds)
     out["min_ms"] = {k: round(min(v), 4) for k, v in times.items()}
     out["median_ms"] = {k: round(statistics.median(v), 4) for k, v in times.items()}
     return out
 
 
-def take_turns(runs: dict[str, Run], x: np.ndarray[Any, Any], rounds: int) -> dict[str, list[float]]:
+def prepare(
+    engine: str,
+    graph: Graph,
+    threads: int,
+    folder: Path,
+    x: np.ndarray[Any, Any],
+    truth: list[np.ndarray[Any, Any]],
+) -> tuple[Run | None, float, str]:
+    """(run, its largest relative difference, ""), or (None, 0, why it was left out)."""
+    try:
+        run = ENGINES[engine](graph, threads, folder)
+        worst = max(
+            float(np.abs(a.reshape(b.shape) - b).max() / np.abs(b).max())
+            for a, b in zip(run(x), truth, strict=True)
+        )
+    except Exception as error:  # a peer's failure must not end the run
+        return None, 0.0, f"{type(error).__name__}: {error}".splitlines()[0][:120]
+    if not worst < AGREE:
+        return None, worst, f"differs by {worst:.1e} of the largest output"
+    return run, worst, ""
+
+
+def take_turns(
+    runs: dict[str, Run], x: np.ndarray[Any, Any], rounds: int
+) -> dict[str, list[float]]:
     """Milliseconds of single inferences; in each round every engine has a short turn."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     gc.disable()
@@ -123,7 +142,7 @@ def main() -> None:
     args = parser.parse_args()
     engines = args.engines.split(",")
     results = []
-    with tempfile.TemporaryDirectory() as folder, versions() as installed:
+    with tempfile.TemporaryDirectory() as folder:
         for name in args.networks:
             for threads in map(int, args.threads.split(",")):
                 result = measure(name, threads, args.rounds, engines, Path(folder))
@@ -133,7 +152,7 @@ def main() -> None:
                     print(f"  {engine} left out: {why}", file=sys.stderr)
     print(report(results, engines))
     if args.json:
-        record = {"machine": platform.processor(), "versions": installed, "results": results}
+        record = {"machine": platform.processor(), "versions": versions(), "results": results}
         args.json.write_text(json.dumps(record, indent=1))
 
 

@@ -57,7 +57,7 @@ def _resize(op: Any, x: Any, like: Any = None) -> Any:
 
 
 def _pad(op: Any, x: Any) -> Any:
-    widths = [w for pair in zip(reversed(op.before), reversed(op.after)) for w in pair]
+    widths = [w for pair in zip(op.before[::-1], op.after[::-1], strict=True) for w in pair]
     return F.pad(x, widths, value=op.value)
 
 
@@ -108,7 +108,7 @@ RUN: dict[str, Callable[..., Any]] = {
     "split": lambda op, x: torch.split(x, op.sizes, op.axis),
     "slice": _slice,
     "pad": _pad,
-    "reshape": lambda op, x: x.reshape([x.shape[i] if s == 0 else s for i, s in enumerate(op.shape)]),
+    "reshape": lambda op, x: x.reshape([s or x.shape[i] for i, s in enumerate(op.shape)]),
     "flatten": lambda op, x: torch.flatten(x, op.axis),
     "transpose": lambda op, x: x.permute(op.perm),
     "channel_shuffle": _shuffle,

@@ -114,7 +114,8 @@ def test_json_round_trip_gives_the_same_graph() -> None:
     again = Graph.from_json(json.loads(json.dumps(graph.to_json())), graph.params)
     assert again.nodes == graph.nodes and dict(again.types) == dict(graph.types)
     x = np.ones((1, 3, 8, 8), np.float32)
-    assert np.array_equal(run_graph(graph, {"input": x})["act"], run_graph(again, {"input": x})["act"])
+    one, two = (run_graph(g, {"input": x})["act"] for g in (graph, again))
+    assert np.array_equal(one, two)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +202,7 @@ def test_run_graph_frees_what_nobody_reads_any_more() -> None:
 
 
 def test_an_input_may_be_an_output() -> None:
-    graph = Graph("id", {"x": TensorType((2,))}, ("x", "y"), (Node("y", ReLU(), ("x",), ("y",)),), {})
+    node = Node("y", ReLU(), ("x",), ("y",))
+    graph = Graph("id", {"x": TensorType((2,))}, ("x", "y"), (node,), {})
     out = run_graph(graph, {"x": np.array([-1, 2], np.float32)})
     assert out["x"].tolist() == [-1, 2] and out["y"].tolist() == [0, 2]

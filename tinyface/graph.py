@@ -78,7 +78,7 @@ class Graph:
     @cached_property
     def readers(self) -> Mapping[str, tuple[Node, ...]]:
         """The nodes that read each tensor (a node that reads it twice counts twice)."""
-        readers: dict[str, tuple[Node, ...]] = {name: () for name in self.types}
+        readers: dict[str, tuple[Node, ...]] = dict.fromkeys(self.types, ())
         for node in self.nodes:
             for name in node.inputs:
                 if name:

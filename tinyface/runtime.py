@@ -82,7 +82,7 @@ def default_threads() -> int:
 
 
 def choose_backend(wanted: str) -> str:
-    """"c" or "numpy"; "auto" takes the C engine where its extension was built.
+    """ "c" or "numpy"; "auto" takes the C engine where its extension was built.
 
     Raises:
         BackendError: an unknown name, or "c" where there is no extension.

@@ -17,7 +17,6 @@ import numpy as np
 
 from tinyface.errors import GraphError, MissingExtraError
 from tinyface.graph import Graph, Node
-from tinyface.ops import Op
 
 OPSET = 17
 IR_VERSION = 8
@@ -272,12 +271,16 @@ def to_onnx(graph: Graph) -> Any:
     for node in graph.nodes:
         emit = EMIT.get(node.op.kind)
         if emit is None:
-            raise GraphError(f"{node.name}: {_kind(node.op)} has no ONNX counterpart here")
+            raise GraphError(f"{node.name}: operator {node.op.kind!r} has no ONNX counterpart here")
         emit(w, node, node.op)
 
+    bigger = _bigger(graph)
+
     def value(name: str) -> Any:
-        shape = ("N", *graph.types[name].shape[1:])
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        own, other = graph.types[name].shape[1:], bigger.types[name].shape[1:]
+        pairs = enumerate(zip(own, other, strict=True), 1)
+        sides = (a if a == b else f"{name}_{i}" for i, (a, b) in pairs)
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", *sides))
 
     proto = helper.make_graph(
         w.nodes,
@@ -293,5 +296,14 @@ def to_onnx(graph: Graph) -> Any:
     return model
 
 
-def _kind(op: Op) -> str:
-    return f"operator {op.kind!r}"
+def _bigger(graph: Graph) -> Graph:
+    """The same network for larger images; the network itself where it allows none."""
+    shapes = {
+        name: (*t.shape[:2], t.shape[2] + 32, t.shape[3] + 64)
+        for name, t in graph.inputs.items()
+        if t.rank == 4
+    }
+    try:
+        return graph.with_inputs(shapes)
+    except GraphError:
+        return graph
