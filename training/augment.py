@@ -1,0 +1,105 @@
+"""What a student sees: a batch of 128x128 crops, moved, recoloured, spoilt, cut to 112x112.
+
+One batched `grid_sample` moves all pictures; everything else is arithmetic on the whole batch.
+The targets stay those of the clean pictures, so a change must leave the person recognisable.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIZE = 112
+
+
+def _uniform(n: int, low: float, high: float, gen: torch.Generator) -> Tensor:
+    return torch.empty(n).uniform_(low, high, generator=gen)
+
+
+def _chance(n: int, p: float, gen: torch.Generator) -> Tensor:
+    return torch.rand(n, generator=gen) < p
+
+
+def move(x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = SIZE) -> Tensor:
+    """(b,3,s,s) -> (b,3,size,size): the 112x112 middle, turned, scaled, shifted, mirrored.
+
+    At strength 1: 5 degrees (deviation), scale +-8 %, each side +-3 % more, shift +-4 pixels.
+    """
+    n, side = x.shape[0], x.shape[-1]
+    angle = torch.empty(n).normal_(0, 0.087, generator=gen).clamp_(-0.2, 0.2) * strength
+    scale = torch.exp(_uniform(n, -0.08, 0.08, gen) * strength)
+    sx = scale * torch.exp(_uniform(n, -0.03, 0.03, gen) * strength)
+    sy = scale * torch.exp(_uniform(n, -0.03, 0.03, gen) * strength)
+    flip = torch.where(_chance(n, 0.5, gen), -1.0, 1.0)
+    shift = [_uniform(n, -4, 4, gen) * strength * 2 / side for _ in range(2)]
+    half = SIZE / side  # the template's share of the stored crop
+    cos, sin = torch.cos(angle) * half, torch.sin(angle) * half
+    theta = torch.stack([flip * cos * sx, -sin * sy, shift[0],
+                         flip * sin * sx, cos * sy, shift[1]], 1).view(n, 2, 3)
+    grid = F.affine_grid(theta, [n, 3, size, size], align_corners=False)
+    return F.grid_sample(x, grid.to(x.device), "bilinear", "border", align_corners=False)
+
+
+def soften(x: Tensor, gen: torch.Generator, share: float = 0.3) -> Tensor:
+    """Bring a `share` of the batch to a lower resolution (28..96 pixels) and back again."""
+    parts = max(1, int(len(x) * share / 4))
+    for k in range(4 if share else 0):
+        low = int(torch.randint(28, 97, (1,), generator=gen))
+        part = x[k * parts:(k + 1) * parts]
+        small = F.interpolate(part, size=(low, low), mode="bilinear", antialias=True)
+        x[k * parts:(k + 1) * parts] = F.interpolate(small, size=x.shape[2:], mode="bilinear")
+    return x
+
+
+def recolour(x: Tensor, gen: torch.Generator) -> Tensor:
+    """Contrast, brightness, colour balance, gamma, grey; x in [0, 1]."""
+    n = len(x)
+
+    def column(values: Tensor) -> Tensor:
+        return values.view(n, 1, 1, 1).to(x.device)
+
+    grey = (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    keep = torch.where(_chance(n, 0.12, gen), 0.0, _uniform(n, 0.6, 1.3, gen))
+    x = torch.lerp(grey.expand_as(x), x, column(keep))
+    gain = torch.exp(torch.empty(n, 3).normal_(0, 0.06, generator=gen))
+    x = x * (column(torch.exp(_uniform(n, -0.3, 0.3, gen))) * gain.view(n, 3, 1, 1).to(x.device))
+    x = (x + column(_uniform(n, -0.12, 0.12, gen))).clamp_(1e-3, 1)
+    return x.pow(column(torch.exp(_uniform(n, -0.25, 0.25, gen))))
+
+
+def cover(x: Tensor, gen: torch.Generator, share: float = 0.2, border: float = 0.25) -> Tensor:
+    """A rectangle of one colour on a `share`, black borders on another (crops at an edge)."""
+    n, side = len(x), x.shape[-1]
+    across = torch.arange(side).view(1, side)
+    size = _uniform(2 * n, 0.15, 0.5, gen).view(2, n, 1) * side
+    start = (torch.rand(2, n, 1, generator=gen) * 1.2 - 0.1) * side - size / 2
+    inside = [(across >= s) & (across < s + d) for s, d in zip(start, size, strict=True)]
+    hole = inside[0][:, :, None] & inside[1][:, None, :] & _chance(n, share, gen).view(n, 1, 1)
+    colour = torch.rand(n, 3, 1, 1, generator=gen).to(x.device)
+    x = torch.where(hole[:, None].to(x.device), colour, x)
+    cut = torch.rand(4, n, 1, generator=gen) * torch.tensor([0.3, 0.12, 0.2, 0.2]).view(4, 1, 1)
+    cut = cut * side * (torch.rand(4, n, 1, generator=gen) < 0.5)
+    rows = (across >= cut[0]) & (across < side - cut[1])
+    cols = (across >= cut[2]) & (across < side - cut[3])
+    seen = (rows[:, :, None] & cols[:, None, :]) | ~_chance(n, border, gen).view(n, 1, 1)
+    return x * seen[:, None].to(x)
+
+
+def augment(x: Tensor, gen: torch.Generator, strength: float = 1.0) -> Tensor:
+    """(b,3,128,128) in 0..255 -> (b,3,112,112) in [-1, 1], channels last."""
+    x = recolour(move(x / 255, gen, strength), gen)
+    x = soften(x, gen, 0.3 * strength)
+    noisy = _chance(len(x), 0.25, gen).view(-1, 1, 1, 1) * _uniform(len(x), 0, 0.04, gen).view(
+        -1, 1, 1, 1)
+    if noisy.any():
+        x = x + torch.randn(x.shape, generator=gen).to(x.device) * noisy.to(x.device)
+    x = cover(x.clamp(0, 1), gen, 0.2 * strength, 0.25 * strength)
+    return (x * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def centre(x: Tensor) -> Tensor:
+    """The clean middle: (b,3,s,s) in 0..255 -> (b,3,112,112) in [-1, 1], channels last."""
+    edge = (x.shape[-1] - SIZE) // 2
+    x = x[:, :, edge:edge + SIZE, edge:edge + SIZE]
+    return ((x - 127.5) / 127.5).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,191 @@
+"""The pool of training faces: aligned crops, the teachers' embeddings of them, and mixtures.
+
+    python -m training.data --data DIR --teachers DIR --work DIR
+
+Everything is computed once and kept as plain arrays in the work folder, so that a training step
+only reads memory:
+
+    crops.npy            (n, 128, 128, 3) uint8, the 112x112 template in the middle
+    crops_<teacher>.npy  (n, 128) float32, one embedding per crop, NaN where not yet computed
+    mixed.npy, mixed_<teacher>.npy   the same for pictures made of two faces
+
+Rows stand in random order, so that a training may start on the rows that are ready. The first
+teacher sees a picture as it is and the second its mirror image: an embedding hardly changes under
+reflection, and one run of each costs half of what two would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from multiprocessing import Pool as Workers
+from pathlib import Path
+import argparse
+import os
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+import torch
+from torch import Tensor
+
+from training.alignment import Face, crop, faces, open_face
+from training.teachers import TEACHERS, embed, fast, load_teacher, targets
+
+POOL = ("faces_utk", "faces_masks", "faces_more")
+VALIDATION = "validation_identities"
+CROP = 128
+
+
+def progress() -> Progress:
+    """A bar with counts and the time that is left."""
+    return Progress(TextColumn("{task.description}"), BarColumn(),
+                    TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+
+
+def _aligned(job: tuple[int, Face]) -> NDArray[np.uint8]:
+    index, face = job
+    # What lies outside a picture is black in a user's crop; in most training crops it is the
+    # picture's edge drawn out, since a hard black border says nothing about a face.
+    return crop(open_face(face), face.points, CROP, "zero" if index % 3 == 0 else "edge")
+
+
+def build_crops(data: Path, work: Path, processes: int) -> None:
+    """Align every face of the pool, in a fixed random order, into `crops.npy`."""
+    if (work / "crops.npy").exists():
+        return
+    pool = [face for name in POOL for face in faces(data / f"{name}.zip")]
+    order = np.random.default_rng(1).permutation(len(pool))
+    out = open_memmap(work / "crops.part.npy", "w+", np.uint8, (len(pool), CROP, CROP, 3))
+    with progress() as bar, Workers(processes) as workers:
+        task = bar.add_task("aligning", total=len(pool))
+        for row, pixels in enumerate(workers.imap(_aligned, ((i, pool[i]) for i in order), 32)):
+            out[row] = pixels
+            bar.advance(task)
+    out.flush()
+    os.replace(work / "crops.part.npy", work / "crops.npy")
+
+
+def validation(data: Path) -> tuple[NDArray[np.uint8], list[str]]:
+    """Crops (n, 112, 112, 3) of the labelled pictures, as a user's would be, and their people."""
+    people = list(faces(data / f"{VALIDATION}.zip"))
+    crops = [crop(open_face(face), face.points, 112) for face in people]
+    return np.stack(crops), [face.name.split("/")[0] for face in people]
+
+
+def mixtures(crops: NDArray[np.uint8], count: int, seed: int = 2) -> Iterator[NDArray[np.uint8]]:
+    """Two aligned faces in one picture: blended evenly, or one passing into the other.
+
+    The share of the second face is a logistic function of a random direction, steep or flat; its
+    middle goes through the middle of the face.
+    """
+    rng = np.random.default_rng(seed)
+    axis = np.linspace(-1, 1, CROP, dtype=np.float32)
+    for _ in range(count):
+        first, second = rng.integers(len(crops), size=2)
+        angle, steep, centre = rng.uniform(0, 2 * np.pi), rng.uniform(0, 8), rng.normal(0, 0.15)
+        ramp = np.cos(angle) * axis[None, :] + np.sin(angle) * axis[:, None] - centre
+        share = 1 / (1 + np.exp(-steep * ramp))[..., None]
+        mixed = crops[first] * (1 - share) + crops[second] * share
+        yield (mixed + 0.5).astype(np.uint8)
+
+
+def build_mixtures(work: Path, count: int) -> None:
+    """Write `count` mixtures of the pool's faces into `mixed.npy`."""
+    if (work / "mixed.npy").exists():
+        return
+    made = mixtures(np.load(work / "crops.npy", mmap_mode="r"), count)
+    out = open_memmap(work / "mixed.part.npy", "w+", np.uint8, (count, CROP, CROP, 3))
+    for row, pixels in enumerate(made):
+        out[row] = pixels
+    out.flush()
+    os.replace(work / "mixed.part.npy", work / "mixed.npy")
+
+
+def build_embeddings(work: Path, kind: str, teacher: str, folder: Path, threads: int) -> None:
+    """Run one teacher over `<kind>.npy`; goes on where an earlier run stopped."""
+    crops = np.load(work / f"{kind}.npy", mmap_mode="r")
+    path = work / f"{kind}_{teacher}.npy"
+    if path.exists():
+        out = open_memmap(path, "r+")
+    else:
+        out = open_memmap(path, "w+", np.float32, (len(crops), 128))
+        out[:] = np.nan
+    start = ready(out)
+    model = fast(load_teacher(folder, teacher), threads)
+    mirror = teacher == TEACHERS[1]
+    with progress() as bar:
+        task = bar.add_task(f"{kind}: {teacher}", total=len(crops), completed=start)
+        for part in embed(model, crops[start:], mirror):
+            out[start:start + len(part)] = part.numpy()
+            start += len(part)
+            bar.advance(task, len(part))
+    out.flush()
+
+
+def ready(embeddings: NDArray[np.float32]) -> int:
+    """How many leading rows are computed."""
+    missing = np.isnan(embeddings[:, 0])
+    return int(missing.argmax()) if missing.any() else len(embeddings)
+
+
+class Pool:
+    """The rows that are ready: `batch` gives crops and unit targets."""
+
+    def __init__(self, work: Path, kinds: tuple[str, ...] = ("crops", "mixed"),
+                 held_out: int = 0) -> None:
+        self.work, self.kinds, self.held_out = work, kinds, held_out
+        self.refresh()
+
+    def refresh(self) -> int:
+        """Take in what the teachers have finished since; the number of rows."""
+        self.parts: list[tuple[NDArray[np.uint8], Tensor]] = []
+        for kind in self.kinds:
+            paths = [self.work / f"{kind}_{teacher}.npy" for teacher in TEACHERS]
+            if not all(path.exists() for path in paths):
+                continue
+            found = [np.load(path, mmap_mode="r") for path in paths]
+            rows = min(ready(e) for e in found)
+            skip = self.held_out if kind == "crops" else 0
+            if rows > skip:
+                goal = targets([torch.from_numpy(np.array(e[skip:rows])) for e in found])
+                crops = np.load(self.work / f"{kind}.npy", mmap_mode="r")[skip:rows]
+                self.parts.append((crops, goal))
+        return len(self)
+
+    def __len__(self) -> int:
+        return sum(len(goal) for _, goal in self.parts)
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Crops (b, 3, 128, 128) float in 0..255, channels last, and targets (b, 512)."""
+        pixels, goals = [], []
+        for row in rows:
+            for crops, goal in self.parts:
+                if row < len(goal):
+                    pixels.append(crops[row])
+                    goals.append(goal[row])
+                    break
+                row -= len(goal)
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float(), torch.stack(goals)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the .zip and .csv")
+    parser.add_argument("--teachers", type=Path, required=True, help="folder of their weights")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--mixtures", type=int, default=0, help="pictures made of two faces")
+    parser.add_argument("--teacher", choices=TEACHERS, action="append", help="only this one")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    build_crops(args.data, args.work, args.threads)
+    if args.mixtures:
+        build_mixtures(args.work, args.mixtures)
+    for kind in ("crops", "mixed") if args.mixtures else ("crops",):
+        for teacher in args.teacher or TEACHERS:
+            build_embeddings(args.work, kind, teacher, args.teachers, args.threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The two students, as PyTorch modules whose state-dict keys are the ones tinyface imports.
+
+`FDFaceNet` is Table 7 of the fast-down-sampling paper: eight 3x3 convolutions, five of them with
+stride 2, so that a 112x112 face is a 4x4 map after the fifth. `MobileFaceNet` (Chen et al. 2018,
+Table 1) is the depthwise network it is compared with.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+FD_CHANNELS = (48, 128, 128, 256, 192, 192, 256, 512)
+FD_STRIDES = (2, 2, 2, 2, 2, 1, 1, 1)
+# (expansion, channels, repeats, first stride), Table 1 of the MobileFaceNet paper. A stride-2
+# bottleneck and the residual ones that follow it are two rows with two expansions there.
+MOBILE_ROWS = ((2, 64, 1, 2), (2, 64, 4, 1), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2),
+               (2, 128, 2, 1))
+
+
+class ConvUnit(nn.Module):
+    """Convolution without bias, batch normalisation and, unless `linear`, PReLU per channel."""
+
+    def __init__(self, inp: int, out: int, kernel: int, stride: int = 1, pad: int = 0,
+                 groups: int = 1, linear: bool = False, act: str = "act") -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inp, out, kernel, stride, pad, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(out)
+        self.act_name = None if linear else act
+        if not linear:
+            self.add_module(act, nn.PReLU(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn(self.conv(x))
+        return x if self.act_name is None else getattr(self, self.act_name)(x)
+
+
+class FDFaceNet(nn.Module):
+    """3x112x112 in [-1, 1] -> 512-d embedding (not normalised). 129 M MACs."""
+
+    def __init__(self, width: int = 512) -> None:
+        super().__init__()
+        inp = 3
+        for i, (out, stride) in enumerate(zip(FD_CHANNELS, FD_STRIDES, strict=True), 1):
+            self.add_module(f"conv{i}", ConvUnit(inp, out, 3, stride, 1))
+            inp = out
+        self.gdc = ConvUnit(inp, inp, 4, groups=inp, linear=True)
+        self.fc = nn.Linear(inp, width)
+        self.bn = nn.BatchNorm1d(width)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The 4x4 map of 512 channels in front of the global depthwise convolution."""
+        for i in range(1, len(FD_CHANNELS) + 1):
+            x = getattr(self, f"conv{i}")(x)
+        return x
+
+    def head(self, x: Tensor) -> Tensor:
+        """The map -> the embedding."""
+        return self.bn(self.fc(self.gdc(x).flatten(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+NETWORKS = {"fdfacenet": FDFaceNet}
+
+
+def stages(name: str, parameter: str) -> float:
+    """The share of a run after which a parameter is at rest (1 = never before the end).
+
+    The first layers settle first and cost most; at rest they need no gradient, and the run has
+    more samples left for the others (FreezeOut, Brock et al. 2017).
+    """
+    first = parameter.split(".")[0]
+    return {"fdfacenet": {"conv1": 0.6, "conv2": 0.65, "conv3": 0.8}}.get(name, {}).get(first, 1.0)

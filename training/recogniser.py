@@ -1,0 +1,165 @@
+"""Train a face recogniser by distillation from two teachers.
+
+    python -m training.data --data DIR --teachers DIR --work WORK     (once, or beside it)
+    python -m training.recogniser --data DIR --work WORK --minutes 120 --resume
+
+The learning rate falls to zero at the end of `--minutes` of training time (or `--samples`),
+counted over all resumptions; the checkpoint holds everything that the next step depends on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+import argparse
+import json
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from training.data import Pool, progress, validation
+from training.networks import NETWORKS
+from training.pairs import evaluate
+from training.recogniser_export import export
+from training.student import Settings, Student, embeddings
+
+HELD_OUT = 1024
+
+
+class Log:
+    """Every figure, one JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = open(path, "a", encoding="utf-8", buffering=1)
+
+    def write(self, **figures: Any) -> None:
+        self.file.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v
+                                    for k, v in figures.items()}) + "\n")
+
+
+class Exam:
+    """The pair test on people never trained on, and the cosine to the target on held-out crops."""
+
+    def __init__(self, data: Path, work: Path, pool: Pool) -> None:
+        self.crops, self.people = validation(data)
+        whole = Pool(work, ("crops",))
+        self.held, self.goal = whole.parts[0][0][:HELD_OUT], whole.parts[0][1][:HELD_OUT]
+        self.pool = pool
+
+    def take(self, student: Student) -> tuple[torch.nn.Module, dict[str, float]]:
+        """(the network as it would be exported, its figures)."""
+        model = student.settle(self.pool)
+        figures = evaluate(embeddings(model, self.crops, student.device), self.people)
+        found = torch.from_numpy(embeddings(model, self.held, student.device))
+        figures["held_out_cosine"] = F.cosine_similarity(found, self.goal).mean().item()
+        return model, figures
+
+
+class Run:
+    """A student and its clock: trains, looks, saves."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.args = args
+        settings = Settings(args.network, args.batch, args.chunk, args.muon, args.adam,
+                            args.relation, strength=args.strength, rest=not args.no_rest,
+                            seed=args.seed)
+        self.student = Student(settings, device)
+        self.folder = args.work / args.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = self.folder / "checkpoint.pt"
+        if args.resume and self.checkpoint.exists():
+            self.student.load(self.checkpoint)
+        self.pool = Pool(args.work, held_out=HELD_OUT)
+        self.exam = Exam(args.data, args.work, self.pool)
+        self.log = Log(self.folder / "log.jsonl")
+        self.log.write(event="start", threads=torch.get_num_threads(), device=device,
+                       rows=len(self.pool), samples=self.student.samples, **vars(settings))
+
+    def progress(self) -> float:
+        """How much of the run is done, 0..1."""
+        if self.args.samples:
+            return self.student.samples / self.args.samples
+        return self.student.seconds / (60 * self.args.minutes)
+
+    def look(self) -> None:
+        """Take the exam, log it and export the network."""
+        start = time.monotonic()
+        model, figures = self.exam.take(self.student)
+        figures |= {"samples": self.student.samples, "minutes": self.student.seconds / 60}
+        self.log.write(event="exam", took=time.monotonic() - start, **figures)
+        if self.args.export:
+            export(model, self.args.export, figures)
+
+    def train(self) -> None:
+        """Step until the run's length is reached, or `--stop-after` minutes from now."""
+        begin = saved = looked = time.monotonic()
+        total, since, last = {"loss": 0.0, "cosine": 0.0}, 0, begin
+        with progress() as bar:
+            task = bar.add_task("training", total=1000, completed=int(1000 * self.progress()))
+            while self.progress() < 1:
+                start = time.monotonic()
+                for key, value in self.student.step(self.pool, self.progress()).items():
+                    total[key] += value
+                now = time.monotonic()
+                self.student.seconds += now - start
+                since += 1
+                if since == self.args.log_every:
+                    rate = since * self.args.batch / (now - last)
+                    mean = {k: v / since for k, v in total.items()}
+                    self.log.write(event="step", samples=self.student.samples, rate=rate,
+                                   progress=self.progress(), rows=len(self.pool), **mean)
+                    bar.update(task, completed=int(1000 * self.progress()),
+                               description=f"{mean['cosine']:.3f} cosine, {rate:.0f}/s")
+                    total, since, last = dict.fromkeys(total, 0.0), 0, now
+                if now - saved > 60 * self.args.save_every:
+                    self.student.save(self.checkpoint)
+                    saved = now
+                if now - looked > 60 * self.args.look_every:
+                    self.look()
+                    looked = last = time.monotonic()
+                if self.args.stop_after and now - begin > 60 * self.args.stop_after:
+                    break
+        self.student.save(self.checkpoint)
+        self.look()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.
+                                     RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder of the pictures' .zip and .csv")
+    add("--work", type=Path, required=True, help="what training.data wrote; checkpoints and logs")
+    add("--name", default="fdfacenet", help="folder of this run inside the work folder")
+    add("--network", choices=sorted(NETWORKS), default="fdfacenet")
+    add("--minutes", type=float, default=120, help="length of the run")
+    add("--samples", type=int, help="length of the run in samples, in place of --minutes")
+    add("--stop-after", type=float, help="end this call after so many minutes")
+    add("--resume", action="store_true", help="go on from the run's checkpoint")
+    add("--threads", type=int, default=1)
+    add("--export", type=Path, help="write the averaged weights here at every exam")
+    add("--batch", type=int, default=128)
+    add("--chunk", type=int, default=32)
+    add("--muon", type=float, default=0.02)
+    add("--adam", type=float, default=2e-3)
+    add("--relation", type=float, default=20.0)
+    add("--strength", type=float, default=1.0, help="of the augmentation, 0..1")
+    add("--no-rest", action="store_true", help="train the first layers to the end")
+    add("--seed", type=int, default=0)
+    add("--log-every", type=int, default=20, help="steps")
+    add("--save-every", type=float, default=4, help="minutes")
+    add("--look-every", type=float, default=12, help="minutes")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    np.seterr(all="raise", under="ignore")
+    Run(args).train()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""A trained student as plain safetensors, with its figures beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import json
+import os
+
+from safetensors.torch import save_file
+import torch
+from torch import nn
+
+
+def export(model: nn.Module, path: Path, figures: dict[str, float]) -> None:
+    """Write float32 tensors under PyTorch's names to `path`, and `figures` to its .json.
+
+    Both files appear whole or not at all.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().to("cpu", torch.float32).contiguous()
+               for name, value in model.state_dict().items()
+               if not name.endswith("num_batches_tracked")}
+    part = path.with_suffix(".part")
+    save_file(tensors, part)
+    os.replace(part, path)
+    part.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path.with_suffix(".json"))

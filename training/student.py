@@ -1,0 +1,179 @@
+"""One training step of a student, and everything a checkpoint must hold to repeat the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+import copy
+import os
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.augment import augment, centre
+from training.data import Pool
+from training.muon import Muon
+from training.networks import NETWORKS, stages
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a run, besides its length. `chunk`: samples that pass the convolutions at a
+    time, so that their maps stay in the cache; the loss sees the whole batch.
+    """
+
+    network: str = "fdfacenet"
+    batch: int = 128
+    chunk: int = 32
+    muon: float = 0.02
+    adam: float = 2e-3
+    relation: float = 20.0
+    average: float = 0.995
+    strength: float = 1.0
+    rest: bool = True
+    seed: int = 0
+
+
+def shape(progress: float) -> float:
+    """Learning rate over a run, 0..1 -> 0..1: a short rise, level, then straight down to 0."""
+    return min(1.0, 0.05 + progress / 0.015, (1 - progress) / 0.75) if progress < 1 else 0.0
+
+
+def distance(student: Tensor, target: Tensor, relation: float) -> tuple[Tensor, Tensor]:
+    """(loss, mean cosine): 1 - cosine, plus the similarity matrices' squared difference."""
+    s = F.normalize(student, dim=1)
+    cosine = (s * target).sum(1).mean()
+    return 1 - cosine + relation * F.mse_loss(s @ s.T, target @ target.T), cosine
+
+
+class Student:
+    """A network, the running average of its weights, its optimisers and random states."""
+
+    def __init__(self, settings: Settings, device: str = "cpu") -> None:
+        torch.manual_seed(settings.seed)
+        self.settings, self.device = settings, device
+        model = NETWORKS[settings.network]()
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.25, mode="fan_in")
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimisers = [Muon(self._groups(True), settings.muon),
+                           torch.optim.AdamW(self._groups(False), settings.adam,
+                                             betas=(0.9, 0.99), weight_decay=0.0)]
+        self.numbers = torch.Generator().manual_seed(settings.seed)
+        self.epoch, self.position, self.rows = -1, 0, 0
+        self.steps, self.samples, self.seconds = 0, 0, 0.0
+
+    def _groups(self, spectral: bool) -> list[dict[str, Any]]:
+        """Parameters by the time they come to rest; dense weights are Muon's, the rest AdamW's."""
+        by_rest: dict[float, list[Tensor]] = {}
+        for name, p in self.model.named_parameters():
+            dense = p.dim() > 1 and p.shape[1] > 1
+            if dense == spectral:
+                rest = stages(self.settings.network, name) if self.settings.rest else 1.0
+                by_rest.setdefault(rest, []).append(p)
+        return [{"params": params, "rest": rest} for rest, params in sorted(by_rest.items())]
+
+    def rows_of(self, pool: Pool) -> np.ndarray:
+        """The next batch's rows: every row once in an epoch, in a seeded order."""
+        size = self.settings.batch
+        if self.epoch < 0 or self.position + size > self.rows:
+            self.epoch, self.position, self.rows = self.epoch + 1, 0, pool.refresh()
+        if self.position == 0 or not hasattr(self, "order"):
+            seed = (self.settings.seed, self.epoch)
+            self.order = np.random.default_rng(seed).permutation(self.rows)
+        self.position += size
+        return self.order[self.position - size:self.position]
+
+    def step(self, pool: Pool, progress: float) -> dict[str, float]:
+        """One update at `progress` (0..1) of the run."""
+        pixels, target = pool.batch(self.rows_of(pool))
+        x = augment(pixels.to(self.device), self.numbers, self.settings.strength)
+        self._set_rates(progress)
+        self.model.train()
+        maps = [self.model.features(part) for part in x.split(self.settings.chunk)]
+        output = self.model.head(torch.cat(maps))
+        loss, cosine = distance(output, target.to(self.device), self.settings.relation)
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.steps += 1
+        self.samples += len(x)
+        self._follow()
+        return {"loss": loss.item(), "cosine": cosine.item()}
+
+    def _set_rates(self, progress: float) -> None:
+        for optimiser, base in zip(self.optimisers, (self.settings.muon, self.settings.adam),
+                                   strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = base * shape(progress / group["rest"])
+                for p in group["params"]:
+                    p.requires_grad_(group["lr"] > 0)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        weight = max(1 - self.settings.average, 1 / (1 + self.steps / 4))
+        own = self.model.state_dict()
+        for name, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(own[name], weight)
+            else:
+                value.copy_(own[name])
+
+    @torch.no_grad()
+    def settle(self, pool: Pool, samples: int = 1024) -> nn.Module:
+        """The averaged network with its batch statistics computed anew from the pool."""
+        model = copy.deepcopy(self.average).train()
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # plain mean over the batches
+        gen = torch.Generator().manual_seed(7)
+        rows = np.random.default_rng(7).choice(len(pool), samples, replace=len(pool) < samples)
+        for part in np.array_split(rows, max(1, samples // 128)):
+            model(augment(pool.batch(part)[0].to(self.device), gen, self.settings.strength))
+        for norm in norms:
+            norm.momentum = 0.1
+        return model.eval()
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; the file appears whole or not at all."""
+        state = {"model": self.model.state_dict(), "average": self.average.state_dict(),
+                 "optimisers": [o.state_dict() for o in self.optimisers],
+                 "numbers": self.numbers.get_state(), "settings": vars(self.settings),
+                 "counts": {k: getattr(self, k) for k in
+                            ("epoch", "position", "rows", "steps", "samples", "seconds")}}
+        part = path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint of `save`."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.numbers.set_state(state["numbers"].cpu())
+        for key, value in state["counts"].items():
+            setattr(self, key, value)
+        if hasattr(self, "order"):
+            del self.order
+
+
+@torch.inference_mode()
+def embeddings(model: nn.Module, crops: Iterable[np.ndarray], device: str = "cpu",
+               batch: int = 32) -> np.ndarray:
+    """Embeddings (n, d) of clean uint8 crops (n, s, s, 3)."""
+    pixels = np.asarray(crops)
+    found = []
+    for start in range(0, len(pixels), batch):
+        x = torch.from_numpy(np.array(pixels[start:start + batch])).permute(0, 3, 1, 2).float()
+        found.append(model(centre(x.to(device))).cpu())
+    return torch.cat(found).numpy()
