@@ -1,0 +1,59 @@
+/* act.h: activations on vectors, and the exponential under the smooth ones. */
+
+/* e^x = 2^k * e^r with k whole and |r| <= ln(2)/2; Taylor's series of e^r to r^7 errs by less
+ * than 6e-9 there, under half a unit in the last place. x is kept where the result is normal. */
+static inline vf v_exp(vf x)
+{
+    x = v_min(v_set1(88.0f), v_max(v_set1(-87.0f), x));
+    const vf magic = v_set1(12582912.0f); /* 1.5 * 2^23: adding it rounds to a whole number */
+    const vf biased = v_fma(x, v_set1(1.44269504f), magic);
+    const vf k = v_sub(biased, magic);
+    vf r = v_fma(k, v_set1(-0.693359375f), x); /* ln 2 in two parts, the first with few bits */
+    r = v_fma(k, v_set1(2.12194440e-4f), r);
+    vf p = v_set1(1.0f / 5040);
+    p = v_fma(p, r, v_set1(1.0f / 720));
+    p = v_fma(p, r, v_set1(1.0f / 120));
+    p = v_fma(p, r, v_set1(1.0f / 24));
+    p = v_fma(p, r, v_set1(1.0f / 6));
+    p = v_fma(p, r, v_set1(0.5f));
+    p = v_fma(p, r, v_set1(1.0f));
+    p = v_fma(p, r, v_set1(1.0f));
+    return v_mul(p, v_pow2(biased));
+}
+
+static inline vf v_sigmoid(vf v)
+{
+    const vf one = v_set1(1.0f);
+    return v_div(one, v_add(one, v_exp(v_sub(v_set1(0.0f), v))));
+}
+
+static inline vf v_clip(vf v, float lo, float hi)
+{
+    return v_min(v_set1(hi), v_max(v_set1(lo), v));
+}
+
+/* Every activation without parameters per channel. */
+static inline vf v_act(vf v, const tf_step *s)
+{
+    switch (s->act) {
+    case TF_CLIP: return v_clip(v, 0.0f, s->hi);
+    case TF_SIGMOID: return v_sigmoid(v);
+    case TF_HSIGMOID: return v_clip(v_fma(v, v_set1(s->alpha), v_set1(s->beta)), 0.0f, 1.0f);
+    case TF_HSWISH: {
+        const vf gate = v_clip(v_fma(v, v_set1(1.0f / 6), v_set1(0.5f)), 0.0f, 1.0f);
+        return v_mul(v, gate);
+    }
+    case TF_SILU: return v_mul(v, v_sigmoid(v));
+    case TF_TANH: { /* 2 sigmoid(2v) - 1 */
+        const vf two = v_set1(2.0f);
+        return v_fma(two, v_sigmoid(v_mul(two, v)), v_set1(-1.0f));
+    }
+    default: return v;
+    }
+}
+
+static inline vf v_prelu(vf v, vf slope)
+{
+    const vf zero = v_set1(0.0f);
+    return v_fma(slope, v_min(zero, v), v_max(zero, v));
+}

@@ -1,0 +1,176 @@
+/* check.c: every number of every step, before anything runs. Touches no buffer. */
+#include "engine.h"
+
+/* Bounds within which no sum or product below can leave 64 bits. */
+static const int64_t MAX_SIDE = 1 << 24, MAX_STRIDE = (int64_t)1 << 34;
+enum { MAX_WINDOW = 1 << 12, MAX_BUFFERS = 1 << 12 };
+
+static int in_range(int64_t v, int64_t lo, int64_t hi) { return v >= lo && v <= hi; }
+
+/* 0 if n images of h rows of w pixels of c floats, seen through v, lie within the buffer. */
+static int32_t check_view(const tf_view *v, const int64_t *bytes, int32_t buffers, int64_t n,
+                          int64_t h, int64_t w, int64_t c)
+{
+    if (v->buf < 0 || v->buf >= buffers) return TF_BAD_BUFFER;
+    if (v->ld < 0 || !in_range(v->row, 0, MAX_STRIDE) || !in_range(v->img, 0, MAX_STRIDE) ||
+        v->off < 0)
+        return TF_BAD_SHAPE;
+    const int64_t room = bytes[v->buf] / 4;
+    const int64_t last = (n - 1) * v->img + (h - 1) * v->row + (w - 1) * v->ld + c;
+    return v->off > room || last > room - v->off ? TF_BAD_BOUNDS : TF_OK;
+}
+
+/* A vector of n floats among the parameters, absent where that is allowed. */
+static int32_t check_vector(const tf_step *s, int64_t off, int64_t n, int needed,
+                            const int64_t *bytes, int32_t buffers)
+{
+    if (off < 0) return needed ? TF_BAD_BUFFER : TF_OK;
+    if (s->wbuf < 0 || s->wbuf >= buffers) return TF_BAD_BUFFER;
+    const int64_t room = bytes[s->wbuf] / 4;
+    return off > room || n > room - off ? TF_BAD_BOUNDS : TF_OK;
+}
+
+static int is_conv(int32_t op) { return op == TF_CONV || op == TF_WINOGRAD || op == TF_DEPTHWISE; }
+static int is_binary(int32_t op) { return op == TF_ADD || op == TF_MUL || op == TF_MAXIMUM; }
+static int keeps_map(int32_t op)
+{
+    return is_binary(op) || op == TF_AFFINE || op == TF_SOFTMAX || op == TF_L2NORM ||
+           op == TF_SHUFFLE || op == TF_TO_NCHW || op == TF_GEMV;
+}
+
+static int32_t check_shape(const tf_step *s)
+{
+    const int32_t sides[] = {s->n, s->h, s->wd, s->c, s->oh, s->ow, s->oc, s->groups, s->tasks};
+    const int32_t window[] = {s->kh, s->kw, s->sh, s->sw, s->dh, s->dw};
+    for (size_t i = 0; i < sizeof sides / sizeof *sides; i++)
+        if (!in_range(sides[i], 1, MAX_SIDE)) return TF_BAD_SHAPE;
+    for (size_t i = 0; i < sizeof window / sizeof *window; i++)
+        if (!in_range(window[i], 1, MAX_WINDOW)) return TF_BAD_SHAPE;
+    if (!in_range(s->pt, 0, MAX_WINDOW) || !in_range(s->pl, 0, MAX_WINDOW)) return TF_BAD_SHAPE;
+    if (s->act < 0 || s->act >= TF_ACTS || s->c % s->groups || s->oc % s->groups)
+        return TF_BAD_SHAPE;
+    if ((int64_t)s->n * s->oh > MAX_SIDE || (int64_t)s->oh * s->ow > MAX_SIDE) return TF_BAD_SHAPE;
+    if (keeps_map(s->op) && (s->oh != s->h || s->ow != s->wd)) return TF_BAD_SHAPE;
+    const int new_channels = s->op == TF_CONV || s->op == TF_WINOGRAD || s->op == TF_GEMV;
+    if (s->op == TF_SHUFFLE) {
+        if (s->first < 0 || (int64_t)s->first + s->oc > s->c) return TF_BAD_SHAPE;
+        if (s->z.buf >= 0 && s->groups % 2) return TF_BAD_SHAPE;
+    } else if (!new_channels && s->oc != s->c) {
+        return TF_BAD_SHAPE;
+    }
+    if (s->op == TF_GEMV && (s->n != 1 || s->h != 1 || s->wd != 1 || s->groups != 1))
+        return TF_BAD_SHAPE;
+    if (s->op == TF_FROM_NCHW && (s->pt + s->h > s->oh || s->pl + s->wd > s->ow))
+        return TF_BAD_SHAPE;
+    if (s->op == TF_CONV && (s->block < 1 || s->panels < 1)) return TF_BAD_SHAPE;
+    return TF_OK;
+}
+
+/* What is read of the map: windows that begin inside of it may hang over its end, where they
+ * are clipped or read zeros; so the map as declared is the whole extent. */
+static int32_t check_operands(const tf_step *s, const int64_t *bytes, int32_t buffers)
+{
+    int32_t bad;
+    if (s->op == TF_FROM_NCHW) {
+        bad = check_view(&s->x, bytes, buffers, s->n, s->h, 1, 1);
+        tf_view planes = s->x; /* channels in the place of pixels, pixels in that of channels */
+        if (!bad) bad = check_view(&planes, bytes, buffers, s->n, s->h, s->c, s->wd);
+    } else {
+        bad = check_view(&s->x, bytes, buffers, s->n, s->h, s->wd,
+                         s->op == TF_SHUFFLE && s->z.buf >= 0 ? s->c / 2 : s->c);
+    }
+    if (bad) return bad;
+    bad = s->op == TF_TO_NCHW ? check_view(&s->y, bytes, buffers, s->n, s->oh, s->oc, s->ow)
+                              : check_view(&s->y, bytes, buffers, s->n, s->oh, s->ow, s->oc);
+    if (bad) return bad;
+    const int second = is_binary(s->op) || s->flags & (TF_RESIDUAL | TF_RESIDUAL_END);
+    if (s->z.buf < 0) return second ? TF_BAD_BUFFER : TF_OK;
+    return check_view(&s->z, bytes, buffers, s->n, s->oh, s->ow,
+                      s->op == TF_SHUFFLE ? s->c / 2 : s->oc);
+}
+
+static int64_t round_up(int64_t v, int64_t unit) { return tf_ceil_div(v, unit) * unit; }
+
+static int32_t check_params(const tf_kernels *k, const tf_step *s, const int64_t *bytes,
+                            int32_t buffers)
+{
+    const int64_t vl = k->isa.lanes, taps = (int64_t)s->kh * s->kw, half = s->flags & TF_HALF;
+    const int64_t outs = round_up(s->oc / s->groups, vl) * s->groups;
+    int64_t weights = 0, vectors = s->oc;
+    if (s->op == TF_CONV || s->op == TF_GEMV) {
+        weights = outs * taps * (s->c / s->groups);
+        vectors = outs;
+    } else if (s->op == TF_DEPTHWISE) {
+        weights = taps * s->c;
+    } else if (s->op == TF_WINOGRAD) {
+        weights = round_up(s->oc, vl) * 36 * s->c;
+        vectors = round_up(s->oc, vl);
+    } else if (s->op == TF_AFFINE) {
+        weights = s->w < 0 ? 0 : s->c;
+    }
+    if (half) weights = tf_ceil_div(weights, 2);
+    const int has_bias = is_conv(s->op) || s->op == TF_GEMV;
+    int32_t bad = check_vector(s, s->w, weights, has_bias, bytes, buffers);
+    if (!bad) bad = check_vector(s, s->bias, vectors, has_bias, bytes, buffers);
+    if (!bad) bad = check_vector(s, s->slope, vectors, s->act == TF_PRELU, bytes, buffers);
+    if (!bad) bad = check_vector(s, s->zero, s->c, is_conv(s->op), bytes, buffers);
+    return bad;
+}
+
+/* The kernel walks tasks that must cover the output and not more. */
+static int32_t check_tasks(const tf_kernels *k, const tf_step *s)
+{
+    if (s->op != TF_CONV) return TF_OK;
+    const int64_t panels = tf_ceil_div(s->oc / s->groups, 2 * k->isa.lanes) * s->groups;
+    const int64_t blocks = tf_ceil_div((int64_t)s->n * s->oh * s->ow, s->block);
+    return blocks * tf_ceil_div(panels, s->panels) == s->tasks ? TF_OK : TF_BAD_SHAPE;
+}
+
+int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
+{
+    const int64_t rows = tf_max(k->isa.rows_wide, k->isa.rows_slim), pointer = sizeof(void *);
+    if (s->op == TF_CONV) {
+        const int64_t most = s->oc / s->groups > k->isa.lanes ? k->isa.rows_wide : k->isa.rows_slim;
+        const int64_t tiles = tf_ceil_div(tf_min(s->block, (int64_t)s->n * s->oh * s->ow), most);
+        return tiles * ((int64_t)s->kh * s->kw + 2) * rows * pointer;
+    }
+    if (s->op == TF_DEPTHWISE) {
+        const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;
+        return pitch * s->kh * pointer;
+    }
+    return 0;
+}
+
+int32_t tf_check(const tf_kernels *k, const tf_step *steps, int32_t n, const int64_t *bytes,
+                 int32_t buffers, int64_t *scratch, int32_t *bad)
+{
+    *scratch = 0;
+    *bad = 0;
+    if (!in_range(buffers, 0, MAX_BUFFERS)) return TF_BAD_BUFFER;
+    for (int32_t i = 0; i < n; i++) {
+        const tf_step *s = steps + i;
+        int32_t status = TF_OK;
+        *bad = i;
+        if (s->size != sizeof *s) return TF_BAD_SIZE;
+        if (!in_range(s->op, 0, TF_OPS - 1) || k->run[s->op] == NULL) return TF_BAD_OP;
+        if ((status = check_shape(s)) != TF_OK) return status;
+        if ((status = check_operands(s, bytes, buffers)) != TF_OK) return status;
+        if ((status = check_params(k, s, bytes, buffers)) != TF_OK) return status;
+        if ((status = check_tasks(k, s)) != TF_OK) return status;
+        *scratch = tf_max(*scratch, round_up(tf_scratch_bytes(k, s), 64));
+    }
+    return TF_OK;
+}
+
+const char *tf_strerror(int32_t status)
+{
+    switch (status) {
+    case TF_OK: return "no error";
+    case TF_BAD_SIZE: return "the step has another size: rebuild the engine";
+    case TF_BAD_OP: return "no kernel for this operator";
+    case TF_BAD_SHAPE: return "a shape, window or stride is out of range";
+    case TF_BAD_BUFFER: return "an operand is missing or names an unknown buffer";
+    case TF_BAD_BOUNDS: return "an operand reaches beyond the end of its buffer";
+    default: return "unknown status";
+    }
+}

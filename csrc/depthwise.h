@@ -1,0 +1,155 @@
+/* depthwise.h: convolution with one filter per channel, vectorised over the channels.
+ *
+ * Blocking: 4 neighbouring outputs times 2 vectors of channels are accumulated together, so an
+ * input that several windows share is loaded once (3x3 stride 1: 18 instead of 36 loads) and a
+ * weight serves 4 outputs. Inputs come through a table of pixel pointers, one row of it per
+ * kernel row, in which padding points to zeros; a row of the table is made once and used by all
+ * output rows whose windows touch it.
+ * Kernels as large as the map (GDC) and other shapes take one output and 4 vectors at a time.
+ */
+enum { STRIP = 4 };
+
+/* acc += x * w for the kernel column under which input column `col` lies of output `i`. */
+#define DW_TAP(i)                                                                                  \
+    if (col - (i) * sw >= 0 && col - (i) * sw < kw) {                                              \
+        a##i = v_fma(x0, v_load(w + (col - (i) * sw) * ldw), a##i);                                \
+        if (nv > 1) b##i = v_fma(x1, v_load(w + (col - (i) * sw) * ldw + VL), b##i);               \
+    }
+#define DW_COLUMN(k)                                                                               \
+    if ((k) < (STRIP - 1) * sw + kw) {                                                             \
+        const int col = (k);                                                                       \
+        const vf x0 = v_load(p[k] + c), x1 = nv > 1 ? v_load(p[k] + c + VL) : x0;                  \
+        DW_TAP(0) DW_TAP(1) DW_TAP(2) DW_TAP(3)                                                    \
+    }
+
+static inline vf dw_act(vf v, const tf_call *call, int64_t c)
+{
+    const tf_step *s = call->s;
+    if (s->act == TF_NONE) return v;
+    if (s->act == TF_PRELU) return v_prelu(v, v_load(call->slope + c));
+    return v_act(v, s);
+}
+
+/* STRIP outputs x nv vectors of channels from c on; sw and kw are constants at the call. */
+static inline __attribute__((always_inline)) void
+dw_strip(const int kw, const int sw, const int nv, const tf_call *call, const float *const *table,
+         int64_t pitch, float *y, int64_t c)
+{
+    const tf_step *s = call->s;
+    const int64_t ldw = s->c, ldy = s->y.ld;
+    const vf bias0 = v_load(call->bias + c), bias1 = nv > 1 ? v_load(call->bias + c + VL) : bias0;
+    vf a0 = bias0, a1 = bias0, a2 = bias0, a3 = bias0;
+    vf b0 = bias1, b1 = bias1, b2 = bias1, b3 = bias1;
+    const float *w = call->w + c;
+    for (int32_t ky = 0; ky < s->kh; ky++, w += kw * ldw) {
+        const float *const *p = table + ky * pitch;
+        DW_COLUMN(0) DW_COLUMN(1) DW_COLUMN(2) DW_COLUMN(3) DW_COLUMN(4) DW_COLUMN(5)
+        DW_COLUMN(6) DW_COLUMN(7) DW_COLUMN(8) DW_COLUMN(9) DW_COLUMN(10)
+    }
+#define DW_STORE(i)                                                                                \
+    v_store(y + (i) * ldy + c, dw_act(a##i, call, c));                                             \
+    if (nv > 1) v_store(y + (i) * ldy + c + VL, dw_act(b##i, call, c + VL));
+    DW_STORE(0) DW_STORE(1) DW_STORE(2) DW_STORE(3)
+}
+
+/* All full vectors of channels; the remainder is left to dw_pixel. */
+#define DW_STRIPS(name, kw, sw)                                                                    \
+    static void name(const tf_call *call, const float *const *table, int64_t pitch, float *y)      \
+    {                                                                                              \
+        const int64_t n = call->s->c;                                                              \
+        int64_t c = 0;                                                                             \
+        for (; c + 2 * VL <= n; c += 2 * VL) dw_strip(kw, sw, 2, call, table, pitch, y, c);        \
+        for (; c + VL <= n; c += VL) dw_strip(kw, sw, 1, call, table, pitch, y, c);                \
+    }
+DW_STRIPS(dw_3x1, 3, 1)
+DW_STRIPS(dw_3x2, 3, 2)
+DW_STRIPS(dw_5x1, 5, 1)
+DW_STRIPS(dw_5x2, 5, 2)
+DW_STRIPS(dw_7x1, 7, 1)
+
+/* One output pixel, channels from c to s->c: any window. 4 vectors run side by side because a
+ * single sum would wait for the latency of every addition. */
+static void dw_pixel(const tf_call *call, const float *const *table, int64_t pitch, float *y,
+                     int64_t c)
+{
+    const tf_step *s = call->s;
+    for (; c + 4 * VL <= s->c; c += 4 * VL) {
+        vf a0 = v_load(call->bias + c), a1 = v_load(call->bias + c + VL);
+        vf a2 = v_load(call->bias + c + 2 * VL), a3 = v_load(call->bias + c + 3 * VL);
+        const float *w = call->w + c;
+        for (int64_t ky = 0; ky < s->kh; ky++)
+            for (int64_t kx = 0; kx < s->kw; kx++, w += s->c) {
+                const float *x = table[ky * pitch + kx * s->dw] + c;
+                a0 = v_fma(v_load(x), v_load(w), a0);
+                a1 = v_fma(v_load(x + VL), v_load(w + VL), a1);
+                a2 = v_fma(v_load(x + 2 * VL), v_load(w + 2 * VL), a2);
+                a3 = v_fma(v_load(x + 3 * VL), v_load(w + 3 * VL), a3);
+            }
+        v_store(y + c, dw_act(a0, call, c));
+        v_store(y + c + VL, dw_act(a1, call, c + VL));
+        v_store(y + c + 2 * VL, dw_act(a2, call, c + 2 * VL));
+        v_store(y + c + 3 * VL, dw_act(a3, call, c + 3 * VL));
+    }
+    for (; c < s->c; c += VL) {
+        const int64_t n = s->c - c;
+        vf a = v_load_n(call->bias + c, n);
+        const float *w = call->w + c;
+        for (int64_t ky = 0; ky < s->kh; ky++)
+            for (int64_t kx = 0; kx < s->kw; kx++, w += s->c)
+                a = v_fma(v_load_n(table[ky * pitch + kx * s->dw] + c, n), v_load_n(w, n), a);
+        if (s->act == TF_PRELU)
+            a = v_prelu(a, v_load_n(call->slope + c, n));
+        else
+            a = v_act(a, s);
+        v_store_n(y + c, a, n);
+    }
+}
+
+/* Pointers to the pixels of input row iy, from column -pl on; zeros outside of the map. */
+static void dw_point(const tf_call *call, const float **row, int64_t i, int64_t iy, int64_t pitch)
+{
+    const tf_step *s = call->s;
+    const int inside = iy >= 0 && iy < s->h;
+    int64_t at = tf_at(&s->x, i, iy, 0);
+    for (int64_t k = 0; k < pitch; k++) {
+        const int64_t ix = k - s->pl;
+        const int there = inside && ix >= 0 && ix < s->wd;
+        row[k] = there ? call->x + at : call->zero;
+        if (there) at += s->x.ld;
+    }
+}
+
+static void depthwise_run(const tf_call *call, int32_t task, void *scratch)
+{
+    typedef void strip_fn(const tf_call *, const float *const *, int64_t, float *);
+    const tf_step *s = call->s;
+    strip_fn *strip = NULL;
+    if (s->dw == 1 && s->sw == 1)
+        strip = s->kw == 3 ? dw_3x1 : s->kw == 5 ? dw_5x1 : s->kw == 7 ? dw_7x1 : NULL;
+    if (s->dw == 1 && s->sw == 2) strip = s->kw == 3 ? dw_3x2 : s->kw == 5 ? dw_5x2 : NULL;
+
+    const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;
+    const int64_t full = s->c / VL * VL;
+    const float **table = scratch; /* [kh][pitch]: the pixels under the current windows */
+    const int64_t shift = s->sh % s->dh == 0 ? tf_min(s->sh / s->dh, s->kh) : s->kh;
+    int64_t from, to;
+    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
+    for (int64_t u = from; u < to; u++) {
+        const int64_t i = u / s->oh, oy = u % s->oh;
+        /* going down one output row, the windows' lower rows become their upper ones */
+        const int64_t keep = u > from && oy > 0 ? s->kh - shift : 0;
+        memmove(table, table + shift * pitch, (size_t)(keep * pitch) * sizeof *table);
+        for (int64_t ky = keep; ky < s->kh; ky++)
+            dw_point(call, table + ky * pitch, i, oy * s->sh - s->pt + ky * s->dh, pitch);
+        float *y = call->y + tf_at(&s->y, i, oy, 0);
+        const int64_t strips = strip && s->ow >= STRIP && full ? tf_ceil_div(s->ow, STRIP) : 0;
+        for (int64_t k = 0; k < strips; k++) { /* the last strip may overlap the one before */
+            const int64_t ox = tf_min(k * STRIP, s->ow - STRIP);
+            strip(call, table + ox * s->sw, pitch, y + ox * s->y.ld);
+        }
+        const int64_t rest = strips ? full : 0;
+        if (rest < s->c)
+            for (int64_t ox = 0; ox < s->ow; ox++)
+                dw_pixel(call, table + ox * s->sw, pitch, y + ox * s->y.ld, rest);
+    }
+}

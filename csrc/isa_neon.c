@@ -1,0 +1,12 @@
+/* isa_neon.c: the kernels for NEON, aarch64 and armv7 with VFPv4. */
+#include "engine.h"
+#if defined(__aarch64__) || defined(__arm__)
+#if defined(__arm__) && !defined(__clang__)
+#pragma GCC target("fpu=neon-vfpv4")
+#endif
+#define ISA_NAME neon
+#include "simd_neon.h"
+#include "family.h"
+#else
+typedef int tf_no_neon;
+#endif

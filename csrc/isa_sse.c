@@ -1,0 +1,9 @@
+/* isa_sse.c: the kernels for SSE2, the floor of x86-64. */
+#include "engine.h"
+#if defined(__x86_64__)
+#define ISA_NAME sse
+#include "simd_sse.h"
+#include "family.h"
+#else
+typedef int tf_no_sse;
+#endif

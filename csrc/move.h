@@ -1,0 +1,117 @@
+/* move.h: operators that only move numbers: the change of layout at the edges of a graph,
+ * channel shuffle, and nearest or bilinear resizing. Tasks own rows of the output. */
+
+/* y (oh x ow, channels last) <- x (planes). Where y is larger than the map the rest, pt rows
+ * above and pl columns to the left, becomes zero: the padding of the first convolution. */
+static void from_nchw_run(const tf_call *call, int32_t task, void *scratch)
+{
+    (void)scratch;
+    const tf_step *s = call->s;
+    int64_t from, to;
+    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
+    for (int64_t u = from; u < to; u++) {
+        const int64_t i = u / s->oh, iy = u % s->oh - s->pt;
+        float *y = call->y + tf_at(&s->y, i, u % s->oh, 0);
+        const int inside = iy >= 0 && iy < s->h;
+        for (int64_t ox = 0; ox < s->ow; ox++)
+            if (!inside || ox < s->pl || ox >= s->pl + s->wd)
+                memset(y + ox * s->y.ld, 0, (size_t)s->c * sizeof(float));
+        if (!inside) continue;
+        y += s->pl * (int64_t)s->y.ld;
+        for (int64_t c = 0; c < s->c; c++) {
+            const float *x = call->x + i * s->x.img + c * s->x.ld + iy * s->x.row;
+            for (int64_t ix = 0; ix < s->wd; ix++) y[ix * s->y.ld + c] = x[ix];
+        }
+    }
+}
+
+static void to_nchw_run(const tf_call *call, int32_t task, void *scratch)
+{
+    (void)scratch;
+    const tf_step *s = call->s;
+    int64_t from, to;
+    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
+    for (int64_t u = from; u < to; u++) {
+        const int64_t i = u / s->oh, oy = u % s->oh;
+        const float *x = call->x + tf_at(&s->x, i, oy, 0);
+        for (int64_t c = 0; c < s->c; c++) {
+            float *y = call->y + i * s->y.img + c * s->y.ld + oy * s->y.row;
+            for (int64_t ox = 0; ox < s->ow; ox++) y[ox] = x[ox * s->x.ld + c];
+        }
+    }
+}
+
+/* y[k] = x[i * c/g + j] with first + k = j g + i; with z, groups from g/2 on come from z. */
+static void shuffle_run(const tf_call *call, int32_t task, void *scratch)
+{
+    (void)scratch;
+    const tf_step *s = call->s;
+    const int64_t g = s->groups, each = s->c / g, near = call->z ? g / 2 : g;
+    int64_t from, to;
+    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
+    for (int64_t u = from; u < to; u++)
+        for (int64_t ox = 0; ox < s->ow; ox++) {
+            const float *x = call->x + tf_at(&s->x, u / s->oh, u % s->oh, ox);
+            const float *z = call->z ? call->z + tf_at(&s->z, u / s->oh, u % s->oh, ox) : NULL;
+            float *y = call->y + tf_at(&s->y, u / s->oh, u % s->oh, ox);
+            int64_t i = s->first % g, j = s->first / g;
+            for (int64_t k = 0; k < s->oc; k++) {
+                y[k] = i < near ? x[i * each + j] : z[(i - near) * each + j];
+                if (++i == g) i = 0, j++;
+            }
+        }
+}
+
+static void nearest_run(const tf_call *call, int32_t task, void *scratch)
+{
+    (void)scratch;
+    const tf_step *s = call->s;
+    int64_t from, to;
+    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
+    for (int64_t u = from; u < to; u++) {
+        const int64_t i = u / s->oh, oy = u % s->oh, iy = oy * s->h / s->oh;
+        for (int64_t ox = 0; ox < s->ow; ox++) {
+            const float *x = call->x + tf_at(&s->x, i, iy, ox * s->wd / s->ow);
+            memcpy(call->y + tf_at(&s->y, i, oy, ox), x, (size_t)s->c * sizeof(float));
+        }
+    }
+}
+
+/* Neighbours and weight of output o, pixel centres at half: (o + 1/2) side / out - 1/2. */
+static void bilinear_at(int64_t o, int64_t side, int64_t out, int64_t *a, int64_t *b, float *t)
+{
+    const float at = ((float)o + 0.5f) * ((float)side / (float)out) - 0.5f;
+    const float inside = at < 0.0f ? 0.0f : at;
+    *a = tf_min((int64_t)inside, side - 1);
+    *b = tf_min(*a + 1, side - 1);
+    *t = inside - (float)*a;
+}
+
+static void bilinear_run(const tf_call *call, int32_t task, void *scratch)
+{
+    (void)scratch;
+    const tf_step *s = call->s;
+    int64_t from, to;
+    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
+    for (int64_t u = from; u < to; u++) {
+        const int64_t i = u / s->oh, oy = u % s->oh;
+        int64_t y0, y1, x0, x1;
+        float ty, tx;
+        bilinear_at(oy, s->h, s->oh, &y0, &y1, &ty);
+        for (int64_t ox = 0; ox < s->ow; ox++) {
+            bilinear_at(ox, s->wd, s->ow, &x0, &x1, &tx);
+            const float *p00 = call->x + tf_at(&s->x, i, y0, x0);
+            const float *p01 = call->x + tf_at(&s->x, i, y0, x1);
+            const float *p10 = call->x + tf_at(&s->x, i, y1, x0);
+            const float *p11 = call->x + tf_at(&s->x, i, y1, x1);
+            float *y = call->y + tf_at(&s->y, i, oy, ox);
+            const vf ux = v_set1(tx), uy = v_set1(ty), vx = v_set1(1 - tx), vy = v_set1(1 - ty);
+            for (int64_t c = 0; c < s->c; c += VL) {
+                const int64_t n = s->c - c;
+                const vf top = v_fma(ux, v_load_n(p01 + c, n), v_mul(vx, v_load_n(p00 + c, n)));
+                const vf low = v_fma(ux, v_load_n(p11 + c, n), v_mul(vx, v_load_n(p10 + c, n)));
+                v_store_n(y + c, v_fma(uy, low, v_mul(vy, top)), n);
+            }
+        }
+    }
+}

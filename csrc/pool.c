@@ -1,0 +1,132 @@
+/* pool.c: threads that share the tasks of one step at a time.
+ *
+ * A step is published by writing its description and then the number of tasks left. Whoever
+ * takes the number down from k > 0 owns task k - 1, which also guarantees that the description
+ * stays until that task is done. A late thread finds nothing left and touches nothing, so a
+ * step never waits for a thread that holds no task.
+ *
+ * Between two steps a thread looks for work for some 20 us, then sleeps on a condition
+ * variable: nothing spins while no network runs.
+ */
+#include "engine.h"
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+enum { MAX_THREADS = 64, SPINS = 4000 };
+
+struct tf_pool {
+    /* the step */
+    tf_kernel *kernel;
+    const tf_call *call;
+    char *scratch;
+    int64_t stride;
+    /* apart from the rest, because all threads write them */
+    _Alignas(64) atomic_int left;
+    _Alignas(64) atomic_int done;
+    _Alignas(64) atomic_int sleeping;
+    atomic_int stop;
+    int32_t threads;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct worker {
+        tf_pool *pool;
+        int32_t id;
+        pthread_t thread;
+    } workers[MAX_THREADS];
+};
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
+#elif defined(__arm__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Takes tasks until none is left. */
+static void help(tf_pool *p, int32_t id)
+{
+    int k;
+    while (atomic_load_explicit(&p->left, memory_order_relaxed) > 0 &&
+           (k = atomic_fetch_sub(&p->left, 1)) > 0) {
+        p->kernel(p->call, k - 1, p->scratch + id * p->stride);
+        atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
+    }
+}
+
+static int idle(tf_pool *p) { return atomic_load(&p->left) <= 0 && !atomic_load(&p->stop); }
+
+static void *work(void *arg)
+{
+    const struct worker *w = arg;
+    tf_pool *p = w->pool;
+    while (!atomic_load(&p->stop)) {
+        for (int i = 0; i < SPINS && idle(p); i++) relax();
+        if (idle(p)) {
+            pthread_mutex_lock(&p->lock);
+            atomic_fetch_add(&p->sleeping, 1);
+            while (idle(p)) pthread_cond_wait(&p->wake, &p->lock);
+            atomic_fetch_sub(&p->sleeping, 1);
+            pthread_mutex_unlock(&p->lock);
+        }
+        help(p, w->id);
+    }
+    return NULL;
+}
+
+static void wake_all(tf_pool *p)
+{
+    if (atomic_load(&p->sleeping) == 0) return;
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void tf_pool_run(tf_pool *p, tf_kernel *kernel, const tf_call *call, int32_t tasks, char *scratch,
+                 int64_t stride)
+{
+    p->kernel = kernel;
+    p->call = call;
+    p->scratch = scratch;
+    p->stride = stride;
+    atomic_store(&p->done, 0);
+    atomic_store(&p->left, tasks); /* from here on the others may start */
+    wake_all(p);
+    help(p, 0);
+    for (int i = 0; atomic_load_explicit(&p->done, memory_order_acquire) < tasks; i++)
+        if (i < SPINS)
+            relax();
+        else
+            sched_yield();
+}
+
+int64_t tf_pool_bytes(void) { return sizeof(tf_pool); }
+
+int32_t tf_pool_start(tf_pool *p, int32_t threads)
+{
+    memset(p, 0, sizeof *p);
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->wake, NULL);
+    for (p->threads = 1; p->threads < threads && p->threads < MAX_THREADS; p->threads++) {
+        struct worker *w = &p->workers[p->threads];
+        w->pool = p;
+        w->id = p->threads;
+        if (pthread_create(&w->thread, NULL, work, w) != 0) break;
+    }
+    return p->threads;
+}
+
+void tf_pool_stop(tf_pool *p)
+{
+    atomic_store(&p->stop, 1);
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+    for (int32_t i = 1; i < p->threads; i++) pthread_join(p->workers[i].thread, NULL);
+    pthread_cond_destroy(&p->wake);
+    pthread_mutex_destroy(&p->lock);
+}

@@ -1,0 +1,40 @@
+/* simd_avx2.h: 8 lanes, fused multiply-add, fp16 widened by F16C. */
+#include <immintrin.h>
+#define VL 8
+#define ROWS_WIDE 6 /* 12 accumulators + 2 weights + 1 broadcast of the 16 registers */
+#define ROWS_SLIM 12
+
+typedef __m256 vf;
+
+static inline __m256i v_mask(int64_t n)
+{
+    static const int32_t edge[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    const int64_t lanes = n < 0 ? 0 : n > 8 ? 8 : n;
+    return _mm256_loadu_si256((const __m256i *)(edge + 8 - lanes));
+}
+static inline vf v_set1(float a) { return _mm256_set1_ps(a); }
+static inline vf v_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
+static inline vf v_load_n(const float *p, int64_t n) { return _mm256_maskload_ps(p, v_mask(n)); }
+static inline void v_store_n(float *p, vf a, int64_t n) { _mm256_maskstore_ps(p, v_mask(n), a); }
+static inline vf v_load_half(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+
+static inline vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+static inline vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+static inline vf v_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+static inline vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
+static inline vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+static inline vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+static inline vf v_pow2(vf magic)
+{
+    const __m256i k = _mm256_add_epi32(_mm256_castps_si256(magic), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(k, 23));
+}
+
+typedef const float *vrow;
+static inline vrow row_load(const float *p) { return p; }
+#define v_fma_lane(acc, w, row, i) v_fma(_mm256_set1_ps((row)[i]), w, acc)

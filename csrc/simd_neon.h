@@ -1,0 +1,83 @@
+/* simd_neon.h: 4 lanes, for aarch64 and for armv7 with VFPv4 (Cortex-A7, A15, A17 and later).
+ *
+ * A row's inputs are loaded four at a time and multiplied by lane: a broadcasting load (ld1r)
+ * would take an arithmetic slot on Cortex-A72. 32-bit NEON has no fused multiply by lane, so
+ * there the product is rounded before it is added. */
+#include <arm_neon.h>
+#define VL 4
+#ifdef __aarch64__
+#define ROWS_WIDE 8 /* 16 accumulators + 8 rows + 2 weights of the 32 registers */
+#define ROWS_SLIM 12
+#else
+#define ROWS_WIDE 4 /* 8 accumulators + 4 rows + 2 weights of the 16 registers */
+#define ROWS_SLIM 6
+#endif
+
+typedef float32x4_t vf;
+
+static inline vf v_set1(float a) { return vdupq_n_f32(a); }
+static inline vf v_load(const float *p) { return vld1q_f32(p); }
+static inline void v_store(float *p, vf a) { vst1q_f32(p, a); }
+static inline vf v_load_n(const float *p, int64_t n)
+{
+    if (n >= 4) return v_load(p);
+    float t[4] = {0};
+    for (int64_t i = 0; i < n; i++) t[i] = p[i];
+    return v_load(t);
+}
+static inline void v_store_n(float *p, vf a, int64_t n)
+{
+    if (n >= 4) {
+        v_store(p, a);
+        return;
+    }
+    float t[4];
+    v_store(t, a);
+    for (int64_t i = 0; i < n; i++) p[i] = t[i];
+}
+#ifdef __aarch64__
+static inline vf v_load_half(const uint16_t *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+#else /* gcc hides vcvt_f32_f16 behind -mfp16-format: by arithmetic, as in simd_sse.h */
+static inline vf v_load_half(const uint16_t *p)
+{
+    const uint32x4_t h = vmovl_u16(vld1_u16(p));
+    const uint32x4_t sign = vshlq_n_u32(vandq_u32(h, vdupq_n_u32(0x8000)), 16);
+    const uint32x4_t body = vshlq_n_u32(vandq_u32(h, vdupq_n_u32(0x7fff)), 13);
+    const vf value = vmulq_n_f32(vreinterpretq_f32_u32(body), 0x1p112f);
+    const uint32x4_t inf = vandq_u32(vcgeq_f32(value, vdupq_n_f32(65536.0f)), vdupq_n_u32(0x7f800000));
+    return vreinterpretq_f32_u32(vorrq_u32(vorrq_u32(vreinterpretq_u32_f32(value), inf), sign));
+}
+#endif
+
+static inline vf v_add(vf a, vf b) { return vaddq_f32(a, b); }
+static inline vf v_sub(vf a, vf b) { return vsubq_f32(a, b); }
+static inline vf v_mul(vf a, vf b) { return vmulq_f32(a, b); }
+static inline vf v_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+static inline vf v_max(vf a, vf b) { return vmaxq_f32(a, b); }
+static inline vf v_min(vf a, vf b) { return vminq_f32(a, b); }
+static inline vf v_pow2(vf magic)
+{
+    const int32x4_t k = vaddq_s32(vreinterpretq_s32_f32(magic), vdupq_n_s32(127));
+    return vreinterpretq_f32_s32(vshlq_n_s32(k, 23));
+}
+
+typedef float32x4_t vrow;
+static inline vrow row_load(const float *p) { return vld1q_f32(p); }
+#ifdef __aarch64__
+static inline vf v_div(vf a, vf b) { return vdivq_f32(a, b); }
+#define v_fma_lane(acc, w, row, i) vfmaq_laneq_f32(acc, w, row, i)
+#else
+static inline vf v_div(vf a, vf b)
+{
+    float x[4], y[4];
+    vst1q_f32(x, a);
+    vst1q_f32(y, b);
+    for (int i = 0; i < 4; i++) x[i] /= y[i];
+    return vld1q_f32(x);
+}
+#define v_fma_lane(acc, w, row, i)                                                                 \
+    vmlaq_lane_f32(acc, w, (i) < 2 ? vget_low_f32(row) : vget_high_f32(row), (i) & 1)
+#endif

@@ -1,0 +1,40 @@
+/* simd_scalar.h: one lane. The honest baseline (built with the auto-vectoriser off) and the
+ * place to look up what every operation of the other simd_*.h headers means. */
+#define VL 1         /* floats per vector */
+#define ROWS_WIDE 6  /* pixels per tile where panels are two vectors wide */
+#define ROWS_SLIM 12 /* pixels per tile where panels are one vector wide */
+
+typedef float vf;
+
+static inline vf v_set1(float a) { return a; }
+static inline vf v_load(const float *p) { return *p; }
+static inline void v_store(float *p, vf a) { *p = a; }
+static inline vf v_load_n(const float *p, int64_t n) { return n > 0 ? *p : 0.0f; }
+static inline void v_store_n(float *p, vf a, int64_t n)
+{
+    if (n > 0) *p = a;
+}
+static inline vf v_load_half(const uint16_t *p) { return tf_from_half(*p); }
+
+static inline vf v_add(vf a, vf b) { return a + b; }
+static inline vf v_sub(vf a, vf b) { return a - b; }
+static inline vf v_mul(vf a, vf b) { return a * b; }
+static inline vf v_div(vf a, vf b) { return a / b; }
+static inline vf v_fma(vf a, vf b, vf c) { return a * b + c; } /* fused where the CPU can */
+/* Where one operand is NaN the second one is returned: put the data there to pass NaN on. */
+static inline vf v_max(vf a, vf b) { return a > b ? a : b; }
+static inline vf v_min(vf a, vf b) { return a < b ? a : b; }
+/* 2^k for a whole k in -126..127, given as k + 1.5 * 2^23 */
+static inline vf v_pow2(vf magic)
+{
+    uint32_t bits;
+    memcpy(&bits, &magic, 4);
+    bits = (bits + 127u) << 23;
+    memcpy(&magic, &bits, 4);
+    return magic;
+}
+
+/* Four consecutive inputs of a tile's row; v_fma_lane(acc, w, row, i) = acc + w * row[i]. */
+typedef const float *vrow;
+static inline vrow row_load(const float *p) { return p; }
+#define v_fma_lane(acc, w, row, i) ((acc) + (w) * (row)[i])

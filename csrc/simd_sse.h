@@ -1,0 +1,57 @@
+/* simd_sse.h: 4 lanes of SSE2, which every x86-64 has. No fused multiply-add: 2 operations. */
+#include <emmintrin.h>
+#define VL 4
+#define ROWS_WIDE 4
+#define ROWS_SLIM 8
+
+typedef __m128 vf;
+
+static inline vf v_set1(float a) { return _mm_set1_ps(a); }
+static inline vf v_load(const float *p) { return _mm_loadu_ps(p); }
+static inline void v_store(float *p, vf a) { _mm_storeu_ps(p, a); }
+static inline vf v_load_n(const float *p, int64_t n)
+{
+    if (n >= 4) return v_load(p);
+    float t[4] = {0};
+    for (int64_t i = 0; i < n; i++) t[i] = p[i];
+    return v_load(t);
+}
+static inline void v_store_n(float *p, vf a, int64_t n)
+{
+    if (n >= 4) {
+        v_store(p, a);
+        return;
+    }
+    float t[4];
+    v_store(t, a);
+    for (int64_t i = 0; i < n; i++) p[i] = t[i];
+}
+/* fp16 by arithmetic: move exponent and mantissa into place, then scale by 2^112. This is right
+ * for subnormals, too; infinities need the exponent set. */
+static inline vf v_load_half(const uint16_t *p)
+{
+    const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)p), _mm_setzero_si128());
+    const __m128i sign = _mm_slli_epi32(_mm_and_si128(h, _mm_set1_epi32(0x8000)), 16);
+    const __m128i body = _mm_slli_epi32(_mm_and_si128(h, _mm_set1_epi32(0x7fff)), 13);
+    const vf value = _mm_mul_ps(_mm_castsi128_ps(body), _mm_set1_ps(0x1p112f));
+    const vf top = _mm_cmpge_ps(value, _mm_set1_ps(65536.0f));
+    const vf inf = _mm_and_ps(top, _mm_castsi128_ps(_mm_set1_epi32(0x7f800000)));
+    return _mm_or_ps(_mm_or_ps(value, inf), _mm_castsi128_ps(sign));
+}
+
+static inline vf v_add(vf a, vf b) { return _mm_add_ps(a, b); }
+static inline vf v_sub(vf a, vf b) { return _mm_sub_ps(a, b); }
+static inline vf v_mul(vf a, vf b) { return _mm_mul_ps(a, b); }
+static inline vf v_div(vf a, vf b) { return _mm_div_ps(a, b); }
+static inline vf v_fma(vf a, vf b, vf c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }
+static inline vf v_max(vf a, vf b) { return _mm_max_ps(a, b); }
+static inline vf v_min(vf a, vf b) { return _mm_min_ps(a, b); }
+static inline vf v_pow2(vf magic)
+{
+    const __m128i k = _mm_add_epi32(_mm_castps_si128(magic), _mm_set1_epi32(127));
+    return _mm_castsi128_ps(_mm_slli_epi32(k, 23));
+}
+
+typedef const float *vrow;
+static inline vrow row_load(const float *p) { return p; }
+#define v_fma_lane(acc, w, row, i) v_fma(_mm_set1_ps((row)[i]), w, acc)

@@ -1,0 +1,129 @@
+/* tinyface.h: the whole C API.
+ *
+ * A network is a flat array of tf_step. A step holds no pointer: every operand is a tf_view,
+ * that is an index into the table of buffers handed to tf_run plus offsets and strides in floats.
+ * The same steps can therefore run in several threads at once, each with its own arena.
+ *
+ * Activations are channels-last: the channels of one pixel are contiguous. A view gives the
+ * distance from pixel to pixel (ld), row to row and image to image, so that concatenation,
+ * splitting, slicing and padding are addressing and cost nothing.
+ *
+ * Contract: tf_check looks at every number and touches no buffer; tf_run computes, allocates
+ * nothing and cannot fail once tf_check has returned TF_OK for the same steps and buffers.
+ */
+#ifndef TINYFACE_H
+#define TINYFACE_H
+#include <stdint.h>
+
+/* Everything between the two markers is also read by cffi: declarations only. */
+/* cffi-begin */
+enum { TF_ABI = 1 };
+
+enum tf_status { TF_OK, TF_BAD_SIZE, TF_BAD_OP, TF_BAD_SHAPE, TF_BAD_BUFFER, TF_BAD_BOUNDS };
+
+enum tf_op {
+    TF_CONV,      /* implicit GEMM: any kernel, stride, dilation, groups */
+    TF_WINOGRAD,  /* 3x3 stride 1 through F(4x4, 3x3) */
+    TF_GEMV,      /* one pixel: y = W x */
+    TF_DEPTHWISE, /* one filter per channel */
+    TF_MAXPOOL,
+    TF_AVGPOOL,
+    TF_ADD,
+    TF_MUL,
+    TF_MAXIMUM,
+    TF_AFFINE,   /* y = x * w[c] + bias[c]; with neither: copy */
+    TF_FROM_NCHW, /* x: planes, ld floats apart; what y has around the map becomes 0 */
+    TF_TO_NCHW,   /* y: planes, ld floats apart */
+    TF_SHUFFLE,  /* y[k] = x[i * c/groups + j] with first + k = j * groups + i; where z is there
+                    the upper half of the channels comes from z */
+    TF_NEAREST,
+    TF_BILINEAR,
+    TF_SOFTMAX,  /* over the channels of each pixel */
+    TF_L2NORM,   /* over the channels of each pixel */
+    TF_OPS
+};
+
+enum tf_act {
+    TF_NONE,
+    TF_CLIP,     /* min(max(v, 0), hi): ReLU and ReLU6 */
+    TF_PRELU,    /* v > 0 ? v : slope[c] * v: PReLU and leaky ReLU */
+    TF_SIGMOID,
+    TF_HSIGMOID, /* min(max(alpha v + beta, 0), 1) */
+    TF_HSWISH,   /* v * min(max(v / 6 + 1/2, 0), 1) */
+    TF_SILU,     /* v * sigmoid(v) */
+    TF_TANH,
+    TF_ACTS
+};
+
+enum tf_flag {
+    TF_RESIDUAL = 1,     /* z is added before the activation */
+    TF_RESIDUAL_END = 2, /* z is added after the activation */
+    TF_HALF = 4,         /* the packed weights are stored as fp16 */
+    TF_COUNT_PAD = 8     /* average pooling divides by the whole window */
+};
+
+typedef struct {
+    int32_t buf;      /* index into the table of buffers; -1: no operand */
+    int32_t ld;       /* floats from one pixel to the next; 0 broadcasts one pixel */
+    int64_t off;      /* index of the first float */
+    int64_t row, img; /* floats from one map row, one image to the next */
+} tf_view;
+
+typedef struct {
+    uint32_t size; /* sizeof(tf_step) as the caller knows it */
+    int32_t op, act, flags;
+    tf_view x, y, z;           /* input, output, second operand or residual */
+    int32_t wbuf;              /* buffer of the parameters below */
+    float hi, alpha, beta;     /* clip limit; coefficients of act or of the operator */
+    int64_t w, bias, slope;    /* offsets in floats into wbuf; -1: absent */
+    int64_t zero;              /* offset of at least c zero floats: the padding */
+    int32_t n, h, wd, c;       /* input: images, height, width, channels */
+    int32_t oh, ow, oc;        /* output height, width, channels */
+    int32_t kh, kw, sh, sw;    /* window and stride */
+    int32_t pt, pl, dh, dw;    /* padding above and to the left; dilation */
+    int32_t groups, first;
+    int32_t block, panels;     /* TF_CONV: pixels and weight panels per task */
+    int32_t tasks;             /* units handed to the threads */
+} tf_step;
+
+typedef struct tf_kernels tf_kernels;
+typedef struct tf_pool tf_pool;
+
+/* The micro-kernel's shape decides how weights are packed (see docs of gemm.h). */
+typedef struct {
+    char name[16];
+    int32_t lanes;      /* floats per vector */
+    int32_t rows_wide;  /* pixels per tile, panels two vectors wide */
+    int32_t rows_slim;  /* pixels per tile, panels one vector wide */
+} tf_isa;
+
+/* The table for an instruction set by name, NULL if this CPU or build lacks it;
+ * name NULL means the best one here. tf_isa_list writes up to cap, best last. */
+const tf_kernels *tf_kernels_for(const char *name);
+int32_t tf_isa_list(tf_isa *out, int32_t cap);
+void tf_isa_of(const tf_kernels *k, tf_isa *out);
+
+/* Validates n steps against the sizes of the buffers (in bytes). On success *scratch is the
+ * number of bytes every thread needs beside the arena. On failure *bad is the step. */
+int32_t tf_check(const tf_kernels *k, const tf_step *steps, int32_t n, const int64_t *bytes,
+                 int32_t buffers, int64_t *scratch, int32_t *bad);
+const char *tf_strerror(int32_t status);
+
+/* Runs the steps. scratch holds one region of stride bytes (a multiple of 64) per thread of
+ * the pool; pool NULL means the calling thread alone. ticks, if not NULL, receives n + 1
+ * clock readings in ns: before the first step and after each. */
+void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
+            void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks);
+
+/* A pool lives in memory of the caller, tf_pool_bytes() long and aligned to 64 bytes. start returns how many
+ * threads (the caller included) there are, which may be fewer than asked for. A pool serves
+ * one tf_run at a time and does not survive fork. */
+int64_t tf_pool_bytes(void);
+int32_t tf_pool_start(tf_pool *pool, int32_t threads);
+void tf_pool_stop(tf_pool *pool);
+
+/* Widens or narrows between fp32 and fp16 bit patterns (round to nearest even). */
+void tf_to_half(const float *x, uint16_t *y, int64_t n);
+/* cffi-end */
+
+#endif

@@ -1,0 +1,76 @@
+/* window.h: max and average pooling over any window; the whole map is global pooling.
+ *
+ * Vectorised over channels, two vectors at a time; the window is clipped to the map, so padding
+ * is never read. Average pooling divides by the pixels inside of the map, or with TF_COUNT_PAD
+ * by kh * kw (ONNX count_include_pad). Tasks own rows of the output, or, where there are fewer
+ * rows than tasks (global pooling), ranges of channels.
+ */
+static inline __attribute__((always_inline)) void
+window_pixel(const int max, const tf_step *s, const float *x, float *y, int64_t rows, int64_t cols,
+             float scale, int64_t c0, int64_t c1)
+{
+    for (int64_t c = c0; c < c1; c += VL) {
+        const int64_t n = c1 - c;
+        vf v = v_set1(max ? -INFINITY : 0.0f);
+        for (int64_t ky = 0; ky < rows; ky++)
+            for (int64_t kx = 0; kx < cols; kx++) {
+                const float *p = x + ky * s->dh * s->x.row + kx * s->dw * s->x.ld + c;
+                const vf in = n >= VL ? v_load(p) : v_load_n(p, n);
+                v = max ? v_max(v, in) : v_add(v, in);
+            }
+        if (!max) v = v_mul(v, v_set1(scale));
+        v_store_n(y + c, v, n);
+    }
+}
+
+/* Part of a window of k taps, d apart, that starts at `at` and lies inside 0..side. */
+static void window_clip(int64_t at, int64_t k, int64_t d, int64_t side, int64_t *first,
+                        int64_t *count)
+{
+    const int64_t skip = at < 0 ? tf_ceil_div(-at, d) : 0;
+    const int64_t fit = at >= side ? 0 : tf_ceil_div(side - at, d);
+    *first = at + skip * d;
+    *count = tf_max(0, tf_min(k, fit) - skip);
+}
+
+static inline __attribute__((always_inline)) void window_rows(const int max, const tf_call *call,
+                                                              int32_t task)
+{
+    const tf_step *s = call->s;
+    const int64_t units = (int64_t)s->n * s->oh;
+    int64_t from = 0, to = units, c0 = 0, c1 = s->c;
+    if (units >= s->tasks) {
+        tf_share(units, task, s->tasks, &from, &to);
+    } else {
+        tf_share(tf_ceil_div(s->c, VL), task, s->tasks, &c0, &c1);
+        c0 *= VL;
+        c1 = tf_min(c1 * VL, s->c);
+    }
+    for (int64_t u = from; u < to; u++) {
+        const int64_t i = u / s->oh, oy = u % s->oh;
+        int64_t iy, rows;
+        window_clip(oy * s->sh - s->pt, s->kh, s->dh, s->h, &iy, &rows);
+        for (int64_t ox = 0; ox < s->ow; ox++) {
+            int64_t ix, cols;
+            window_clip(ox * s->sw - s->pl, s->kw, s->dw, s->wd, &ix, &cols);
+            const int64_t inside = rows * cols;
+            const int64_t count = s->flags & TF_COUNT_PAD ? (int64_t)s->kh * s->kw : inside;
+            const float scale = count ? 1.0f / (float)count : 0.0f;
+            const float *x = inside ? call->x + tf_at(&s->x, i, iy, ix) : call->x;
+            window_pixel(max, s, x, call->y + tf_at(&s->y, i, oy, ox), inside ? rows : 0, cols,
+                         scale, c0, c1);
+        }
+    }
+}
+
+static void maxpool_run(const tf_call *call, int32_t task, void *scratch)
+{
+    (void)scratch;
+    window_rows(1, call, task);
+}
+
+static void avgpool_run(const tf_call *call, int32_t task, void *scratch)
+{
+    (void)scratch;
+    window_rows(0, call, task);
+}
