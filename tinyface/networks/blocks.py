@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tinyface.builder import Builder, Size, pair
 from tinyface.errors import GraphError
-from tinyface.ops import Clip, Flatten, LeakyReLU, ReLU
+from tinyface.ops import Clip, Flatten, GlobalAveragePool, LeakyReLU, Mul, Op, ReLU
 
 Act = Callable[[Builder, str, str], str]
 """Adds an activation: (builder, tensor, key) -> tensor."""
@@ -137,3 +137,25 @@ def scaled(channels: int, width: float) -> int:
 def image(b: Builder, size: Size, channels: int = 3) -> str:
     """The input of an image network: ``input`` (1, channels, height, width)."""
     return b.input("input", (1, channels, *pair(size)))
+
+
+class GateKeys(NamedTuple):
+    """Names of the two pointwise convolutions of a squeeze-and-excitation gate, and between them."""
+
+    squeeze: str
+    act: str
+    expand: str
+
+
+def squeeze_excite(
+    b: Builder, x: str, reduced: int, keys: GateKeys, *, act: Act, gate: Op, name: str
+) -> str:
+    """Squeeze-and-excitation (Hu et al. 2018, Fig. 2): scale each channel by a learned gate.
+
+    (n, c, h, w) -> mean (n, c, 1, 1) -> ``reduced`` channels -> c channels -> gate -> product.
+    """
+    y = b.apply(GlobalAveragePool(), x, name=f"{name}.mean")
+    y = act(b, b.conv(y, reduced, 1, key=keys.squeeze, bias=True), keys.act)
+    y = b.conv(y, b.channels(x), 1, key=keys.expand, bias=True)
+    y = b.apply(gate, y, name=f"{name}.gate")
+    return b.apply(Mul(), x, y, name=f"{name}.scale")
