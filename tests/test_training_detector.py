@@ -424,4 +424,5 @@ def test_matching_and_errors_by_hand():
     assert detector_eval.match(np.array([0, 0, 10, 10.0]), faces, 0.5) == 0
     assert detector_eval.match(np.array([50, 0, 60, 10.0]), faces, 0.3) is None
     reference = np.array([[0, 0], [10, 0], [5, 5], [0, 10], [10, 10.0]])
-    assert detector_eval.landmark_error(reference + np.array([3, 4]), reference) == pytest.approx(0.5)
+    moved = reference + np.array([3, 4])
+    assert detector_eval.landmark_error(moved, reference) == pytest.approx(0.5)
