@@ -11,23 +11,18 @@ from __future__ import annotations
 
 import io
 import mmap
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from tinyface import limits
 from tinyface.errors import CheckpointError
+from tinyface.formats.arrays import ITEMSIZE, Array, map_file, view
 from tinyface.formats.pickle_reader import PickleReader, read_pickle
 from tinyface.formats.state_dict import find_state_dict, tidy_keys
-from tinyface.formats.torch_objects import ITEMSIZE, STORAGES, Name, StorageRef, TensorRef
+from tinyface.formats.torch_objects import STORAGES, Name, StorageRef, TensorRef
 from tinyface.formats.torch_zip import Record, read_records
-
-Array = npt.NDArray[Any]
 
 LEGACY_MAGIC: Final = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL: Final = 1001
@@ -82,9 +77,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     try:
         with path.open("rb") as stream:
             container = _read_container(path, stream)
-            data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    data = map_file(path)
     found_at, state = find_state_dict(path, container.content, TensorRef)
     prefix, state = tidy_keys(path, state)
     total = sum(tensor.nbytes for tensor in state.values())
@@ -134,7 +129,8 @@ def _read_zip(path: Path, stream: BinaryIO) -> _Container:
         record = records.get(f"data/{key}")
         if record is None:
             raise reader.refuse(f"the storage {f'data/{key}'[:80]!r} is missing from the archive")
-        dtype, itemsize = STORAGES[kind]
+        dtype = STORAGES[kind]
+        itemsize = ITEMSIZE[dtype]
         if numel * itemsize > record.nbytes:
             raise reader.refuse(
                 f"storage {f'data/{key}'[:80]!r} should hold {numel} x {itemsize} bytes "
@@ -180,7 +176,8 @@ def _read_legacy(path: Path, stream: BinaryIO) -> _Container:
 
     def storage(reader: PickleReader, saved: Any) -> StorageRef:
         kind, key, numel, view = _parse_storage_id(reader, saved)
-        dtype, itemsize = STORAGES[kind]
+        dtype = STORAGES[kind]
+        itemsize = ITEMSIZE[dtype]
         if declared.setdefault(key, (numel, itemsize)) != (numel, itemsize):
             raise reader.refuse(f"storage {key[:80]!r} is declared twice, with different sizes")
         if view is None:
@@ -239,25 +236,7 @@ def _legacy_storages(
 
 
 def _array(data: mmap.mmap, container: _Container, tensor: TensorRef) -> Array:
-    """A view of the mapped file; a copy only where NumPy needs one (bfloat16, unaligned)."""
-    itemsize = ITEMSIZE[tensor.dtype]
-    stored = "uint16" if tensor.dtype == "bfloat16" else tensor.dtype
-    dtype = np.dtype(("<" if container.byteorder == "little" else ">") + np.dtype(stored).str[1:])
-    start = (tensor.storage.start + tensor.offset) * itemsize
-    array: Array
-    if 0 in tensor.shape:
-        array = np.empty(tensor.shape, stored)
-    else:
-        array = np.ndarray(
-            tensor.shape,
-            dtype,
-            buffer=data,
-            offset=container.storages[tensor.storage.key].start + start,
-            strides=tuple(stride * itemsize for stride in tensor.strides),
-        )
-    if tensor.dtype == "bool":  # a byte other than 0 and 1 is no NumPy bool
-        array = array.view(np.uint8) != 0
-    if tensor.dtype == "bfloat16":  # the upper half of a float32
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    native = container.byteorder == sys.byteorder
-    return array if native and array.flags.aligned else array.astype(array.dtype.newbyteorder("="))
+    record = container.storages[tensor.storage.key]
+    start = record.start + (tensor.storage.start + tensor.offset) * ITEMSIZE[tensor.dtype]
+    order = "<" if container.byteorder == "little" else ">"
+    return view(data, tensor.dtype, start, tensor.shape, tensor.strides, order)

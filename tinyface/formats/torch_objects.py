@@ -13,22 +13,22 @@ from typing import Any, Final, Protocol
 
 from tinyface import limits
 from tinyface.errors import CheckpointError
+from tinyface.formats.arrays import ITEMSIZE
 
-# torch storage class -> (NumPy element type, bytes). NumPy has no bfloat16: it is widened later.
+# torch storage class -> element type
 STORAGES: Final = {
-    "DoubleStorage": ("float64", 8),
-    "FloatStorage": ("float32", 4),
-    "HalfStorage": ("float16", 2),
-    "BFloat16Storage": ("bfloat16", 2),
-    "LongStorage": ("int64", 8),
-    "IntStorage": ("int32", 4),
-    "ShortStorage": ("int16", 2),
-    "CharStorage": ("int8", 1),
-    "ByteStorage": ("uint8", 1),
-    "BoolStorage": ("bool", 1),
-    "UntypedStorage": ("uint8", 1),
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "UntypedStorage": "uint8",
 }
-ITEMSIZE: Final = dict(STORAGES.values()) | {"uint16": 2, "uint32": 4, "uint64": 8}
 _DTYPE_NAMES: Final = {
     "float": "float32", "double": "float64", "half": "float16",
     "long": "int64", "int": "int32", "short": "int16",
