@@ -46,7 +46,7 @@ class Preprocess:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= MAX_SIDE:
                 raise _refuse(f"preprocess.{name}", value, f"a number of pixels, 1 to {MAX_SIDE}")
-        if self.colour not in CHANNELS:
+        if not isinstance(self.colour, str) or self.colour not in CHANNELS:
             raise _refuse("preprocess.colour", self.colour, f"one of {', '.join(CHANNELS)}")
         for name in ("mean", "scale"):
             values = getattr(self, name)
