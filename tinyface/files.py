@@ -38,7 +38,9 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **how: Any) -> 
             yield file
         return
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.name}.", suffix=".part", dir=target.parent
+        )
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another") from error
     try:

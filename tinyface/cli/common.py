@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tinyface.errors import ImageError, TinyfaceError
+from tinyface.errors import ImageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from tinyface.model import Model
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Rows = Sequence[Sequence[str]]
@@ -110,6 +112,22 @@ def si(number: float, unit: str = "") -> str:
     return f"{number:g} {unit}".rstrip()
 
 
+# ------------------------------------------------------------------------------- models
+
+
+def load_model(name: str | None, detector: str | None, backend: str, threads: int | None) -> Model:
+    """The recogniser that the options ask for."""
+    from tinyface.model import load
+
+    model = load(name, backend, threads, detector)
+    if backend == "auto" and model.session.backend == "numpy":
+        note(
+            "the C engine is not built here: the NumPy engine runs instead, with the same "
+            "results but slower (see  tinyface doctor)"
+        )
+    return model
+
+
 # ----------------------------------------------------------------------------- pictures
 
 
@@ -136,13 +154,15 @@ class Batch:
             try:
                 batch.sources += map(str, collect_images(argument, recursive))
             except ImageError as error:
-                batch.failed(argument, error)
+                batch.failed(argument, str(error))
         return batch
 
-    def failed(self, source: str, error: TinyfaceError) -> None:
-        message = str(error)
+    def failed(self, source: str, message: str) -> None:
+        """Report it and count it."""
+        if source not in message and source != "-":
+            message = f"{source}: {message}"
         self.failures[source] = message
-        note(message if source in message or source == "-" else f"{source}: {message}")
+        note(message)
 
     def each(self, work: Callable[[str], None], *, what: str) -> int:
         """Call ``work`` on every picture, with a progress bar; returns the exit status."""
@@ -150,9 +170,11 @@ class Batch:
             try:
                 work(source)
             except ImageError as error:
-                self.failed(source, error)
-        if self.failures and len(self.sources) + len(self.failures) > 1:
-            total = len({*self.sources, *self.failures})
+                self.failed(source, str(error))
+            except MemoryError:
+                self.failed(source, f"{source}: too large for this machine; scale it down first")
+        total = len({*self.sources, *self.failures})
+        if self.failures and total > 1:
             note(f"{len(self.failures)} of {total} inputs failed")
         return 1 if self.failures else 0
 

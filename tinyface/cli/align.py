@@ -1,0 +1,99 @@
+"""``tinyface align``: faces as upright crops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tinyface.cli import common
+from tinyface.cli.common import Batch
+from tinyface.errors import UsageError
+
+
+@click.command("align", short_help="Cut faces out, upright.")
+@click.argument("images", nargs=-1, required=True, metavar="IMG|DIR|- ...")
+@click.option(
+    "-o", "--output", "folder", required=True, metavar="DIR",
+    help="Folder for the crops; made if it does not exist.",
+)  # fmt: skip
+@click.option(
+    "--size", type=click.IntRange(1, 4096), default=112, show_default=True,
+    help="Side of the crops in pixels: a multiple of 112 or 128.",
+)  # fmt: skip
+@click.option("--largest", is_flag=True, help="Only the largest face of each picture.")
+@common.recursive_option
+@common.detector_option
+@common.engine_options
+@common.json_option
+def command(
+    images: tuple[str, ...],
+    folder: str,
+    size: int,
+    largest: bool,
+    recursive: bool,
+    detector: str | None,
+    backend: str,
+    threads: int | None,
+    as_json: bool,
+) -> int:
+    """Turn every face upright and cut it out, eyes and mouth where recognisers expect them.
+
+    The crops are PNG files named after the picture and the face's place in it, the largest
+    first: photo_0.png, photo_1.png. Their names are printed. 'tinyface embed --aligned' takes
+    them as they are.
+
+    \b
+    Example:
+      tinyface align group.jpg -o crops/
+    """
+    from tinyface.cli.detect import save_png
+    from tinyface.faces.locate import load_detector, no_face
+    from tinyface.vision.align import align, template
+    from tinyface.vision.image import read_image
+
+    template(size)  # refuses a size that it does not know, before any work
+    out = _folder(folder)
+    batch = Batch.gather(images, recursive=recursive)
+    finder = load_detector(detector, backend, threads)
+    results: list[dict[str, Any]] = []
+    taken: set[str] = set()
+
+    def work(source: str) -> None:
+        rgb = read_image(source)
+        faces = finder.detect(rgb)[: 1 if largest else None]
+        if not faces:
+            raise no_face(source)
+        stem = _stem(source, taken)
+        for i, face in enumerate(faces):
+            path = str(out / f"{stem}_{i}.png")
+            save_png(path, align(rgb, face.landmarks, size))
+            results.append({"file": source, "face": i, "crop": path, **face.to_json()})
+            if not as_json:
+                click.echo(click.format_filename(path))
+
+    status = batch.each(work, what="aligning")
+    if as_json:
+        failed = [{"file": file, "error": why} for file, why in batch.failures.items()]
+        common.print_json("align/1", {"results": results, "failed": failed})
+    return status
+
+
+def _folder(name: str) -> Path:
+    path = Path(name)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{name}: no folder can be made here ({error.strerror})") from error
+    return path
+
+
+def _stem(source: str, taken: set[str]) -> str:
+    """The picture's name without suffix; numbered where two pictures of a run share it."""
+    base = "stdin" if source == "-" else Path(source).stem
+    stem, number = base, 2
+    while stem in taken:
+        stem, number = f"{base}-{number}", number + 1
+    taken.add(stem)
+    return stem

@@ -1,0 +1,65 @@
+"""``tinyface verify``: the same person or not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from tinyface.cli import common
+
+DIFFERENT = 10  # exit status
+
+
+@click.command("verify", short_help="Are two pictures of the same person?")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@common.model_option
+@click.option(
+    "--fmr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=1e-3,
+    show_default=True, metavar="RATE",
+    help="False-match rate whose threshold, from the model's card, decides.",
+)  # fmt: skip
+@click.option(
+    "--threshold", type=click.FloatRange(-1, 1), default=None, metavar="COSINE",
+    help="Decide by this cosine instead.",
+)  # fmt: skip
+@common.aligned_option
+@common.detector_option
+@common.engine_options
+@common.json_option
+def command(
+    a: str,
+    b: str,
+    model: str | None,
+    fmr: float,
+    threshold: float | None,
+    aligned: bool,
+    detector: str | None,
+    backend: str,
+    threads: int | None,
+    as_json: bool,
+) -> int:
+    """Say whether the largest faces of two pictures are of the same person.
+
+    Prints the cosine similarity of their embeddings and the threshold it is compared with.
+    Exit status: 0 the same, 10 different; 1, 2 or 3 if there is no answer.
+
+    \b
+    Example:
+      tinyface verify one.jpg other.jpg
+      tinyface verify one.jpg other.jpg --fmr 1e-4 && echo welcome
+    """
+    from tinyface.faces.verify import verify
+
+    recogniser = common.load_model(model, detector, backend, threads)
+    answer = verify(a, b, recogniser, aligned=aligned, fmr=fmr, threshold=threshold)
+    if as_json:
+        common.print_json("verify/1", {"a": a, "b": b, **asdict(answer)})
+    else:
+        basis = "yours" if answer.fmr is None else f"false-match rate {answer.fmr:g}"
+        click.echo(
+            f"{'same' if answer.same else 'different'}  cosine={answer.cosine:.4f}  "
+            f"threshold={answer.threshold:.4f} ({basis}, {answer.model})"
+        )
+    return 0 if answer.same else DIFFERENT

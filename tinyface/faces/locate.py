@@ -1,0 +1,112 @@
+"""Find the faces of a picture, and cut them out the way recognisers want them."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import TypeAlias
+
+from numpy.typing import ArrayLike
+
+from tinyface import modelstore
+from tinyface.errors import ModelError, NoFaceError
+from tinyface.formats.modelfile import load_model
+from tinyface.runtime import Session
+from tinyface.vision import align as alignment
+from tinyface.vision.detect import Detector, Face
+from tinyface.vision.image import RGB, Source, read_image
+
+Size: TypeAlias = int | tuple[int, int]  # side, or (height, width)
+
+
+def load_detector(
+    name_or_path: str | os.PathLike[str] | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Detector:
+    """A face detector: installed weights by name, or a model file; None for the default one.
+
+    Loading the same one again gives the same object.
+
+    Raises:
+        UsageError: there is no such model, or none at all; says how to import one.
+        ModelError: the file is malformed, or holds no detector.
+    """
+    path = modelstore.default("detect") if name_or_path is None else modelstore.find(name_or_path)
+    return _load(os.path.abspath(path), path.stat().st_mtime_ns, backend, threads)
+
+
+@lru_cache(maxsize=4)
+def _load(path: str, mtime_ns: int, backend: str, threads: int | None) -> Detector:
+    graph, card = load_model(path)
+    if card.task != "detect":
+        raise ModelError(f"{path}: finds no faces (its task is {card.task!r}); name a detector")
+    return Detector(Session(graph, backend, threads), card)
+
+
+def detect(image: Source, detector: Detector | None = None) -> list[Face]:
+    """All faces of a picture, the largest first.
+
+    Args:
+        image: a path, encoded bytes, a Pillow image, or an RGB uint8 array (H, W, 3).
+        detector: from :func:`load_detector`; None for the default one.
+
+    Returns:
+        faces with ``box`` (x0, y0, x1, y1), ``landmarks`` (5, 2), both in pixels of the upright
+        picture (EXIF orientation applied), and ``score`` 0…1; empty if there are none.
+
+    Raises:
+        ImageError: the picture cannot be read.
+        UsageError: no detector is installed.
+    """
+    return (detector or load_detector()).detect(read_image(image))
+
+
+def align(
+    image: Source,
+    landmarks: ArrayLike | None = None,
+    size: Size = 112,
+    detector: Detector | None = None,
+) -> RGB:
+    """One face of a picture, upright, eyes and mouth where recognisers expect them.
+
+    Args:
+        image: a path, encoded bytes, a Pillow image, or an RGB uint8 array (H, W, 3).
+        landmarks: ``(5, 2)``, in pixels: left eye, right eye, nose, left and right corner of
+            the mouth; None to take those of the largest face.
+        size: side of the crop, or (height, width).
+        detector: what finds the face where no landmarks are given.
+
+    Returns:
+        ``uint8 (height, width, 3)``, RGB.
+
+    Raises:
+        NoFaceError: no landmarks were given, and no face was found.
+        ImageError: the picture cannot be read, or the landmarks fix no transform.
+    """
+    rgb = read_image(image)
+    if landmarks is None:
+        landmarks = largest(detect(rgb, detector), name_of(image)).landmarks
+    return alignment.align(rgb, landmarks, size)
+
+
+def largest(faces: list[Face], name: str) -> Face:
+    """The first of the faces of a picture. Raises NoFaceError where there are none."""
+    if not faces:
+        raise no_face(name)
+    return faces[0]
+
+
+def no_face(name: str) -> NoFaceError:
+    """The error about a picture without a face."""
+    return NoFaceError(
+        f"{name}: no face found; try a larger or sharper picture, "
+        "or say that it is an aligned crop already (--aligned, aligned=True)"
+    )
+
+
+def name_of(image: Source) -> str:
+    """What to call a picture in a message."""
+    if isinstance(image, str | os.PathLike):
+        return "standard input" if image == "-" else os.fspath(image)
+    return "the picture"

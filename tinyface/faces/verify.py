@@ -1,0 +1,114 @@
+"""Are two pictures of the same person?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tinyface.errors import UsageError
+from tinyface.formats.modelfile import Card
+from tinyface.model import Model, load
+from tinyface.vision.image import Source
+
+DEFAULT_FMR = 1e-3  # one impostor in a thousand is let through
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The answer of :func:`verify`.
+
+    Attributes:
+        same: whether ``cosine >= threshold``.
+        cosine: similarity of the two embeddings, -1…1.
+        threshold: what it was compared with.
+        fmr: false-match rate that the threshold was measured for (of 1/fmr pairs of different
+            people, one is expected to be called the same); None for a threshold of one's own.
+        model: name of the recogniser.
+    """
+
+    same: bool
+    cosine: float
+    threshold: float
+    fmr: float | None
+    model: str
+
+
+def cosine(a: ArrayLike, b: ArrayLike) -> float:
+    """Cosine of the angle between two embeddings ``(D,)``, computed in float64."""
+    x, y = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
+    if x.shape != y.shape:
+        raise UsageError(f"embeddings of {x.size} and {y.size} values; both must be of one model")
+    length = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(np.clip(x @ y / length, -1, 1)) if length else 0.0
+
+
+def threshold_for(card: Card, fmr: float = DEFAULT_FMR) -> float:
+    """The threshold that a model's card gives for a false-match rate.
+
+    Raises:
+        UsageError: the card has none for it; those it has are listed.
+    """
+    known = thresholds(card)
+    for rate, value in known.items():
+        if abs(rate - fmr) <= 1e-6 * rate:
+            return value
+    if not known:
+        raise UsageError(
+            f"{card.name} carries no thresholds, so it cannot say what is the same: give one "
+            "(--threshold, threshold=…), measured on pairs that you know"
+        )
+    known_rates = ", ".join(f"{rate:g}" for rate in known)
+    raise UsageError(
+        f"{card.name} has no threshold for a false-match rate of {fmr:g}: take {known_rates}"
+    )
+
+
+def thresholds(card: Card) -> Mapping[float, float]:
+    """False-match rate -> threshold, the strictest last."""
+    table = {float(rate): float(value) for rate, value in card.thresholds.items()}
+    return dict(sorted(table.items(), reverse=True))
+
+
+def verify(
+    a: Source,
+    b: Source,
+    model: Model | str | os.PathLike[str] | None = None,
+    *,
+    aligned: bool = False,
+    fmr: float = DEFAULT_FMR,
+    threshold: float | None = None,
+) -> Verification:
+    """Compare the largest face of one picture with that of another.
+
+    Args:
+        a, b: a path, encoded bytes, a Pillow image, or an RGB uint8 array (H, W, 3).
+        model: from :func:`tinyface.load`, or a name or path; None for the default one.
+        aligned: both are aligned crops already.
+        fmr: false-match rate whose threshold, from the model's card, decides.
+        threshold: a cosine of your own instead.
+
+    Raises:
+        ImageError: a picture cannot be read; NoFaceError: no face was found in one.
+        UsageError: the model has no threshold for ``fmr``.
+    """
+    if not isinstance(model, Model):
+        model = _load(None if model is None else os.fspath(model))
+    limit = threshold_for(model.card, fmr) if threshold is None else threshold
+    score = cosine(model.embed(a, aligned), model.embed(b, aligned))
+    return Verification(
+        same=score >= limit,
+        cosine=score,
+        threshold=limit,
+        fmr=fmr if threshold is None else None,
+        model=model.name,
+    )
+
+
+@lru_cache(maxsize=2)
+def _load(name: str | None) -> Model:
+    return load(name)

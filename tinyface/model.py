@@ -1,0 +1,228 @@
+"""A trained network with its preprocessing: from pictures to embeddings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyface import modelstore
+from tinyface.errors import GraphError, ImageError, ModelError, UsageError
+from tinyface.faces.locate import largest, load_detector, name_of
+from tinyface.formats.modelfile import Card, load_model
+from tinyface.graph import Graph
+from tinyface.runtime import Session
+from tinyface.vision import align as alignment
+from tinyface.vision.detect import Detector, Face
+from tinyface.vision.image import RGB, Source, read_image, resize
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FaceEmbedding:
+    """A face that was found in a picture, and its embedding, L2-normalised, ``(D,)``."""
+
+    face: Face
+    embedding: Floats
+
+
+class Model:
+    """A recogniser, ready to run. Made by :func:`load`.
+
+    Attributes:
+        name: of the weights.
+        card: preprocessing, thresholds, licence, and what the weights were trained on.
+        graph: the network, as it stands in the file.
+        session: the engine that runs it (``session.backend``, ``session.threads``).
+
+    Safe to use from several threads at once.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        card: Card,
+        *,
+        backend: str = "auto",
+        threads: int | None = None,
+        detector: Detector | str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.name = card.name or graph.name
+        self.card = card
+        self.graph = graph
+        self.session = Session(graph, backend, threads)
+        self._detector = detector
+
+    def __repr__(self) -> str:
+        p = self.card.preprocess
+        return (
+            f"<tinyface.Model {self.name}: {p.height}x{p.width} {p.colour} -> "
+            f"{self.card.embedding_size}, {self.session.backend} engine>"
+        )
+
+    @property
+    def detector(self) -> Detector:
+        """What finds faces for :meth:`embed`; loaded on first use."""
+        if not isinstance(self._detector, Detector):
+            session = self.session
+            self._detector = load_detector(self._detector, session.backend, session.threads)
+        return self._detector
+
+    # ------------------------------------------------------------------------- raw
+
+    def run(self, x: Any) -> Floats | dict[str, Floats]:
+        """The network alone.
+
+        Args:
+            x: ``(N, C, H, W)``, float32, already normalised as the card's preprocessing says
+                (:meth:`prepare` does that); a dict by name for a network of several inputs.
+
+        Returns:
+            the raw output, ``(N, D)`` for a recogniser; a dict by name where there are several.
+
+        Raises:
+            GraphError: a shape that the network cannot take.
+        """
+        outputs = self.session.run(x if isinstance(x, Mapping) else self._checked(x))
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def _checked(self, x: Any) -> Floats:
+        array = np.asarray(x)
+        wanted = next(iter(self.graph.inputs.values())).shape
+        if array.dtype.kind != "f":
+            raise GraphError(
+                f"{self.name}: input of type {array.dtype}; give float32, already normalised "
+                "(Model.embed takes pictures)"
+            )
+        if array.ndim != len(wanted) or (len(wanted) == 4 and array.shape[1] != wanted[1]):
+            expected = ", ".join(["N", *map(str, wanted[1:])])
+            raise GraphError(f"{self.name}: input of shape {array.shape}; give ({expected})")
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+    # -------------------------------------------------------------------- pictures
+
+    def embed(self, images: Source | Sequence[Source], aligned: bool = False) -> Floats:
+        """From pictures to embeddings, of the largest face of each.
+
+        Args:
+            images: a path, encoded bytes, a Pillow image, an RGB uint8 array (H, W, 3), or a
+                list of them (a uint8 array (N, H, W, 3) is such a list).
+            aligned: the pictures are aligned crops already, so nothing is detected. A crop of
+                another size than the network's is scaled; where the proportions differ, too,
+                the middle is kept.
+
+        Returns:
+            float32, L2-normalised: ``(D,)`` for one picture, ``(N, D)`` for a list. The
+            product of two embeddings is their cosine similarity.
+
+        Raises:
+            ImageError: a picture cannot be read; NoFaceError: no face was found in one.
+            UsageError: no detector is installed.
+        """
+        many = isinstance(images, list | tuple)
+        if isinstance(images, np.ndarray) and images.ndim == 4:
+            many, images = True, list(images)
+        pictures = cast("Sequence[Source]", images if many else [images])
+        if not pictures:
+            return np.empty((0, self.card.embedding_size), np.float32)
+        crops = [self._crop(picture, aligned) for picture in pictures]
+        embeddings = self.embed_crops(np.stack(crops))
+        return embeddings if many else embeddings.reshape(-1)
+
+    def embed_faces(self, image: Source, limit: int | None = None) -> list[FaceEmbedding]:
+        """The faces of one picture with their embeddings, the largest first; maybe none.
+
+        Args:
+            image: as for :meth:`embed`.
+            limit: take no more than this many, the largest.
+
+        Raises:
+            ImageError: the picture cannot be read.
+        """
+        rgb = read_image(image)
+        faces = self.detector.detect(rgb)[:limit]
+        if not faces:
+            return []
+        crops = [alignment.align(rgb, face.landmarks, self._size) for face in faces]
+        embeddings = self.embed_crops(np.stack(crops))
+        return [FaceEmbedding(f, e) for f, e in zip(faces, embeddings, strict=True)]
+
+    def embed_crops(self, crops: NDArray[np.uint8]) -> Floats:
+        """Embeddings ``(N, D)`` of aligned crops ``(N, H, W, 3)`` of the network's own size."""
+        output = self.run(self.prepare(crops))
+        if isinstance(output, dict) or output.ndim != 2:
+            raise ModelError(f"{self.name} gives no embeddings; name a recogniser")
+        return l2_normalise(output)
+
+    def prepare(self, crops: NDArray[np.uint8]) -> Floats:
+        """``uint8 (N, H, W, 3)`` RGB to the network's input, ``float32 (N, C, H, W)``."""
+        return self.card.preprocess.apply(crops)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.card.preprocess.height, self.card.preprocess.width
+
+    def _crop(self, image: Source, aligned: bool) -> RGB:
+        rgb = read_image(image)
+        if aligned:
+            return fit(rgb, *self._size)
+        face = largest(self.detector.detect(rgb), name_of(image))
+        return alignment.align(rgb, face.landmarks, self._size)
+
+
+def load(
+    name_or_path: str | os.PathLike[str] | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+    detector: str | os.PathLike[str] | None = None,
+) -> Model:
+    """Load a recogniser.
+
+    Args:
+        name_or_path: installed weights by name, or a model file; None for the default one.
+        backend: "c" (compiled), "numpy" (readable), or "auto": the first that is there.
+        threads: of the C engine; None for all CPUs that the process may use. The result does
+            not depend on it, to the bit.
+        detector: what finds faces for :meth:`Model.embed`, by name or path; None for the
+            default one, loaded when it is first needed.
+
+    Raises:
+        UsageError: there is no such model; what there is is listed.
+        BackendError: the C engine was asked for and was not built.
+        ModelError: the file is malformed, or holds no recogniser.
+    """
+    path = modelstore.default("embed") if name_or_path is None else modelstore.find(name_or_path)
+    graph, card = load_model(path)
+    if card.task != "embed":
+        raise ModelError(
+            f"{path}: gives no embeddings (its task is {card.task!r}); name a recogniser"
+        )
+    return Model(graph, card, backend=backend, threads=threads, detector=detector)
+
+
+def l2_normalise(x: Floats) -> Floats:
+    """Rows of ``(N, D)`` scaled to length 1; a row of zeros stays one."""
+    length = np.sqrt(np.sum(np.square(x, dtype=np.float64), axis=1, keepdims=True))
+    scaled: Floats = (x / np.maximum(length, 1e-12)).astype(np.float32)
+    return scaled
+
+
+def fit(crop: RGB, height: int, width: int) -> RGB:
+    """Scale a crop to ``(height, width, 3)``, keeping the middle where proportions differ."""
+    h, w = crop.shape[:2]
+    if (h, w) == (height, width):
+        return crop
+    if h * width > w * height:  # too tall
+        h = max(1, round(w * height / width))
+    else:
+        w = max(1, round(h * width / height))
+    top, left = (crop.shape[0] - h) // 2, (crop.shape[1] - w) // 2
+    return resize(np.ascontiguousarray(crop[top : top + h, left : left + w]), height, width)
+
+
+__all__ = ["Face", "FaceEmbedding", "ImageError", "Model", "UsageError", "fit", "load"]

@@ -1,0 +1,121 @@
+"""Where trained weights are: in the package, in the user's folder, or at a path.
+
+A model is asked for by name (``fdfacenet``) or by path (``./mine.safetensors``). Names are
+looked up in two folders, in this order:
+
+1. the user's: ``TINYFACE_CACHE``, or ``tinyface`` in ``XDG_CACHE_HOME`` (``~/.cache``);
+2. the one that came with the package.
+
+So a model that someone imported under a name goes before the one that ships under it.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from tinyface.errors import TinyfaceError, UsageError
+from tinyface.formats.modelfile import Card, read_card
+
+SUFFIX: Final = ".safetensors"
+DEFAULTS: Final = {"embed": "fdfacenet", "detect": "detector"}  # task -> preferred name
+OVERRIDES: Final = {"embed": "TINYFACE_MODEL", "detect": "TINYFACE_DETECTOR"}
+
+_KIND = {"embed": "recogniser", "detect": "face detector"}
+_EXAMPLE = {
+    "embed": "tinyface import mobilefacenet.pt --network mobilefacenet-relu6",
+    "detect": "tinyface import retinaface_mnet025.pth --network retinaface-mnet0.25",
+}
+
+
+def user_folder() -> Path:
+    """The user's folder of models; it need not exist."""
+    chosen = os.environ.get("TINYFACE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tinyface"
+
+
+def packaged_folder() -> Path:
+    """``tinyface/weights`` of an installed wheel, ``weights`` of a source checkout."""
+    package = Path(__file__).parent
+    inside = package / "weights"
+    return inside if inside.is_dir() else package.parent / "weights"
+
+
+def installed() -> dict[str, Path]:
+    """All weights that can be asked for by name, in the order of their names."""
+    found: dict[str, Path] = {}
+    for folder in (packaged_folder(), user_folder()):  # the later one wins
+        if folder.is_dir():
+            found |= {p.stem: p for p in folder.glob(f"*{SUFFIX}") if not p.name.startswith(".")}
+    return dict(sorted(found.items()))
+
+
+def find(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file of a model.
+
+    Anything with a directory separator or a suffix is a path, everything else a name; a name
+    that is not installed but is a file in the current directory is that file.
+
+    Raises:
+        UsageError: there is no such model; what there is is listed.
+    """
+    asked = os.fspath(name_or_path)
+    path = Path(asked)
+    if path.name != asked or path.suffix:
+        if path.is_file():
+            return path
+        problem = "is a folder" if path.is_dir() else "no such model file"
+        raise UsageError(f"{asked}: {problem}; name a {SUFFIX} file made by  tinyface import")
+    known = installed()
+    if asked in known:
+        return known[asked]
+    if path.is_file():
+        return path
+    names = ", ".join(known) or "none"
+    raise UsageError(
+        f"no weights named {asked!r} are installed (there are: {names}); see  tinyface models"
+    )
+
+
+def default(task: str = "embed") -> Path:
+    """The model to use where none was named.
+
+    ``TINYFACE_MODEL`` (or ``TINYFACE_DETECTOR``) decides, else the preferred name, else the
+    first installed model made for the task. Never random weights: without trained ones there
+    is nothing to embed with.
+
+    Raises:
+        UsageError: nothing is installed for the task; the message says how to import weights.
+    """
+    wish = os.environ.get(OVERRIDES[task])
+    if wish:
+        return find(wish)
+    known = installed()
+    preferred = DEFAULTS[task]
+    for name in sorted(known, key=lambda name: name != preferred):
+        card = _card(known[name])
+        if card is not None and card.task == task:
+            return known[name]
+    raise UsageError(
+        f"no trained weights of a {_KIND[task]} are installed, and random ones would be of no "
+        f"use; import some, for example:  {_EXAMPLE[task]}"
+    )
+
+
+def _card(path: Path) -> Card | None:
+    """The card of an installed file, None where it cannot be read (that file is passed over)."""
+    try:
+        status = path.stat()
+        return _card_of(path, status.st_mtime_ns, status.st_size)
+    except (TinyfaceError, OSError):
+        return None
+
+
+@lru_cache(maxsize=64)
+def _card_of(path: Path, mtime_ns: int, size: int) -> Card:
+    return read_card(path)
