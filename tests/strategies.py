@@ -1,0 +1,396 @@
+"""Hypothesis strategies: for every operator kind, cases of attributes and inputs that fit.
+
+``STRATEGIES[kind]`` gives :class:`Case`; the property tests of the NumPy definitions and of the
+C kernels draw from the same ones. Sizes are small and odd on purpose (tails of vectors,
+windows that hang over the end, one channel, one row).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from tinyface import ops
+from tinyface.ops import Op
+from tinyface.ops.conv import window_output
+from tinyface.ops.spec import Array, Types
+from tinyface.types import TensorType
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+SETTINGS = settings(
+    max_examples=int(os.environ.get("TINYFACE_EXAMPLES", "40")),  # more for a long search
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator and float64 inputs for it; None stands for an absent one."""
+
+    op: Op
+    inputs: tuple[Array | None, ...]
+
+    def arrays(self, dtype: str) -> tuple[Array | None, ...]:
+        """The inputs, rounded to ``dtype``, read-only: no kernel may write to its operands."""
+        arrays = tuple(None if a is None else a.astype(dtype) for a in self.inputs)
+        for a in arrays:
+            if a is not None:
+                a.flags.writeable = False
+        return arrays
+
+    def types(self, dtype: str) -> tuple[TensorType | None, ...]:
+        return tuple(None if a is None else TensorType(a.shape, dtype) for a in self.inputs)
+
+    def infer(self, dtype: str = "float32") -> Types:
+        return self.op.infer(*self.types(dtype))
+
+    def __repr__(self) -> str:
+        shapes = ["-" if a is None else "x".join(map(str, a.shape)) for a in self.inputs]
+        return f"{self.op} on {', '.join(shapes)}"
+
+
+def integers(low: int, high: int) -> st.SearchStrategy[int]:
+    return st.integers(low, high)
+
+
+def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
+    return st.tuples(integers(low, high), integers(low, high))
+
+
+def values(draw: Draw, shape: tuple[int, ...], low: float | None = None) -> Array:
+    """Numbers of one sign or both, of mixed magnitude, with zeros and repeated values.
+
+    Every one is a float32, so that float32 and float64 runs see the same inputs.
+    """
+    rng = np.random.default_rng(draw(integers(0, 2**32 - 1)))
+    spread = draw(st.sampled_from([0.0, 0.5, 2.0]))
+    x = np.array(rng.standard_normal(shape) * 10.0 ** rng.uniform(-spread, spread, shape))
+    x[rng.random(shape) < 0.1] = 0.0
+    x[rng.random(shape) < 0.1] = 1.5
+    if low is not None:
+        x = np.abs(x) + low
+    return np.asarray(x, np.float32).astype(np.float64)
+
+
+def maps(draw: Draw, channels: int | None = None, side: int = 9) -> Array:
+    """A feature map (n, c, h, w)."""
+    c = draw(integers(1, 6)) if channels is None else channels
+    h, w = draw(pairs(1, side))
+    return values(draw, (draw(integers(1, 2)), c, h, w))
+
+
+def any_rank(draw: Draw, low: int = 1, high: int = 5) -> Array:
+    return values(draw, tuple(draw(st.lists(integers(1, 4), min_size=low, max_size=high))))
+
+
+def axis_of(draw: Draw, x: Array) -> int:
+    """An axis of x, counted from the front or from the back."""
+    return draw(integers(-x.ndim, x.ndim - 1))
+
+
+# ------------------------------------------------------------------ activations
+
+
+def _activation(cls: type[Op]) -> st.SearchStrategy[Op]:
+    """The operator with its constants varied around the usual ones."""
+    tenths = st.integers(-20, 20).map(lambda i: i / 10)
+    if cls is ops.Clip:
+        ends = st.tuples(tenths, tenths).map(sorted)
+        return st.one_of(st.just(ops.Clip()), ends.map(lambda e: ops.Clip(*e)))
+    if cls is ops.HardSigmoid:
+        return st.sampled_from([ops.HardSigmoid(), ops.HardSigmoid(0.2, 0.5)])
+    if fields(cls):
+        return st.one_of(st.just(cls()), tenths.map(cls))
+    return st.just(cls())
+
+
+ACTIVATIONS: tuple[type[Op], ...] = ops.FUSABLE
+
+
+def elementwise(cls: type[Op]) -> st.SearchStrategy[Case]:
+    @st.composite
+    def case(draw: Draw) -> Case:
+        return Case(draw(_activation(cls)), (any_rank(draw),))
+
+    return case()
+
+
+@st.composite
+def prelu(draw: Draw) -> Case:
+    x = any_rank(draw, 2, 4)
+    slopes = draw(st.sampled_from([1, x.shape[1]]))
+    return Case(ops.PReLU(), (x, values(draw, (slopes,))))
+
+
+@st.composite
+def softmax(draw: Draw) -> Case:
+    x = any_rank(draw)
+    return Case(ops.Softmax(axis_of(draw, x)), (x,))
+
+
+# ----------------------------------------------- convolution and linear, with epilogue
+
+
+def epilogue(draw: Draw, out: tuple[int, ...]) -> tuple[Op | None, tuple[Array | None, ...]]:
+    """An activation to fuse (or none), and bias, slope and residual that fit the output."""
+    act = draw(st.one_of(st.none(), st.sampled_from(ACTIVATIONS).flatmap(_activation)))
+    bias = values(draw, out[1:2]) if draw(st.booleans()) else None
+    slope = residual = None
+    if isinstance(act, ops.PReLU):
+        slope = values(draw, (draw(st.sampled_from([1, out[1]])),))
+    if draw(st.booleans()):
+        residual = values(draw, out)
+    return act, (bias, slope, residual)
+
+
+def fitting(draw: Draw, side: int, most: int) -> tuple[int, int, int, int, int]:
+    """Kernel, stride, both pads, dilation of a window that fits the side, and its output side."""
+    before, after = draw(pairs(0, 3))
+    room = side + before + after
+    dilation = draw(st.sampled_from([1, 1, 2, 3]))
+    kernel = draw(integers(1, min(most, (room - 1) // dilation + 1)))
+    return kernel, draw(integers(1, 3)), before, after, dilation
+
+
+@st.composite
+def conv2d(draw: Draw) -> Case:
+    """Standard, grouped, depthwise (with multiplier), pointwise; any stride, pad, dilation."""
+    groups = draw(integers(1, 4))
+    per_in, per_out = draw(pairs(1, 3))
+    x = maps(draw, groups * per_in)
+    (kh, sh, top, bottom, dh), (kw, sw, left, right, dw) = (
+        fitting(draw, side, 7) for side in x.shape[2:]
+    )
+    if draw(st.integers(0, 4)) == 0:  # the whole map: GDC
+        kh, sh, top, bottom, dh = x.shape[2], 1, 0, 0, 1
+        kw, sw, left, right, dw = x.shape[3], 1, 0, 0, 1
+    weight = values(draw, (groups * per_out, per_in, kh, kw))
+    oh = window_output(x.shape[2], top, bottom, kh, sh, dh)
+    ow = window_output(x.shape[3], left, right, kw, sw, dw)
+    act, extra = epilogue(draw, (x.shape[0], weight.shape[0], oh, ow))
+    op = ops.Conv2d((sh, sw), (top, left, bottom, right), (dh, dw), groups, act)
+    return Case(op, (x, weight, *extra))
+
+
+@st.composite
+def linear(draw: Draw) -> Case:
+    n, k, o = draw(integers(1, 3)), draw(integers(1, 40)), draw(integers(1, 9))
+    act, extra = epilogue(draw, (n, o))
+    return Case(ops.Linear(act), (values(draw, (n, k)), values(draw, (o, k)), *extra))
+
+
+@st.composite
+def batch_norm(draw: Draw) -> Case:
+    x = any_rank(draw, 2, 4)
+    gamma, beta, mean = (values(draw, x.shape[1:2]) for _ in range(3))
+    eps = draw(st.sampled_from([1e-5, 2e-5, 1e-3]))
+    return Case(ops.BatchNorm(eps), (x, gamma, beta, mean, values(draw, x.shape[1:2], low=0.01)))
+
+
+@st.composite
+def l2_normalize(draw: Draw) -> Case:
+    x = any_rank(draw)
+    return Case(ops.L2Normalize(axis_of(draw, x), draw(st.sampled_from([1e-12, 0.5]))), (x,))
+
+
+# ---------------------------------------------------------------------- pooling
+
+
+def pool(cls: type[Op]) -> st.SearchStrategy[Case]:
+    @st.composite
+    def case(draw: Draw) -> Case:
+        x = maps(draw)
+        (kh, sh, top, bottom, dh), (kw, sw, left, right, dw) = (
+            fitting(draw, side, 4) for side in x.shape[2:]
+        )
+        reach_h, reach_w = dh * (kh - 1), dw * (kw - 1)  # a pad must be smaller than the window
+        top, bottom = min(top, reach_h), min(bottom, reach_h)
+        left, right = min(left, reach_w), min(right, reach_w)
+        if top + bottom + x.shape[2] <= reach_h or left + right + x.shape[3] <= reach_w:
+            kh, kw, top, bottom, left, right = 1, 1, 0, 0, 0, 0
+        more = {"count_include_pad": draw(st.booleans())} if cls is ops.AveragePool else {}
+        op = cls(
+            kernel=(kh, kw),
+            stride=(sh, sw),
+            pad=(top, left, bottom, right),
+            dilation=(dh, dw),
+            ceil=draw(st.booleans()),
+            **more,
+        )
+        return Case(op, (x,))
+
+    return case()
+
+
+@st.composite
+def reduce(draw: Draw) -> Case:
+    x = any_rank(draw)
+    axes = draw(st.lists(integers(0, x.ndim - 1), min_size=1, unique=True))
+    back = draw(st.booleans())
+    mode = draw(st.sampled_from(["mean", "sum", "max", "l2"]))
+    op = ops.Reduce(mode, tuple(a - x.ndim * back for a in axes), draw(st.booleans()))
+    return Case(op, (x,))
+
+
+# -------------------------------------------------------------- two maps into one
+
+
+def binary(cls: type[Op]) -> st.SearchStrategy[Case]:
+    """Shapes that broadcast: equal, gates (n, c, 1, 1), vectors, scalars."""
+
+    @st.composite
+    def case(draw: Draw) -> Case:
+        shape = tuple(draw(st.lists(integers(1, 4), min_size=1, max_size=4)))
+        other = tuple(side if draw(st.booleans()) else 1 for side in shape)
+        other = other[draw(integers(0, len(other))) :]
+        shapes = (shape, other) if draw(st.booleans()) else (other, shape)
+        return Case(cls(), (values(draw, shapes[0]), values(draw, shapes[1])))
+
+    return case()
+
+
+@st.composite
+def max_feature_map(draw: Draw) -> Case:
+    x = any_rank(draw, 2, 4)
+    return Case(ops.MaxFeatureMap(), (np.concatenate([x, values(draw, x.shape)], 1),))
+
+
+# ------------------------------------------------------------------------ shapes
+
+
+@st.composite
+def concat(draw: Draw) -> Case:
+    x = any_rank(draw)
+    axis = axis_of(draw, x)
+    parts = []
+    for _ in range(draw(integers(1, 4))):
+        shape = list(x.shape)
+        shape[axis] = draw(integers(1, 4))
+        parts.append(values(draw, tuple(shape)))
+    return Case(ops.Concat(axis), tuple(parts))
+
+
+@st.composite
+def split(draw: Draw) -> Case:
+    sizes = tuple(draw(st.lists(integers(1, 4), min_size=1, max_size=4)))
+    shape = draw(st.lists(integers(1, 4), min_size=1, max_size=4))
+    axis = draw(integers(-len(shape), len(shape) - 1))
+    shape[axis] = sum(sizes)
+    return Case(ops.Split(axis, sizes), (values(draw, tuple(shape)),))
+
+
+@st.composite
+def slices(draw: Draw) -> Case:
+    x = any_rank(draw)
+    chosen = []
+    for axis in draw(st.lists(integers(0, x.ndim - 1), unique=True)):
+        side = x.shape[axis]
+        step = draw(st.sampled_from([1, 1, 2, 3, -1, -2]))
+        start, end = draw(pairs(-side - 2, side + 2))
+        if len(range(side)[start:end:step]) == 0:  # empty: take everything instead
+            start, end = (0, 2**31 - 1) if step > 0 else (-1, -(2**31) + 1)
+        chosen.append((axis, start, end, step))
+    return Case(ops.Slice(*(tuple(part) for part in zip(*chosen, strict=True))), (x,))
+
+
+@st.composite
+def pad(draw: Draw) -> Case:
+    x = any_rank(draw, 1, 4)
+    before, after = (tuple(draw(integers(0, 2)) for _ in x.shape) for _ in range(2))
+    return Case(ops.Pad(before, after, draw(st.sampled_from([0.0, -1.5]))), (x,))
+
+
+@st.composite
+def reshape(draw: Draw) -> Case:
+    """The sides, some neighbours multiplied together, some kept by 0, one left open by -1."""
+    x = any_rank(draw, 1, 5)
+    shape: list[int] = []
+    for i, side in enumerate(x.shape):
+        if shape and shape[-1] > 0 and draw(st.booleans()):
+            shape[-1] *= side
+        else:
+            keep = len(shape) == i and draw(st.booleans())
+            shape.append(0 if keep else side)
+    open_at = draw(integers(0, len(shape)))
+    if open_at < len(shape):
+        shape[open_at] = -1
+    return Case(ops.Reshape(tuple(shape)), (x,))
+
+
+@st.composite
+def flatten(draw: Draw) -> Case:
+    x = any_rank(draw)
+    return Case(ops.Flatten(draw(integers(-x.ndim, x.ndim))), (x,))
+
+
+@st.composite
+def transpose(draw: Draw) -> Case:
+    x = any_rank(draw)
+    return Case(ops.Transpose(tuple(draw(st.permutations(range(x.ndim))))), (x,))
+
+
+@st.composite
+def channel_shuffle(draw: Draw) -> Case:
+    groups = draw(integers(1, 4))
+    return Case(ops.ChannelShuffle(groups), (maps(draw, groups * draw(integers(1, 4))),))
+
+
+@st.composite
+def resize(draw: Draw) -> Case:
+    """To a size, to another map's size, by whole and by broken factors.
+
+    The broken ones are such that the new side is never the old one or twice the old one (but
+    for a side of 1): there PyTorch takes a short cut that ignores the factor's fraction.
+    """
+    x = maps(draw)
+    mode = draw(st.sampled_from(["nearest", "bilinear"]))
+    how = draw(st.sampled_from(["size", "like", "scale"]))
+    if how == "size":
+        return Case(ops.Resize(mode, size=draw(pairs(1, 20))), (x,))
+    if how == "like":
+        return Case(ops.Resize(mode), (x, maps(draw, side=20)))
+    scale = tuple(draw(st.sampled_from([1.0, 2.0, 3.0, 1.7, 2.6])) for _ in range(2))
+    return Case(ops.Resize(mode, scale=scale), (x,))
+
+
+def one_map(op: Op) -> st.SearchStrategy[Case]:
+    @st.composite
+    def case(draw: Draw) -> Case:
+        return Case(op, (maps(draw),))
+
+    return case()
+
+
+STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
+    **{cls.kind: elementwise(cls) for cls in ACTIVATIONS if cls is not ops.PReLU},
+    **{cls.kind: binary(cls) for cls in (ops.Add, ops.Sub, ops.Mul, ops.Div, ops.Maximum)},
+    **{cls.kind: pool(cls) for cls in (ops.MaxPool, ops.AveragePool)},
+    "batch_norm": batch_norm(),
+    "channel_shuffle": channel_shuffle(),
+    "concat": concat(),
+    "conv2d": conv2d(),
+    "flatten": flatten(),
+    "global_average_pool": one_map(ops.GlobalAveragePool()),
+    "global_max_pool": one_map(ops.GlobalMaxPool()),
+    "identity": one_map(ops.Identity()),
+    "l2_normalize": l2_normalize(),
+    "linear": linear(),
+    "max_feature_map": max_feature_map(),
+    "pad": pad(),
+    "prelu": prelu(),
+    "reduce": reduce(),
+    "reshape": reshape(),
+    "resize": resize(),
+    "slice": slices(),
+    "softmax": softmax(),
+    "split": split(),
+    "transpose": transpose(),
+}

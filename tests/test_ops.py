@@ -1,0 +1,424 @@
+"""What holds for every operator: complete declarations, bounds, JSON, shapes, edge values."""
+
+from __future__ import annotations
+
+import json
+import math
+import tracemalloc
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+from bounds import BOUNDS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import SETTINGS, STRATEGIES, Case
+
+from tinyface import limits, ops
+from tinyface.errors import AttributeBoundsError, GraphError
+from tinyface.ops import OPS, Op, from_json
+from tinyface.types import TensorType
+
+NO_ONNX = {
+    "channel_shuffle": "exporters write Reshape, Transpose, Reshape",
+    "max_feature_map": "exporters write Split and Max",
+}
+
+KINDS = sorted(OPS)
+
+
+# ------------------------------------------------------------------ declarations
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_declaration_is_complete(kind: str) -> None:
+    """An operator that lacks a part of its declaration cannot be registered unnoticed."""
+    cls = OPS[kind]
+    assert cls.kind == kind
+    assert cls.infer is not Op.infer
+    assert cls.run is not Op.run
+    assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), "needs a docstring"
+    assert (kind in NO_ONNX) != bool(cls.onnx), "an ONNX name, or a reason in NO_ONNX"
+    assert 1 <= cls.arity[0] <= cls.arity[1] <= limits.MAX_INPUTS
+    assert cls.__name__ in ops.__all__
+    assert STRATEGIES.keys() == BOUNDS.keys() == OPS.keys()
+
+
+def test_onnx_names_are_claimed_once() -> None:
+    names = [name for cls in OPS.values() for name in cls.onnx]
+    assert len(names) == len(set(names))
+
+
+def test_kind_cannot_be_taken_twice() -> None:
+    with pytest.raises(ValueError, match="taken"):
+        ops.spec.register(type("Again", (Op,), {"kind": "relu"}))
+
+
+# -------------------------------------------------------------------- every case
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_runs_as_declared(kind: str) -> None:
+    """Shape and dtype are those inferred, read-only inputs do, JSON brings the operator back."""
+
+    @SETTINGS
+    @given(STRATEGIES[kind])
+    def check(case: Case) -> None:
+        for dtype in ("float32", "float64"):
+            result = case.op.run(*case.arrays(dtype))
+            results = result if isinstance(result, tuple) else (result,)
+            types = tuple(TensorType(y.shape, str(y.dtype)) for y in results)
+            assert types == case.infer(dtype)
+        again = from_json(json.loads(json.dumps(case.op.to_json())))
+        assert (again, hash(again)) == (case.op, hash(case.op))
+
+    check()
+
+
+# ------------------------------------------------------------------------ bounds
+
+
+def wrong_values(default: Any, bounds: Any) -> list[Any]:
+    """Values that an attribute with this default and these bounds must refuse."""
+    low, high = bounds.get("low"), bounds.get("high")
+    if default is None:
+        return ["relu", 1, {"kind": "relu"}]
+    if isinstance(default, tuple):
+        one = default[0] if default else 1
+        inner = [(value,) * max(len(default), 1) for value in wrong_values(one, bounds)]
+        most = bounds["length"] or len(default)
+        return [*inner, 3, None, "ab", {}, (one,) * (most + 1)]
+    if isinstance(default, bool):
+        return [0, 1, None, "true"]
+    if isinstance(default, str):
+        return ["", "no such mode", None, 1]
+    wrong = [None, "1", True, math.nan, math.inf, 10**400, -(10**400), [default], {}]
+    wrong += [1.5, 2**31, -(2**31)] if isinstance(default, int) else [1e39, -1e39]
+    wrong += [low - 1] if low is not None else []
+    wrong += [high + 1] if high is not None else []
+    return wrong
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if fields(OPS[kind])])
+def test_attributes_outside_their_bounds_are_refused(kind: str) -> None:
+    for f in fields(OPS[kind]):
+        for value in wrong_values(f.default, f.metadata):
+            with pytest.raises(AttributeBoundsError, match=f"{kind}.{f.name}"):
+                OPS[kind](**{f.name: value})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ops.Clip(1.0, 0.0),
+        lambda: ops.Slice((0,), (0,), (1,), (0,)),
+        lambda: ops.Slice((0, 1), (0,), (1,), (1,)),
+        lambda: ops.Transpose((0, 0, 1)),
+        lambda: ops.Reshape((-1, -1)),
+        lambda: ops.Resize(size=(3, 0)),
+        lambda: ops.Conv2d(act=ops.Softmax()),
+        lambda: ops.Linear(act=ops.Add()),
+    ],
+)
+def test_attributes_that_contradict_each_other_are_refused(make: Any) -> None:
+    with pytest.raises(GraphError):
+        make()
+
+
+# -------------------------------------------------------------------------- JSON
+
+
+@pytest.mark.parametrize(
+    "doc",
+    [
+        None,
+        [],
+        "relu",
+        {},
+        {"kind": None},
+        {"kind": "no such operator"},
+        {"kind": ["relu"]},
+        {"kind": "relu", "alpha": 1},
+        {"kind": "conv2d", "stride": [1]},
+        {"kind": "conv2d", "stride": [[1, 1], 1]},
+        {"kind": "conv2d", "stride": "11"},
+        {"kind": "conv2d", "act": "relu"},
+        {"kind": "conv2d", "act": {"kind": "softmax"}},
+        {"kind": "conv2d", "act": {"kind": "conv2d", "act": {"kind": "relu"}}},
+        {"kind": "conv2d", "groups": {"kind": "relu"}},
+        {"kind": "clip", "low": 10**400},
+    ],
+)
+def test_malformed_json_is_refused(doc: Any) -> None:
+    with pytest.raises(GraphError):
+        from_json(doc)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+
+
+@settings(SETTINGS, max_examples=5 * SETTINGS.max_examples)
+@given(st.data())
+def test_no_json_makes_anything_but_an_operator_or_a_graph_error(data: st.DataObject) -> None:
+    cls = OPS[data.draw(st.sampled_from(KINDS))]
+    names = [f.name for f in fields(cls)]
+    keys = st.sampled_from([*names, "kind"]) if names else st.just("other")
+    doc = {"kind": cls.kind, **data.draw(st.dictionaries(keys, JSON, max_size=4))}
+    try:
+        op = from_json(doc)
+    except GraphError:
+        return
+    assert from_json(op.to_json()) == op
+
+
+# ------------------------------------------------------------------------ shapes
+
+
+def any_type() -> st.SearchStrategy[TensorType | None]:
+    sides = st.sampled_from([1, 1, 2, 3, 7, 8, 1000, limits.MAX_DIM])
+
+    def make(shape: list[int]) -> TensorType | None:
+        try:
+            return TensorType(tuple(shape))
+        except GraphError:
+            return None
+
+    return st.lists(sides, max_size=limits.MAX_RANK).map(make)
+
+
+@settings(SETTINGS, max_examples=10 * SETTINGS.max_examples)
+@given(st.data())
+def test_any_input_types_give_types_or_a_graph_error(data: st.DataObject) -> None:
+    """Shapes come from files: no division by zero, no index error, no absurd output."""
+    op = data.draw(STRATEGIES[data.draw(st.sampled_from(KINDS))]).op
+    least, most = op.arity
+    types = data.draw(st.lists(any_type(), min_size=least, max_size=min(most, 6)))
+    try:
+        outputs = op.infer(*types)
+    except GraphError:
+        return
+    assert op.macs(tuple(types), outputs) >= 0
+    assert op.scratch(tuple(types), outputs) >= 0
+
+
+def t(*shape: int) -> TensorType:
+    return TensorType(shape)
+
+
+@pytest.mark.parametrize(
+    ("op", "types"),
+    [
+        (ops.Conv2d(), (t(1, 4, 5, 5), t(8, 3, 3, 3))),  # channels
+        (ops.Conv2d(groups=3), (t(1, 6, 5, 5), t(8, 2, 3, 3))),  # 8 outputs in 3 groups
+        (ops.Conv2d(), (t(1, 4, 2, 5), t(8, 4, 3, 3))),  # the kernel is higher than the map
+        (ops.Conv2d(), (t(4, 5, 5), t(8, 4, 3, 3))),
+        (ops.Conv2d(), (t(1, 4, 5, 5), None)),
+        (ops.Conv2d(), (t(1, 1, 9, 2000), t(1, 1, 1, 1025))),
+        (ops.Conv2d(), (t(1, 4, 5, 5), t(8, 4, 3, 3), t(4))),  # bias
+        (ops.Conv2d(act=ops.PReLU()), (t(1, 4, 5, 5), t(8, 4, 3, 3))),  # no slope
+        (ops.Conv2d(act=ops.ReLU()), (t(1, 4, 5, 5), t(8, 4, 3, 3), None, t(8))),
+        (ops.Conv2d(), (t(1, 4, 5, 5), t(8, 4, 3, 3), None, None, t(1, 8, 5, 5))),  # residual
+        (ops.Linear(), (t(2, 5), t(3, 4))),
+        (ops.Linear(), (t(2, 5, 1), t(3, 5))),
+        (ops.PReLU(), (t(1, 4, 5, 5), t(5))),
+        (ops.PReLU(), (t(1, 4, 5, 5), None)),
+        (ops.BatchNorm(), (t(1, 4, 5, 5), t(4), t(4), t(4), t(5))),
+        (ops.BatchNorm(), (t(4), t(4), t(4), t(4), t(4))),
+        (ops.L2Normalize(2), (t(1, 4),)),
+        (ops.Softmax(-3), (t(1, 4),)),
+        (ops.MaxPool(pad=(2, 0, 0, 0)), (t(1, 4, 5, 5),)),
+        (ops.MaxPool(kernel=(6, 1)), (t(1, 4, 5, 5),)),
+        (ops.GlobalAveragePool(), (t(1, 4),)),
+        (ops.Add(), (t(1, 4, 5, 5), t(1, 3, 5, 5))),
+        (ops.MaxFeatureMap(), (t(1, 5, 2, 2),)),
+        (ops.Concat(), (t(1, 4, 5, 5), t(1, 4, 5, 6))),
+        (ops.Concat(), (t(1, 4, 5, 5), t(1, 4, 5))),
+        (ops.Concat(4), (t(1, 4, 5, 5),)),
+        (ops.Split(1, (2, 3)), (t(1, 4, 5, 5),)),
+        (ops.Slice((2,), (0,), (1,), (1,)), (t(1, 4),)),
+        (ops.Slice((1, -1), (0, 0), (1, 1), (1, 1)), (t(1, 4),)),
+        (ops.Slice((1,), (3,), (2,), (1,)), (t(1, 4),)),
+        (ops.Pad((1,), (1,)), (t(1, 4),)),
+        (ops.Reshape((3, -1)), (t(1, 4),)),
+        (ops.Reshape((1, 4, 0)), (t(1, 4),)),
+        (ops.Reshape((8, -1)), (t(1, 4),)),
+        (ops.Flatten(3), (t(1, 4),)),
+        (ops.Transpose((0, 1)), (t(1, 4, 5),)),
+        (ops.ChannelShuffle(3), (t(1, 4, 5, 5),)),
+        (ops.Resize(scale=(0.1, 1.0)), (t(1, 4, 5, 5),)),
+        (ops.Resize(size=(limits.MAX_DIM, 64)), (t(1, 4, 5, 5),)),  # more than MAX_TENSOR_BYTES
+        (ops.Reduce(axes=(1, -1)), (t(1, 4),)),
+        (ops.Reduce(axes=()), (t(1, 4),)),
+    ],
+    ids=lambda value: str(value) if isinstance(value, Op) else "",
+)
+def test_inputs_that_do_not_fit_are_refused(op: Op, types: tuple[TensorType | None, ...]) -> None:
+    with pytest.raises(GraphError):
+        op.infer(*types)
+
+
+def test_macs_are_those_of_table_2() -> None:
+    """FDFaceNet, Table 2: K²MNHW for a standard convolution, a g-th of it for g groups."""
+    k, m, n, h, w = 3, 8, 12, 5, 7
+    for groups in (1, 2, 4):
+        op = ops.Conv2d(pad=(1, 1, 1, 1), groups=groups)
+        types = (t(1, m, h, w), t(n, m // groups, k, k))
+        assert op.macs(types, op.infer(*types)) == k * k * m * n * h * w // groups
+    types = (t(3, 8), t(5, 8))
+    assert ops.Linear().macs(types, ops.Linear().infer(*types)) == 3 * 8 * 5
+
+
+# -------------------------------------------------------------------- scratch
+
+
+SCRATCH = [
+    (ops.Conv2d(pad=(1, 1, 1, 1)), [(1, 16, 40, 40), (16, 16, 3, 3)]),
+    (ops.Conv2d(), [(1, 16, 40, 40), (64, 16, 1, 1)]),
+    (ops.Conv2d(stride=(2, 2)), [(1, 16, 80, 80), (16, 16, 1, 1)]),
+    (ops.Conv2d(groups=16, pad=(0, 1, 2, 3)), [(1, 16, 40, 40), (16, 1, 3, 3), (16,)]),
+    (ops.Conv2d(act=ops.PReLU()), [(1, 16, 60, 60), (16, 16, 1, 1), (16,), (16,)]),
+    (ops.Linear(act=ops.Sigmoid()), [(500, 8), (100, 8), (100,)]),
+    (ops.PReLU(), [(1, 16, 60, 60), (16,)]),
+    (ops.LeakyReLU(), [(1, 16, 60, 60)]),
+    (ops.ReLU(), [(1, 16, 60, 60)]),
+    (ops.Clip(), [(1, 16, 60, 60)]),
+    (ops.Sigmoid(), [(1, 16, 60, 60)]),
+    (ops.HardSigmoid(), [(1, 16, 60, 60)]),
+    (ops.HardSwish(), [(1, 16, 60, 60)]),
+    (ops.Softmax(1), [(1, 2, 200, 200)]),
+    (ops.BatchNorm(), [(1, 16, 60, 60), (16,), (16,), (16,), (16,)]),
+    (ops.L2Normalize(), [(1, 4, 100, 100)]),
+    (ops.MaxPool(), [(1, 16, 80, 80)]),
+    (ops.MaxPool((3, 3), pad=(1, 1, 1, 1), ceil=True), [(1, 16, 80, 80)]),
+    (ops.AveragePool((3, 3), pad=(1, 1, 1, 1)), [(1, 16, 80, 80)]),
+    (ops.GlobalAveragePool(), [(1, 16, 80, 80)]),
+    (ops.Add(), [(1, 16, 60, 60), (1, 16, 60, 60)]),
+    (ops.Div(), [(1, 16, 60, 60), (1, 16, 1, 1)]),
+    (ops.MaxFeatureMap(), [(1, 16, 60, 60)]),
+    (ops.Concat(), [(1, 16, 60, 60), (1, 16, 60, 60)]),
+    (ops.Split(1, (4, 12)), [(2, 16, 60, 60)]),
+    (ops.Transpose(), [(1, 16, 60, 60)]),
+    (ops.ChannelShuffle(), [(1, 16, 60, 60)]),
+    (ops.Pad((0, 0, 1, 1), (0, 0, 1, 1)), [(1, 16, 60, 60)]),
+    (ops.Resize(scale=(2.0, 2.0)), [(1, 8, 50, 50)]),
+    (ops.Resize("bilinear", scale=(2.0, 2.0)), [(1, 8, 50, 50)]),
+    (ops.Reduce("l2", (2, 3)), [(1, 16, 60, 60)]),
+    (ops.Reduce("mean", (2, 3)), [(1, 16, 60, 60)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes"), SCRATCH, ids=lambda value: str(value) if isinstance(value, Op) else ""
+)
+def test_scratch_covers_what_the_kernel_allocates(op: Op, shapes: list[tuple[int, ...]]) -> None:
+    """Never more temporaries alive at once than declared, and never none where some are."""
+    arrays = [np.ones(shape, np.float32) for shape in shapes]
+    types = tuple(TensorType(shape) for shape in shapes)
+    outputs = op.infer(*types)
+    op.run(*arrays)  # caches of NumPy and BLAS are filled now
+    tracemalloc.start()
+    result = op.run(*arrays)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    del result
+    written = sum(out.nbytes for out in outputs)
+    temporaries, declared = peak - written, op.scratch(types, outputs) // 2
+    slack = 96 * 1024  # NumPy's iterator buffers (8192 elements an operand), Python objects
+    assert temporaries <= declared + slack
+    if declared > 4 * slack:
+        assert temporaries > slack
+
+
+# ---------------------------------------------------------------- special values
+
+TINY = np.float32(1e-42)  # subnormal
+SPECIAL = np.array([[np.nan, np.inf, -np.inf, 0.0, -0.0, TINY, -TINY, 3e38]], np.float32)
+
+
+@pytest.mark.parametrize("act", ops.FUSABLE, ids=lambda cls: cls.kind)
+def test_activations_keep_nan_and_subnormals(act: type[Op]) -> None:
+    slope = (np.float32([0.25]),) if act is ops.PReLU else ()
+    with np.errstate(invalid="ignore"):
+        y = act().run(SPECIAL, *slope)[0]
+    assert np.isnan(y[0])
+    assert y.dtype == np.float32
+    if act in (ops.ReLU, ops.PReLU, ops.LeakyReLU):
+        assert y[1] == np.inf
+        assert y[3] == y[4] == 0
+        assert y[5] == TINY
+    if act in (ops.PReLU, ops.LeakyReLU):
+        assert y[2] == -np.inf
+        factor = np.float32(0.25 if act is ops.PReLU else 0.01)
+        assert y[6] == -TINY * factor
+
+
+def test_sigmoid_overflows_nowhere() -> None:
+    with np.errstate(all="raise", under="ignore"):
+        y = ops.Sigmoid().run(np.float32([-1000, -90, 0, 90, 1000]))
+    assert y.tolist()[2:] == [0.5, 1, 1]
+    assert 0 <= y[0] <= y[1] < 1e-38
+
+
+@pytest.mark.parametrize("op", [ops.MaxPool((1, 8), (1, 1)), ops.GlobalMaxPool()], ids=str)
+def test_maxima_pass_nan_on(op: Op) -> None:
+    assert np.isnan(op.run(SPECIAL.reshape(1, 1, 1, 8))).all()
+    assert op.run(SPECIAL[:, 1:8].reshape(1, 1, 1, 7)[..., [1, 1, 2, 3, 4, 5, 5, 5]]).item() == TINY
+
+
+def test_maximum_passes_nan_on_from_either_side() -> None:
+    a, b = np.float32([np.nan, 1.0]), np.float32([1.0, np.nan])
+    assert np.isnan(ops.Maximum().run(a, b)).all()
+    assert np.isnan(ops.MaxFeatureMap().run(np.concatenate([a, b])[None])).all()
+
+
+def test_division_follows_ieee_without_a_warning() -> None:
+    y = ops.Div().run(np.float32([1, -1, 0]), np.float32([0, 0, 0]))
+    assert y[:2].tolist() == [np.inf, -np.inf]
+    assert np.isnan(y[2])
+
+
+def test_unit_length_of_a_zero_vector_is_zero() -> None:
+    assert ops.L2Normalize().run(np.zeros((2, 4), np.float32)).tolist() == [[0.0] * 4] * 2
+
+
+def test_pool_windows_that_meet_nothing() -> None:
+    """A dilated window whose elements all lie beside a map of one element."""
+    x = np.float32([[[[5.0]]]])
+    shape = {"kernel": (1, 2), "stride": (1, 1), "pad": (0, 1, 0, 1), "dilation": (1, 2)}
+    assert ops.MaxPool(**shape).run(x).tolist() == [[[[-np.inf]]]]
+    assert ops.AveragePool(**shape).run(x).tolist() == [[[[0.0]]]]
+
+
+# --------------------------------------------------------------- worked examples
+
+
+def test_channel_shuffle_deals_the_groups_out() -> None:
+    x = np.arange(6, dtype=np.float32).reshape(1, 6, 1, 1)
+    assert ops.ChannelShuffle(2).run(x).ravel().tolist() == [0, 3, 1, 4, 2, 5]
+
+
+def test_bilinear_uses_half_pixel_centres() -> None:
+    x = np.float32([[[[0, 4]]]])
+    y = ops.Resize("bilinear", size=(1, 4)).run(x)
+    assert y.ravel().tolist() == [0, 1, 3, 4]
+
+
+def test_ceil_mode_drops_a_window_that_would_start_behind_the_map() -> None:
+    """Side 2 with pads of 1, kernel 2, stride 3: floor gives 1 window, ceil 2, PyTorch's rule 1."""
+    pool = ops.MaxPool((2, 2), (3, 3), (1, 1, 1, 1), ceil=True)
+    assert pool.infer(t(1, 1, 2, 2)) == (t(1, 1, 1, 1),)
+    assert pool.infer(t(1, 1, 3, 3)) == (t(1, 1, 2, 2),)
+
+
+def test_tensorflow_same_padding_is_asymmetric() -> None:
+    """k3 s2 on an even side: pads (0, 1). It is not the same network as pads (1, 1)."""
+    x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    corner = np.zeros((1, 1, 3, 3), np.float32)
+    corner[0, 0, 0, 0] = 1
+    y = ops.Conv2d((2, 2), (0, 0, 1, 1)).run(x, corner)
+    assert y.tolist() == [[[[0, 2], [8, 10]]]]
