@@ -52,9 +52,9 @@ def template(size: int | tuple[int, int] = 112) -> Points:
     if height == width and height % 112 == 0:
         return TEMPLATE * (height / 112)
     if height == width and height % 128 == 0:
-        return (TEMPLATE + np.array([8, 0])) * (height / 128)
+        return np.add(TEMPLATE, (8, 0)) * (height / 128)
     if height % 112 == 0 and width * 112 == height * 96:
-        return (TEMPLATE - np.array([8, 0])) * (height / 112)
+        return np.subtract(TEMPLATE, (8, 0)) * (height / 112)
     raise UsageError(
         f"no template for crops of {height}x{width}: give a multiple of 112 or 128, or 112x96"
     )
