@@ -112,7 +112,7 @@ def depthwise_bn(
 def global_depthwise_bn(
     b: Builder, x: str, keys: Keys, *, eps: float = 1e-5, act: Act | None = None
 ) -> str:
-    """Global depthwise convolution (GDC): the kernel is the whole map. (n, c, h, w) -> (n, c, 1, 1).
+    """Global depthwise convolution (GDC), kernel = map: (n, c, h, w) -> (n, c, 1, 1).
 
     FDFaceNet, eq. 13. The kernel takes the map's size at the time of building, so a network
     with a GDC is built for one input size.
@@ -140,7 +140,7 @@ def image(b: Builder, size: Size, channels: int = 3) -> str:
 
 
 class GateKeys(NamedTuple):
-    """Names of the two pointwise convolutions of a squeeze-and-excitation gate, and between them."""
+    """Names of a squeeze-and-excitation gate: pointwise, activation, pointwise."""
 
     squeeze: str
     act: str

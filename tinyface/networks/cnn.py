@@ -13,7 +13,7 @@ from tinyface.builder import Builder, Size
 from tinyface.graph import Graph
 from tinyface.networks import blocks
 from tinyface.networks.blocks import conv_bn, depthwise_bn, named, relu, scaled
-from tinyface.networks.fdfacenet import CHANNELS, FAST, NORMAL
+from tinyface.networks.fdfacenet import CHANNELS, NORMAL
 from tinyface.ops import GlobalAveragePool, MaxPool
 
 DEEP = (1, 1, 2, 1, 3, 3, 2, 1)  # CNN-14: how often each layer of CNN-8 stands there
@@ -47,6 +47,8 @@ def cnn(
     CNN-8-FD-Pooling    POOLED   1 each   no         2, 3, 4, 5
     ==================  =======  =======  =========  ===========
 
+    (NORMAL and FAST are those of :mod:`tinyface.networks.fdfacenet`.)
+
     Args:
         repeats: how often each layer stands there; only the first has the stride.
         pooled: numbers (from 1) of the layers that a 2x2 max pooling follows.
@@ -70,33 +72,3 @@ def cnn(
             index += 1
     x = blocks.flatten(b, b.apply(GlobalAveragePool(), x, name="pool"))
     return b.build(logits=b.linear(x, classes, key="fc"))
-
-
-def cnn_8(*, width: float = 1.0, classes: int = 1000, size: Size = 224) -> Graph:
-    """CNN-8: 3.41 M parameters, 2589 M MACs at 224x224."""
-    return cnn(width=width, classes=classes, size=size, name="cnn-8")
-
-
-def cnn_8_ds(*, width: float = 1.0, classes: int = 1000, size: Size = 224) -> Graph:
-    """CNN-8 with depthwise-separable layers: 8 times fewer MACs, more feature map."""
-    return cnn(separable=True, width=width, classes=classes, size=size, name="cnn-8-ds")
-
-
-def cnn_14_ds(*, width: float = 1.0, classes: int = 1000, size: Size = 224) -> Graph:
-    """CNN-8-DS with layers 3, 5, 6, 7 repeated: 14 layers."""
-    return cnn(
-        separable=True, repeats=DEEP, width=width, classes=classes, size=size, name="cnn-14-ds"
-    )
-
-
-def cnn_8_fd(*, width: float = 1.0, classes: int = 1000, size: Size = 224) -> Graph:
-    """CNN-8 with fast down-sampling: all strides first."""
-    return cnn(strides=FAST, width=width, classes=classes, size=size, name="cnn-8-fd")
-
-
-def cnn_8_fd_pooling(*, width: float = 1.0, classes: int = 1000, size: Size = 224) -> Graph:
-    """CNN-8-FD whose layers 2-5 down-sample by max pooling instead of a stride."""
-    return cnn(
-        strides=POOLED, pooled=(2, 3, 4, 5), width=width, classes=classes, size=size,
-        name="cnn-8-fd-pooling",
-    )  # fmt: skip

@@ -98,19 +98,19 @@ def ghostfacenet(
     if version == 1 and not port:
         table[-1] = table[-1]._replace(expansion=512)
     bias = (version == 1 and stride == 1 and not port) if bias is None else bias
-    keys = net.stem
+    frame = net.frame
     x = net.conv(
-        blocks.image(b, size), multiple_of_4(16 * width), 3, keys.stem, stride=stride, act=net.act
+        blocks.image(b, size), multiple_of_4(16 * width), 3, frame.stem, stride=stride, act=net.act
     )
     for i, row in enumerate(table):
         block = row._replace(
             expansion=multiple_of_4(row.expansion * width), out=multiple_of_4(row.out * width)
         )
         x = net.block(x, block, i)
-    x = net.conv(x, multiple_of_4(table[-1].expansion * width), 1, keys.last, act=net.act)
-    x = global_depthwise_bn(b, x, keys.gdc)
-    x = b.conv(x, embedding, 1, key=keys.project, bias=bias)
-    return b.build(embedding=b.batch_norm(blocks.flatten(b, x), key=keys.bn))
+    x = net.conv(x, multiple_of_4(table[-1].expansion * width), 1, frame.last, act=net.act)
+    x = global_depthwise_bn(b, x, frame.gdc)
+    x = b.conv(x, embedding, 1, key=frame.project, bias=bias)
+    return b.build(embedding=b.batch_norm(blocks.flatten(b, x), key=frame.bn))
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class _Keras:
 
     act: Act = staticmethod(prelu)
     resize = "bilinear"
-    stem = _Frame(
+    frame = _Frame(
         Keys("stem", "stem_bn", "stem_act"), Keys("pre", "pre_bn", "pre_act"),
         Keys("gdc_dw", "gdc_bn"), "gdc_conv", "emb_bn",
     )  # fmt: skip
@@ -243,8 +243,9 @@ class _Port(_Keras):
 
     act: Act = staticmethod(shared_prelu)
     resize = "nearest"
-    stem = _Frame(
-        Keys("conv_stem", "bn1", "act1"), Keys("blocks.9.0.conv", "blocks.9.0.bn1", "blocks.9.0.act1"),
+    frame = _Frame(
+        Keys("conv_stem", "bn1", "act1"),
+        Keys("blocks.9.0.conv", "blocks.9.0.bn1", "blocks.9.0.act1"),
         Keys("classifier.conv_dw", "classifier.bn1"), "classifier.conv", "classifier.bn2",
     )  # fmt: skip
 

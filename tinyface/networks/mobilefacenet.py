@@ -132,7 +132,8 @@ def mobilefacenet_xiaoccer(
     table = _flat_table("blocks.")
 
     def keys(key: str) -> BlockKeys:
-        return tuple(numbered(f"{key}.conv", first) for first in (0, 3, 6))  # type: ignore[return-value]
+        key = f"{key}.conv"
+        return numbered(key), numbered(key, 3), numbered(key, 6)
 
     x = blocks.image(b, size)
     x = conv_bn(b, x, 64, 3, named("conv1"), stride=2, act=prelu)
@@ -176,7 +177,9 @@ def mobilefacenet_relu6(
 def _flat_table(prefix: str) -> list[Block]:
     """The blocks of the paper's Table 1, numbered through: prefix0 … prefix14."""
     table = stages(
-        [("", 128), ("", 256), ("", 512)], [("", 128, 4), ("", 256, 6), ("", 256, 2)], (64, 128, 128)
+        [("", 128), ("", 256), ("", 512)],
+        [("", 128, 4), ("", 256, 6), ("", 256, 2)],
+        (64, 128, 128),
     )
     return [
         Block(f"{prefix}{i}", s.inner, s.out, s.stride, s.residual) for i, s in enumerate(table)
@@ -204,12 +207,17 @@ def mobilefacenet_arcface(
     n2, n3, n4, n5 = repeats
     table = stages(
         [("layers.2", 128), ("layers.4", 256), ("layers.6", 512)],
-        [("layers.3.layers.", 128, n3), ("layers.5.layers.", 256, n4), ("layers.7.layers.", 256, n5)],
+        [
+            ("layers.3.layers.", 128, n3),
+            ("layers.5.layers.", 256, n4),
+            ("layers.7.layers.", 256, n5),
+        ],
         (w64, w128, w128),
     )
 
     def keys(key: str) -> BlockKeys:
-        return tuple(numbered(f"{key}.layers.{i}.layers") for i in range(3))  # type: ignore[return-value]
+        first, second, third = (numbered(f"{key}.layers.{i}.layers") for i in range(3))
+        return first, second, third
 
     x = blocks.image(b, size)
     x = conv_bn(b, x, w64, 3, numbered("layers.0.layers"), stride=2, act=prelu)

@@ -22,6 +22,8 @@ def resnet(
 
     ``layers``: blocks per stage. ``bottleneck``: 1x1, 3x3, 1x1 with four times the channels at
     the end, the stride on the 3x3 (torchvision; the paper has it on the first 1x1).
+    ResNet-18: 11.69 M parameters, 1814 M MACs; ResNet-50, layers (3, 4, 6, 3) with bottleneck:
+    25.56 M, 4089 M.
     """
     b = Builder(name)
     x = blocks.image(b, size)
@@ -48,15 +50,3 @@ def _block(b: Builder, x: str, inner: int, stride: int, bottleneck: bool, key: s
     if b.shape(y) != b.shape(x):
         x = conv_bn(b, x, b.channels(y), 1, numbered(f"{key}.downsample"), stride=stride)
     return relu(b, b.apply(Add(), y, x, name=f"{key}.add"), f"{key}.relu")
-
-
-def resnet18(*, classes: int = 1000, size: Size = 224) -> Graph:
-    """11.69 M parameters, 1814 M MACs."""
-    return resnet(classes=classes, size=size)
-
-
-def resnet50(*, classes: int = 1000, size: Size = 224) -> Graph:
-    """25.56 M parameters, 4089 M MACs."""
-    return resnet(
-        layers=(3, 4, 6, 3), bottleneck=True, classes=classes, size=size, name="resnet50"
-    )

@@ -101,6 +101,7 @@ def receptive_field_block(b: Builder, x: str, out: int, key: str) -> str:
             y = layer(y, 2 * inner, 3, f"branch{i}.2")
             y = layer(y, 2 * inner, 3, f"branch{i}.3", dilation, act=False)
         branches.append(y)
-    y = layer(b.apply(Concat(axis=1), *branches, name=f"{key}.cat"), out, 1, "ConvLinear", act=False)
+    y = b.apply(Concat(axis=1), *branches, name=f"{key}.cat")
+    y = layer(y, out, 1, "ConvLinear", act=False)
     shortcut = layer(x, out, 1, "shortcut", act=False)
     return relu(b, b.apply(Add(), y, shortcut, name=f"{key}.add"), f"{key}.relu")
