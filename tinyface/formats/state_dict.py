@@ -105,3 +105,16 @@ def tidy_keys(path: Path, state: dict[str, T]) -> tuple[str, dict[str, T]]:
         state = {name.removeprefix(prefix): value for name, value in state.items()}
         stripped += prefix
     return stripped, state
+
+
+def strip_majority(state: dict[str, T]) -> tuple[str, dict[str, T]]:
+    """Strip a usual prefix that most names have, so that the others stand out by theirs.
+
+    ``backbone.*`` beside ``head.weight``: what is wrong is the head, not every name.
+    """
+    for prefix in PREFIXES:
+        if 2 * sum(name.startswith(prefix) for name in state) > len(state):
+            stripped = {name.removeprefix(prefix): value for name, value in state.items()}
+            if len(stripped) == len(state) and "" not in stripped:
+                return prefix, stripped
+    return "", state

@@ -42,8 +42,7 @@ def read_records(path: Path, stream: BinaryIO) -> tuple[str, dict[str, Record]]:
         CheckpointError: no zip file, a huge directory, compressed, encrypted or duplicate
             records, records outside the file, no or several ``data.pkl``, or TorchScript.
     """
-    size = stream.seek(0, 2)
-    _check_directory_size(path, stream, size)
+    size = check_directory_size(path, stream)
     try:
         with zipfile.ZipFile(stream) as archive:
             entries = archive.infolist()
@@ -63,8 +62,12 @@ def read_records(path: Path, stream: BinaryIO) -> tuple[str, dict[str, Record]]:
     }
 
 
-def _check_directory_size(path: Path, stream: BinaryIO, size: int) -> None:
-    """Bound the central directory before :mod:`zipfile` makes an object of every entry."""
+def check_directory_size(path: Path, stream: BinaryIO) -> int:
+    """Bound the central directory before :mod:`zipfile` makes an object of every entry.
+
+    Returns the file's size. Raises CheckpointError.
+    """
+    size = stream.seek(0, 2)
     tail_start = max(0, size - _END.size - _MAX_COMMENT)
     stream.seek(tail_start)
     tail = stream.read(size - tail_start)
@@ -85,6 +88,7 @@ def _check_directory_size(path: Path, stream: BinaryIO, size: int) -> None:
             f"{path}: the zip directory takes {nbytes} bytes "
             f"(at most {limits.MAX_ZIP_DIRECTORY_BYTES}): this is no checkpoint of a face network"
         )
+    return size
 
 
 def _locate(path: Path, stream: BinaryIO, entry: zipfile.ZipInfo, size: int) -> Record:

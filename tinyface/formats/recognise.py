@@ -1,0 +1,140 @@
+"""Which network of the registry do these tensors belong to? Names and shapes tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tinyface.errors import CheckpointError, GraphError, TinyfaceError, UsageError
+from tinyface.formats.arrays import Array
+from tinyface.graph import Graph
+from tinyface.networks import REGISTRY, Entry
+
+_SHOWN = 5  # names in a message
+
+
+@dataclass(frozen=True)
+class Match:
+    """How far a network's parameters and some tensors agree.
+
+    graph: the network, in the size that fits best. state: the tensors under its names.
+    """
+
+    entry: Entry
+    graph: Graph
+    state: Mapping[str, Array]
+    missing: Sequence[str]
+    extra: Sequence[str]
+    misshapen: Sequence[str]
+
+    @property
+    def exact(self) -> bool:
+        return not (self.missing or self.extra or self.misshapen)
+
+    @property
+    def agreement(self) -> float:
+        """Tensors that fit, out of all that there are on either side: 0...1."""
+        fitting = len(self.graph.params) - len(self.missing) - len(self.misshapen)
+        return fitting / (len(self.graph.params) + len(self.extra))
+
+    def explain(self) -> str:
+        """What does not agree, with names, in one line."""
+        parts = []
+        if self.missing:
+            parts.append(f"{len(self.missing)} missing ({_some(self.missing)})")
+        if self.extra:
+            parts.append(f"{len(self.extra)} not in it ({_some(self.extra)})")
+        if self.misshapen:
+            shapes = [
+                f"{name!r} is {_shape(self.state[name])}, should be "
+                f"{_shape(self.graph.params[name])}"
+                for name in self.misshapen[:_SHOWN]
+            ]
+            more = ", ..." if len(self.misshapen) > _SHOWN else ""
+            parts.append(f"{len(self.misshapen)} of another shape ({', '.join(shapes)}{more})")
+        return "; ".join(parts)
+
+
+def compare(entry: Entry, state: Mapping[str, Array]) -> Match:
+    """Hold the tensors against one network, also at other embedding sizes."""
+    match = _compare(entry, state, entry.build())
+    if match.missing or not match.misshapen:
+        return match
+    # the last layer's length is a free choice of whoever trained it
+    last = match.state[match.misshapen[-1]].shape
+    for option in ("embedding", "classes"):
+        try:
+            resized = _compare(entry, state, entry.build(**{option: last[0]}))
+        except (UsageError, GraphError, IndexError):
+            continue
+        if len(resized.misshapen) < len(match.misshapen):
+            return resized
+    return match
+
+
+def _compare(entry: Entry, state: Mapping[str, Array], graph: Graph) -> Match:
+    fitted = entry.fit(state, graph)
+    return Match(
+        entry,
+        graph,
+        fitted,
+        missing=[name for name in graph.params if name not in fitted],
+        extra=[name for name in fitted if name not in graph.params],
+        misshapen=[
+            name
+            for name, own in graph.params.items()
+            if name in fitted and fitted[name].shape != own.shape
+        ],
+    )
+
+
+def recognise(state: Mapping[str, Array]) -> list[Match]:
+    """All networks of the registry that have exactly these tensors, in its order.
+
+    Raises:
+        CheckpointError: there is none. Where one comes close, the message says what differs.
+    """
+    matches = [compare(entry, state) for entry in REGISTRY.values()]
+    exact = [match for match in matches if match.exact]
+    if exact:
+        return exact
+    best = max(matches, key=lambda match: match.agreement)
+    if best.agreement < 0.5:
+        raise CheckpointError(
+            f"its {len(state)} tensors ({_some(list(state))}) are those of no network here; "
+            "the networks are listed by  tinyface models"
+        )
+    raise CheckpointError(
+        f"the closest network is {best.entry.name}, but the tensors differ: {best.explain()}. "
+        "Tensors that are not part of the network are left out with --ignore NAME"
+    )
+
+
+def fit(entry: Entry, state: Mapping[str, Array]) -> Match:
+    """The tensors as weights of this network.
+
+    Raises:
+        CheckpointError: a tensor is missing, not in it, or of another shape; each is named, and
+            so is the network that they do fit.
+    """
+    match = compare(entry, state)
+    if match.exact:
+        return match
+    try:
+        others = f"; they fit {_names(recognise(state))}"
+    except TinyfaceError:
+        others = ""
+    raise CheckpointError(f"these tensors do not fit {entry.name}: {match.explain()}{others}")
+
+
+def _names(matches: Sequence[Match]) -> str:
+    return " or ".join(match.entry.name for match in matches)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name[:100]) for name in names[:_SHOWN])
+    return f"{shown}, ..." if len(names) > _SHOWN else shown
+
+
+def _shape(array: Array) -> str:
+    return "x".join(map(str, array.shape)) or "scalar"
