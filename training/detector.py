@@ -41,7 +41,7 @@ SIZES = (
 )
 RENEWED = 6  # portraits exchanged with every batch
 REPLAY = 48  # batches that wait to be seen once more, mirrored; making one costs a third of a step
-FORCED = 0.2  # share of the run in which each part of the network reads the teacher's maps
+FORCED = 0.5  # share of the run in which each part of the network reads the teacher's maps
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def new_state(options: Options) -> State:
 
 def learning_rate(done: float) -> float:
     """Factor of the base rate at the share `done` of the run: rise, plateau, straight down."""
-    return max(0.005, min(1.0, done / 0.01 + 0.05, (1 - done) / 0.7))
+    return max(0.005, min(1.0, done / 0.01 + 0.05, (1 - done) / (1 - FORCED)))
 
 
 def train_step(

@@ -35,7 +35,7 @@ class Output(NamedTuple):
     box: Tensor  # (N, A, 4)
     logits: Tensor  # (N, A, 2), index 1 = face
     landmarks: Tensor  # (N, A, 10)
-    body: tuple[Tensor, ...]  # stages at strides 8, 16, 32: 64, 128, 256 channels
+    body: tuple[Tensor, ...]  # after each of the body's five parts, at strides 4, 8, 16, 16, 32
     fpn: tuple[Tensor, ...]  # 64 channels each
     ssh: tuple[Tensor, ...]  # 64 channels each
 
@@ -61,7 +61,12 @@ def _separable(inp: int, out: int, stride: int = 1) -> nn.Module:
 
 
 class Body(nn.Module):
-    """MobileNetV1 at a quarter of its width; returns the maps at strides 8, 16 and 32."""
+    """MobileNetV1 at a quarter of its width, seen as five parts of two or three blocks.
+
+    Returns the map after each part; `LEVELS` are those at strides 8, 16 and 32.
+    """
+
+    LEVELS = (1, 3, 4)
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,10 +85,13 @@ class Body(nn.Module):
 
     def forward(
         self, x: Tensor, given: Sequence[Tensor] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        one = self.stage1(x)
-        two = self.stage2(given[0] if given else one)
-        return one, two, self.stage3(given[1] if given else two)
+    ) -> tuple[Tensor, ...]:
+        parts = (self.stage1[:3], self.stage1[3:], self.stage2[:3], self.stage2[3:], self.stage3)
+        maps: list[Tensor] = []
+        for part in parts:
+            maps.append(part(x))
+            x = given[len(maps) - 1] if given else maps[-1]
+        return tuple(maps)
 
 
 class Fpn(nn.Module):
@@ -98,7 +106,9 @@ class Fpn(nn.Module):
         self.merge2 = _conv_bn(64, 64)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        one, two, three = self.output1(maps[0]), self.output2(maps[1]), self.output3(maps[2])
+        levels = (maps[i] for i in Body.LEVELS)
+        outputs = (self.output1, self.output2, self.output3)
+        one, two, three = (layer(level) for layer, level in zip(outputs, levels, strict=True))
         two = self.merge2(two + F.interpolate(three, size=two.shape[2:], mode="nearest"))
         one = self.merge1(one + F.interpolate(two, size=one.shape[2:], mode="nearest"))
         return one, two, three
