@@ -36,7 +36,7 @@ static inline vf v_clip(vf v, float lo, float hi)
 static inline vf v_act(vf v, const tf_step *s)
 {
     switch (s->act) {
-    case TF_CLIP: return v_clip(v, 0.0f, s->hi);
+    case TF_CLIP: return v_clip(v, s->alpha, s->hi);
     case TF_SIGMOID: return v_sigmoid(v);
     case TF_HSIGMOID: return v_clip(v_fma(v, v_set1(s->alpha), v_set1(s->beta)), 0.0f, 1.0f);
     case TF_HSWISH: {

@@ -46,7 +46,9 @@ static int32_t check_shape(const tf_step *s)
         if (!in_range(sides[i], 1, MAX_SIDE)) return TF_BAD_SHAPE;
     for (size_t i = 0; i < sizeof window / sizeof *window; i++)
         if (!in_range(window[i], 1, MAX_WINDOW)) return TF_BAD_SHAPE;
-    if (!in_range(s->pt, 0, MAX_WINDOW) || !in_range(s->pl, 0, MAX_WINDOW)) return TF_BAD_SHAPE;
+    const int32_t pads[] = {s->pt, s->pl, s->pb, s->pr};
+    for (size_t i = 0; i < sizeof pads / sizeof *pads; i++)
+        if (!in_range(pads[i], 0, MAX_WINDOW)) return TF_BAD_SHAPE;
     if (s->act < 0 || s->act >= TF_ACTS || s->c % s->groups || s->oc % s->groups)
         return TF_BAD_SHAPE;
     if ((int64_t)s->n * s->oh > MAX_SIDE || (int64_t)s->oh * s->ow > MAX_SIDE) return TF_BAD_SHAPE;
@@ -61,6 +63,9 @@ static int32_t check_shape(const tf_step *s)
     if (s->op == TF_GEMV && (s->n != 1 || s->h != 1 || s->wd != 1 || s->groups != 1))
         return TF_BAD_SHAPE;
     if (s->op == TF_FROM_NCHW && (s->pt + s->h > s->oh || s->pl + s->wd > s->ow))
+        return TF_BAD_SHAPE;
+    if ((s->op == TF_NEAREST || s->op == TF_BILINEAR) && !(s->alpha > 0.0f && s->alpha < 1e6f &&
+        s->beta > 0.0f && s->beta < 1e6f))
         return TF_BAD_SHAPE;
     if (s->op == TF_CONV && (s->block < 1 || s->panels < 1)) return TF_BAD_SHAPE;
     return TF_OK;

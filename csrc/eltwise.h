@@ -17,7 +17,7 @@ static inline __attribute__((always_inline)) void elt_span(const int op, const t
             if (call->bias) v = v_add(v, v_load_n(call->bias + c, left));
         } else {
             const vf o = left >= VL ? v_load(z + c) : v_load_n(z + c, left);
-            v = op == TF_ADD ? v_add(v, o) : op == TF_MUL ? v_mul(v, o) : v_max(v, o);
+            v = op == TF_ADD ? v_add(v, o) : op == TF_MUL ? v_mul(v, o) : v_max_nan(v, o);
         }
         if (s->act == TF_PRELU)
             v = v_prelu(v, v_load_n(call->slope + c, left));

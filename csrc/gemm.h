@@ -102,8 +102,8 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
     }
 #define CLIP(i)                                                                                    \
     if (rows > i) {                                                                                \
-        a##i = v_min(hi, v_max(zero, a##i));                                                       \
-        if (nv > 1) b##i = v_min(hi, v_max(zero, b##i));                                           \
+        a##i = v_min(hi, v_max(lo, a##i));                                                         \
+        if (nv > 1) b##i = v_min(hi, v_max(lo, b##i));                                             \
     }
 #define PRELU(i)                                                                                   \
     if (rows > i) {                                                                                \
@@ -115,7 +115,7 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
         const vf s0 = v_load(t->slope), s1 = nv > 1 ? v_load(t->slope + VL) : s0;
         EACH(PRELU)
     } else if (act == TF_CLIP) {
-        const vf hi = v_set1(t->s->hi);
+        const vf lo = v_set1(t->s->alpha), hi = v_set1(t->s->hi);
         EACH(CLIP)
     }
 #define STORE(i)                                                                                   \

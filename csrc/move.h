@@ -62,6 +62,7 @@ static void shuffle_run(const tf_call *call, int32_t task, void *scratch)
         }
 }
 
+/* Row o of y is row floor(o alpha) of x, in float as the definition has it; columns: beta. */
 static void nearest_run(const tf_call *call, int32_t task, void *scratch)
 {
     (void)scratch;
@@ -69,22 +70,24 @@ static void nearest_run(const tf_call *call, int32_t task, void *scratch)
     int64_t from, to;
     tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
     for (int64_t u = from; u < to; u++) {
-        const int64_t i = u / s->oh, oy = u % s->oh, iy = oy * s->h / s->oh;
+        const int64_t i = u / s->oh, oy = u % s->oh;
+        const int64_t iy = tf_min((int64_t)((float)oy * s->alpha), s->h - 1);
         for (int64_t ox = 0; ox < s->ow; ox++) {
-            const float *x = call->x + tf_at(&s->x, i, iy, ox * s->wd / s->ow);
+            const int64_t ix = tf_min((int64_t)((float)ox * s->beta), s->wd - 1);
+            const float *x = call->x + tf_at(&s->x, i, iy, ix);
             memcpy(call->y + tf_at(&s->y, i, oy, ox), x, (size_t)s->c * sizeof(float));
         }
     }
 }
 
-/* Neighbours and weight of output o, pixel centres at half: (o + 1/2) side / out - 1/2. */
-static void bilinear_at(int64_t o, int64_t side, int64_t out, int64_t *a, int64_t *b, float *t)
+/* Neighbours and weight of output o, pixel centres at half: (o + 1/2) step - 1/2. */
+static void bilinear_at(int64_t o, int64_t side, float step, int64_t *a, int64_t *b, float *t)
 {
-    const float at = ((float)o + 0.5f) * ((float)side / (float)out) - 0.5f;
-    const float inside = at < 0.0f ? 0.0f : at;
-    *a = tf_min((int64_t)inside, side - 1);
+    const double last = (double)(side - 1), at = ((double)o + 0.5) * (double)step - 0.5;
+    const double inside = at < 0.0 ? 0.0 : at > last ? last : at;
+    *a = (int64_t)inside;
     *b = tf_min(*a + 1, side - 1);
-    *t = inside - (float)*a;
+    *t = (float)(inside - (double)*a);
 }
 
 static void bilinear_run(const tf_call *call, int32_t task, void *scratch)
@@ -97,9 +100,9 @@ static void bilinear_run(const tf_call *call, int32_t task, void *scratch)
         const int64_t i = u / s->oh, oy = u % s->oh;
         int64_t y0, y1, x0, x1;
         float ty, tx;
-        bilinear_at(oy, s->h, s->oh, &y0, &y1, &ty);
+        bilinear_at(oy, s->h, s->alpha, &y0, &y1, &ty);
         for (int64_t ox = 0; ox < s->ow; ox++) {
-            bilinear_at(ox, s->wd, s->ow, &x0, &x1, &tx);
+            bilinear_at(ox, s->wd, s->beta, &x0, &x1, &tx);
             const float *p00 = call->x + tf_at(&s->x, i, y0, x0);
             const float *p01 = call->x + tf_at(&s->x, i, y0, x1);
             const float *p10 = call->x + tf_at(&s->x, i, y1, x0);

@@ -21,8 +21,10 @@ static inline vf v_sub(vf a, vf b) { return a - b; }
 static inline vf v_mul(vf a, vf b) { return a * b; }
 static inline vf v_div(vf a, vf b) { return a / b; }
 static inline vf v_fma(vf a, vf b, vf c) { return a * b + c; } /* fused where the CPU can */
-/* Where one operand is NaN the second one is returned: put the data there to pass NaN on. */
+/* Where one operand of max or min is NaN the second one is returned: put the data there to pass
+ * NaN on. v_max_nan is NaN if either operand is. */
 static inline vf v_max(vf a, vf b) { return a > b ? a : b; }
+static inline vf v_max_nan(vf a, vf b) { return a > b || a != a ? a : b; }
 static inline vf v_min(vf a, vf b) { return a < b ? a : b; }
 /* 2^k for a whole k in -126..127, given as k + 1.5 * 2^23 */
 static inline vf v_pow2(vf magic)

@@ -45,6 +45,10 @@ static inline vf v_mul(vf a, vf b) { return _mm_mul_ps(a, b); }
 static inline vf v_div(vf a, vf b) { return _mm_div_ps(a, b); }
 static inline vf v_fma(vf a, vf b, vf c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }
 static inline vf v_max(vf a, vf b) { return _mm_max_ps(a, b); }
+static inline vf v_max_nan(vf a, vf b)
+{
+    return _mm_or_ps(_mm_max_ps(a, b), _mm_cmpunord_ps(a, b));
+}
 static inline vf v_min(vf a, vf b) { return _mm_min_ps(a, b); }
 static inline vf v_pow2(vf magic)
 {

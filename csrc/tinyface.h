@@ -45,7 +45,7 @@ enum tf_op {
 
 enum tf_act {
     TF_NONE,
-    TF_CLIP,     /* min(max(v, 0), hi): ReLU and ReLU6 */
+    TF_CLIP,     /* min(max(v, alpha), hi): ReLU and ReLU6 */
     TF_PRELU,    /* v > 0 ? v : slope[c] * v: PReLU and leaky ReLU */
     TF_SIGMOID,
     TF_HSIGMOID, /* min(max(alpha v + beta, 0), 1) */
@@ -59,7 +59,7 @@ enum tf_flag {
     TF_RESIDUAL = 1,     /* z is added before the activation */
     TF_RESIDUAL_END = 2, /* z is added after the activation */
     TF_HALF = 4,         /* the packed weights are stored as fp16 */
-    TF_COUNT_PAD = 8     /* average pooling divides by the whole window */
+    TF_COUNT_PAD = 8     /* average pooling counts the padding, too */
 };
 
 typedef struct {
@@ -80,7 +80,8 @@ typedef struct {
     int32_t n, h, wd, c;       /* input: images, height, width, channels */
     int32_t oh, ow, oc;        /* output height, width, channels */
     int32_t kh, kw, sh, sw;    /* window and stride */
-    int32_t pt, pl, dh, dw;    /* padding above and to the left; dilation */
+    int32_t pt, pl, pb, pr;    /* padding above, to the left, below, to the right */
+    int32_t dh, dw;            /* dilation */
     int32_t groups, first;
     int32_t block, panels;     /* TF_CONV: pixels and weight panels per task */
     int32_t tasks;             /* units handed to the threads */

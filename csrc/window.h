@@ -2,8 +2,8 @@
  *
  * Vectorised over channels, two vectors at a time; the window is clipped to the map, so padding
  * is never read. Average pooling divides by the pixels inside of the map, or with TF_COUNT_PAD
- * by kh * kw (ONNX count_include_pad). Tasks own rows of the output, or, where there are fewer
- * rows than tasks (global pooling), ranges of channels.
+ * inside of the map and its padding. Tasks own rows of the output, or, where there are fewer rows
+ * than tasks (global pooling), ranges of channels.
  */
 static inline __attribute__((always_inline)) void
 window_pixel(const int max, const tf_step *s, const float *x, float *y, int64_t rows, int64_t cols,
@@ -16,7 +16,7 @@ window_pixel(const int max, const tf_step *s, const float *x, float *y, int64_t 
             for (int64_t kx = 0; kx < cols; kx++) {
                 const float *p = x + ky * s->dh * s->x.row + kx * s->dw * s->x.ld + c;
                 const vf in = n >= VL ? v_load(p) : v_load_n(p, n);
-                v = max ? v_max(v, in) : v_add(v, in);
+                v = max ? v_max_nan(v, in) : v_add(v, in);
             }
         if (!max) v = v_mul(v, v_set1(scale));
         v_store_n(y + c, v, n);
@@ -31,6 +31,15 @@ static void window_clip(int64_t at, int64_t k, int64_t d, int64_t side, int64_t 
     const int64_t fit = at >= side ? 0 : tf_ceil_div(side - at, d);
     *first = at + skip * d;
     *count = tf_max(0, tf_min(k, fit) - skip);
+}
+
+/* Taps of the window of one output that lie in the map or its padding. */
+static int64_t window_count(const tf_step *s, int64_t oy, int64_t ox)
+{
+    int64_t at, rows, cols;
+    window_clip(oy * s->sh, s->kh, s->dh, (int64_t)s->pt + s->h + s->pb, &at, &rows);
+    window_clip(ox * s->sw, s->kw, s->dw, (int64_t)s->pl + s->wd + s->pr, &at, &cols);
+    return rows * cols;
 }
 
 static inline __attribute__((always_inline)) void window_rows(const int max, const tf_call *call,
@@ -54,7 +63,7 @@ static inline __attribute__((always_inline)) void window_rows(const int max, con
             int64_t ix, cols;
             window_clip(ox * s->sw - s->pl, s->kw, s->dw, s->wd, &ix, &cols);
             const int64_t inside = rows * cols;
-            const int64_t count = s->flags & TF_COUNT_PAD ? (int64_t)s->kh * s->kw : inside;
+            const int64_t count = s->flags & TF_COUNT_PAD ? window_count(s, oy, ox) : inside;
             const float scale = count ? 1.0f / (float)count : 0.0f;
             const float *x = inside ? call->x + tf_at(&s->x, i, iy, ix) : call->x;
             window_pixel(max, s, x, call->y + tf_at(&s->y, i, oy, ox), inside ? rows : 0, cols,

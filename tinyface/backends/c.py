@@ -1,0 +1,224 @@
+"""The C engine behind the interface of the reference: plan once, then one C call per run."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tinyface.errors import BackendError
+from tinyface.graph import Graph
+from tinyface.ops.spec import Array
+from tinyface.plan import Isa, Plan, Step, View, make_plan
+from tinyface.plan.pack import Packer
+from tinyface.tracing import Record
+
+try:
+    from tinyface import _engine
+except ImportError:  # built without a compiler
+    _engine = None
+
+LINE = 64  # bytes: scratch and arenas begin on a cache line
+VECTORS = ("w", "bias", "slope", "zero")
+
+
+def available() -> bool:
+    """Was the extension built?"""
+    return _engine is not None
+
+
+def isas() -> list[Isa]:
+    """Instruction sets that this CPU can run, best last."""
+    ffi, lib = _engine.ffi, _engine.lib
+    table = ffi.new("tf_isa[8]")
+    return [_isa(table[i]) for i in range(lib.tf_isa_list(table, 8))]
+
+
+def _isa(found: Any) -> Isa:
+    name = _engine.ffi.string(found.name).decode()
+    return Isa(name, found.lanes, found.rows_wide, found.rows_slim)
+
+
+def choose_isa(name: str | None = None) -> Isa:
+    """The instruction set of that name, of ``TINYFACE_ISA``, or the best there is.
+
+    Raises:
+        BackendError: this CPU or build does not have it.
+    """
+    known = isas()
+    wanted = name or os.environ.get("TINYFACE_ISA") or known[-1].name
+    for isa in known:
+        if isa.name == wanted:
+            return isa
+    raise BackendError(
+        f"instruction set {wanted!r} (TINYFACE_ISA): this CPU or build has only "
+        f"{', '.join(isa.name for isa in known)}"
+    )
+
+
+class CExecutable:
+    """A graph planned for the C engine at one set of input shapes.
+
+    Args:
+        graph: optimised, with weights.
+        threads: including the calling one.
+        isa: name of an instruction set; None for ``TINYFACE_ISA`` or the best.
+        packer: of another plan of the same network, to share the packed weights.
+
+    Raises:
+        BackendError: an operator has no kernel, or the instruction set is not there.
+
+    Safe to call from several Python threads: each run in progress has its own arena and pool.
+    """
+
+    def __init__(
+        self, graph: Graph, threads: int, isa: str | None = None, packer: Packer | None = None
+    ) -> None:
+        if _engine is None:
+            raise BackendError("the C engine was not built: use --backend numpy")
+        self.graph, self.threads = graph, threads
+        self.plan: Plan = make_plan(graph, choose_isa(isa), packer)
+        self._kernels = _engine.lib.tf_kernels_for(self.plan.isa.name.encode())
+        self._numbers = self._number_buffers()
+        self._steps = _steps(self.plan, self._numbers)
+        self._scratch = self._check()
+        self._idle: list[_Context] = []
+        self._lock = threading.Lock()
+
+    def run(
+        self, inputs: Mapping[str, Array], records: list[Record] | None = None
+    ) -> dict[str, Array]:
+        """Outputs by name, fresh arrays. Inputs are float32, C-contiguous, of the planned shape."""
+        arrays = {name: _as_input(inputs[name], shape) for name, shape in self.plan.inputs.items()}
+        outputs = {name: np.empty(s, np.float32) for name, s in self.plan.outputs.items()}
+        context = self._borrow()
+        try:
+            ticks = context.run(self, arrays, outputs, timed=records is not None)
+        finally:
+            with self._lock:
+                self._idle.append(context)
+        if records is not None:
+            records += [
+                _record(step, ticks[i] - ticks[0], ticks[i + 1] - ticks[i])
+                for i, step in enumerate(self.plan.steps)
+            ]
+        return outputs
+
+    def _number_buffers(self) -> dict[str, int]:
+        """Arena 0, weights 1, then inputs and outputs."""
+        names = [f"input {name}" for name in self.plan.inputs]
+        names += [f"output {name}" for name in self.plan.outputs]
+        return {name: i + 2 for i, name in enumerate(names)}
+
+    def _check(self) -> int:
+        """Validate every step; bytes of scratch per thread."""
+        ffi, lib, plan = _engine.ffi, _engine.lib, self.plan
+        shapes = [*plan.inputs.values(), *plan.outputs.values()]
+        sizes = [plan.arena_bytes, plan.weights.nbytes, *(4 * int(np.prod(s)) for s in shapes)]
+        scratch, bad = ffi.new("int64_t *"), ffi.new("int32_t *")
+        status = lib.tf_check(
+            self._kernels, self._steps, len(plan.steps), sizes, len(sizes), scratch, bad
+        )
+        if status != lib.TF_OK:
+            step = plan.steps[bad[0]]
+            why = ffi.string(lib.tf_strerror(status)).decode()
+            raise BackendError(f"{self.graph.name}: step {step.name} ({step.kernel}): {why}")
+        return int(scratch[0])
+
+    def _borrow(self) -> _Context:
+        with self._lock:
+            while self._idle:
+                context = self._idle.pop()
+                if context.pid == os.getpid():  # threads do not survive a fork
+                    return context
+        return _Context(self.plan.arena_bytes, self._scratch, self.threads)
+
+
+class _Context:
+    """What one run in progress needs for itself: arena, scratch, threads."""
+
+    def __init__(self, arena_bytes: int, scratch: int, threads: int) -> None:
+        ffi, lib = _engine.ffi, _engine.lib
+        self.pid = os.getpid()
+        self.arena = _aligned(arena_bytes)
+        self.stride = scratch
+        self.pool = ffi.NULL
+        if threads > 1:
+            self._pool_memory = _aligned(lib.tf_pool_bytes())
+            self.pool = ffi.cast("tf_pool *", ffi.from_buffer(self._pool_memory))
+            threads = lib.tf_pool_start(self.pool, threads)
+        self.scratch = _aligned(scratch * threads)
+
+    def run(
+        self,
+        owner: CExecutable,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        timed: bool,
+    ) -> list[int]:
+        ffi, lib = _engine.ffi, _engine.lib
+        memory = [self.arena, owner.plan.weights, *inputs.values(), *outputs.values()]
+        held = [ffi.from_buffer(array) for array in memory]
+        table = ffi.new("void *[]", [ffi.cast("void *", pointer) for pointer in held])
+        count = len(owner.plan.steps)
+        ticks = ffi.new("int64_t[]", count + 1) if timed else ffi.NULL
+        lib.tf_run(
+            owner._kernels, owner._steps, count, table,
+            ffi.from_buffer(self.scratch), self.stride, self.pool, ticks,
+        )  # fmt: skip
+        return list(ticks) if timed else []
+
+    def __del__(self) -> None:
+        pool = getattr(self, "pool", None)
+        if pool and self.pid == os.getpid():
+            _engine.lib.tf_pool_stop(pool)
+
+
+def _aligned(nbytes: int) -> Array:
+    """Uninitialised bytes that begin on a cache line."""
+    raw = np.empty(nbytes + LINE, np.uint8)
+    skip = -raw.ctypes.data % LINE
+    return raw[skip : skip + nbytes]
+
+
+def _as_input(array: Array, shape: tuple[int, ...]) -> Array:
+    if array.shape != shape:
+        raise BackendError(f"planned for an input of shape {shape}, got {array.shape}")
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _steps(plan: Plan, numbers: Mapping[str, int]) -> Any:
+    """The plan as an array of tf_step."""
+    ffi, lib = _engine.ffi, _engine.lib
+    out = ffi.new("tf_step[]", max(1, len(plan.steps)))
+    for c, step in zip(out, plan.steps, strict=False):
+        c.size = ffi.sizeof("tf_step")
+        for key, value in step.fields.items():
+            setattr(c, key, getattr(lib, value) if isinstance(value, str) else value)
+        c.wbuf = 1
+        for key in VECTORS:
+            setattr(c, key, step.params.get(key, step.fields.get(key, -1)))
+        for key in ("x", "y", "z"):
+            _fill(getattr(c, key), getattr(step, key), numbers)
+    return out
+
+
+def _fill(out: Any, view: View | None, numbers: Mapping[str, int]) -> None:
+    if view is None:
+        out.buf = -1
+        return
+    buffer = view.buffer
+    arena = buffer.kind == "arena"
+    out.buf = 0 if arena else numbers[f"{buffer.kind} {buffer.name}"]
+    out.off = view.offset + (buffer.offset if arena else 0)
+    out.img, out.row, out.ld = view.img, view.row, view.ld
+
+
+def _record(step: Step, start: int, time: int) -> Record:
+    return Record(
+        step.name, step.op, step.kernel, step.output_shape,
+        step.compulsory, step.algorithmic, start, time,
+    )  # fmt: skip

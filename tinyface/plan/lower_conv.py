@@ -1,0 +1,218 @@
+"""Convolution and fully connected layers: the kernel, its weights, its epilogue."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tinyface import ops
+from tinyface.graph import Node
+from tinyface.ops.spec import Array, Op
+from tinyface.plan.model import View
+from tinyface.plan.pack import conv_panels, padded_vector, panels
+from tinyface.plan.planner import Planner
+from tinyface.plan.tiling import conv_blocks, row_tasks
+
+RESIDUAL = 1  # TF_RESIDUAL
+FEW_CHANNELS = 4  # up to here a kernel row of an input image is one tap
+INF = math.inf
+
+
+def tail_act(p: Planner, node: Node) -> tuple[Op | None, Array | None]:
+    """The activation that a step applies at its end, with its slopes."""
+    tail = p.tails.get(node.name)
+    if tail is not None:
+        return tail.op, p.param(tail.inputs[1], tail) if len(tail.inputs) == 2 else None
+    return None, None
+
+
+def act_fields(
+    p: Planner, node: Node, channels: int, act: Op | None, slope: Array | None, groups: int = 1
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """(fields, parameter offsets) of an activation."""
+    simple: dict[type[Op], dict[str, Any]] = {
+        ops.ReLU: {"act": "TF_CLIP", "alpha": 0.0, "hi": INF},
+        ops.Sigmoid: {"act": "TF_SIGMOID"},
+        ops.HardSwish: {"act": "TF_HSWISH"},
+    }
+    if act is None:
+        return {}, {}
+    if type(act) in simple:
+        return simple[type(act)], {}
+    if isinstance(act, ops.Clip):
+        return {"act": "TF_CLIP", "alpha": act.low, "hi": act.high}, {}
+    if isinstance(act, ops.HardSigmoid):
+        return {"act": "TF_HSIGMOID", "alpha": act.alpha, "beta": act.beta}, {}
+    if isinstance(act, ops.LeakyReLU):
+        slope = np.array([act.alpha], np.float32)
+    elif not isinstance(act, ops.PReLU) or slope is None:
+        raise p.unsupported(node, f"activation {act.kind}")
+    values = np.broadcast_to(slope, (channels,))
+    key = (node.name, "slope", groups)
+    offset = p.packer.add(key, lambda: padded_vector(values, groups, p.isa.lanes))
+    return {"act": "TF_PRELU"}, {"slope": offset}
+
+
+def conv2d(p: Planner, node: Node) -> None:
+    """Depthwise, one pixel (GEMV), or implicit GEMM."""
+    op: Any = node.op
+    name, weight_name, bias_name, slope_name, residual = (*node.inputs, "", "", "")[:5]
+    weight = p.param(weight_name, node)
+    o, per_group, kh, kw = weight.shape
+    act, slope = (op.act, p.param(slope_name, node) if slope_name else None)
+    if act is None:
+        act, slope = tail_act(p, node)
+    depthwise = per_group == 1 and op.groups == o and o > 1
+    groups = 1 if depthwise else op.groups
+    fields, params = act_fields(p, node, o, act, slope, groups)
+    bias = p.param(bias_name, node) if bias_name else np.zeros(o, np.float32)
+    params["bias"] = p.packer.add(
+        (node.name, "bias"), lambda: padded_vector(bias, groups, p.isa.lanes)
+    )
+    top, left, bottom, right = op.pad
+    fields |= {
+        "kh": kh, "kw": kw, "sh": op.stride[0], "sw": op.stride[1], "dh": op.dilation[0],
+        "dw": op.dilation[1], "pt": top, "pl": left, "pb": bottom, "pr": right, "zero": 0,
+    }  # fmt: skip
+    if depthwise:
+        return depthwise_step(p, node, weight, residual, fields, params)
+    x, fields = conv_input(p, node, weight, fields)
+    z = p.as_map(residual) if residual else None
+    result = p.result(node)
+    y = p.new(result) if z is None else p.take_over(result, z, node, node.inputs.count(residual))
+    if z is not None:
+        fields["flags"] = RESIDUAL
+    params["w"] = p.packer.add(
+        (weight_name, "panels", op.groups), lambda: conv_panels(weight, op.groups, p.isa.lanes)
+    )
+    n, _, oh, ow = y.shape
+    whole = x.dense and (kh, kw) == x.shape[2:] and max(op.pad) == 0 and max(op.dilation) == 1
+    if n * oh * ow == 1 and op.groups == 1 and whole:
+        return gemv(p, node, result, x, y, z, fields, params)
+    k = fields["kh"] * fields["kw"] * x.shape[1] // op.groups
+    fresh = x.shape[1] * min(kh, op.stride[0]) * min(kw, op.stride[1])
+    blocks = conv_blocks(p.isa, n * oh * ow, k, o, op.groups, fresh)
+    rows = p.isa.rows_wide if o // op.groups > p.isa.lanes else p.isa.rows_slim
+    width = 2 if o // op.groups > p.isa.lanes else 1
+    p.packer.need_zeros(x.shape[1])
+    p.emit(
+        result, op.kind, f"gemm_{p.isa.name}_{rows}x{width * p.isa.lanes}", x, y, z,
+        node=node, params=params, reason=blocks.reason,
+        **fields | {"op": "TF_CONV", "groups": op.groups, "block": blocks.pixels,
+                    "panels": blocks.panels, "tasks": blocks.tasks},
+    )  # fmt: skip
+
+
+def conv_input(
+    p: Planner, node: Node, weight: Array, fields: dict[str, Any]
+) -> tuple[View, dict[str, Any]]:
+    """The input map. An NCHW image with few channels gets its padding while it is turned
+    channels-last, so that a whole kernel row is contiguous: kh taps of kw c inputs."""
+    name = node.inputs[0]
+    view = p.views[name]
+    _, c, kh, kw = weight.shape
+    shape = p.shape(name)
+    image = not view.is_map and shape[1] == c and 1 < c * kw and c <= FEW_CHANNELS and kw > 1
+    if not image or fields["dw"] != 1 or math.prod(shape[2:]) == 1:
+        return p.as_map(name), fields
+    pads = (fields["pt"], fields["pl"], fields["pb"], fields["pr"])
+    x = p.from_planes(name, view, pads)
+    n, _, h, w = x.shape
+    x = replace(x, shape=(n, kw * c, h, w - kw + 1))
+    return x, fields | {"kw": 1, "pt": 0, "pl": 0, "pb": 0, "pr": 0}
+
+
+def depthwise_step(
+    p: Planner,
+    node: Node,
+    weight: Array,
+    residual: str,
+    fields: dict[str, Any],
+    params: dict[str, int],
+) -> None:
+    """One filter per channel: weights as (ky, kx, c)."""
+    if residual:
+        raise p.unsupported(node, "a residual in a depthwise convolution")
+    c, _, kh, kw = weight.shape
+    x = p.as_map(node.inputs[0])
+    result = p.result(node)
+    y = p.new(result)
+    params["w"] = p.packer.add(
+        (node.inputs[1], "depthwise"), lambda: weight.reshape(c, kh, kw).transpose(1, 2, 0)
+    )
+    p.packer.need_zeros(c)
+    n, _, oh, ow = y.shape
+    whole = (oh, ow) == (1, 1)
+    strips = fields["dw"] == 1 and (kw, fields["sw"]) in ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))
+    p.emit(
+        result, node.op.kind, f"depthwise_{p.isa.name}_{'4x2' if strips and ow >= 4 else '1x4'}",
+        x, y, node=node, params=params,
+        reason="global: one output a channel" if whole else "one filter per channel",
+        **fields | {"op": "TF_DEPTHWISE", "tasks": row_tasks(n * oh, n * oh * ow * c * kh * kw)},
+    )  # fmt: skip
+
+
+def gemv(
+    p: Planner,
+    node: Node,
+    result: str,
+    x: View,
+    y: View,
+    z: View | None,
+    fields: dict[str, Any],
+    params: dict[str, int],
+) -> None:
+    """One output pixel: a matrix times a vector."""
+    k, o = math.prod(x.shape[1:]), y.shape[1]
+    x = View(x.buffer, (1, k, 1, 1), x.offset, x.img, k, k)
+    keep = {key: v for key, v in fields.items() if key in ("act", "alpha", "beta", "hi", "flags")}
+    p.emit(
+        result, node.op.kind, f"gemv_{p.isa.name}_{2 * p.isa.lanes}", x, y, z,
+        node=node, params=params, reason="one pixel: as fast as the weights arrive",
+        op="TF_GEMV", tasks=max(1, min(8, -(-o // (2 * p.isa.lanes)), k * o // 60_000)), **keep,
+    )  # fmt: skip
+
+
+def linear(p: Planner, node: Node) -> None:
+    """y = x W^T: GEMV for one row, else GEMM. Behind a flattened map the columns of W are put
+    into the map's channels-last order instead of moving the map."""
+    op: Any = node.op
+    name, weight_name, bias_name, slope_name, residual = (*node.inputs, "", "", "")[:5]
+    weight = p.param(weight_name, node)
+    o, k = weight.shape
+    view = p.views[name]
+    planar = view.planar
+    if planar:
+        c, h, w = planar
+        x = View(view.buffer, (view.shape[0], k, 1, 1), view.offset, view.img, k, k)
+    else:
+        x = p.as_map(name)
+    act, slope = (op.act, p.param(slope_name, node) if slope_name else None)
+    if act is None:
+        act, slope = tail_act(p, node)
+    fields, params = act_fields(p, node, o, act, slope)
+    bias = p.param(bias_name, node) if bias_name else np.zeros(o, np.float32)
+    params["bias"] = p.packer.add((node.name, "bias"), lambda: padded_vector(bias, 1, p.isa.lanes))
+
+    def packed() -> Array:
+        columns = weight.reshape(o, *planar).transpose(2, 3, 1, 0) if planar else weight.T
+        return panels(columns.reshape(k, o), p.isa.lanes)
+
+    params["w"] = p.packer.add((weight_name, "panels", planar), packed)
+    z = p.as_map(residual) if residual else None
+    if z is not None:
+        fields = fields | {"flags": RESIDUAL}
+    result = p.result(node)
+    y = p.new(result)
+    if y.shape[0] == 1:
+        return gemv(p, node, result, x, y, z, fields, params)
+    blocks = conv_blocks(p.isa, y.shape[0], k, o, 1, k)
+    p.packer.need_zeros(k)
+    p.emit(
+        result, op.kind, f"gemm_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}", x, y, z,
+        node=node, params=params, reason=blocks.reason, op="TF_CONV", zero=0,
+        block=blocks.pixels, panels=blocks.panels, tasks=blocks.tasks, **fields,
+    )  # fmt: skip

@@ -1,0 +1,123 @@
+"""The plan as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tinyface.ops.spec import Array
+from tinyface.types import Cost, Shape
+
+FLOAT = 4  # bytes
+ALIGN = 16  # floats: buffers begin on a cache line of 64 bytes
+
+
+@dataclass(frozen=True)
+class Isa:
+    """What packing must know of an instruction set.
+
+    lanes: floats per vector; panels of weights are 2 lanes wide, the last one perhaps 1.
+    rows_wide, rows_slim: pixels per tile for panels of two vectors and of one.
+    """
+
+    name: str
+    lanes: int
+    rows_wide: int
+    rows_slim: int
+
+
+@dataclass(eq=False)
+class Buffer:
+    """A run of floats: part of the arena, or one of the caller's arrays.
+
+    kind: "arena", "input" or "output"; name: of the tensor it was made for.
+    size, offset: floats; offset is its place in the arena, set by the planner.
+    """
+
+    kind: str
+    name: str
+    size: int
+    offset: int = -1
+    shared: bool = False  # other tensors live in parts of it (concatenation)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * FLOAT
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a tensor lies. All strides in floats; the innermost sides are contiguous.
+
+    A *map* holds the logical shape (n, c, h, w) channels-last: element (i, c, y, x) is at
+    ``offset + i img + y row + x ld + c``. A *flat* tensor (n, d1, …) is row-major within each of
+    its n parts, which are ``img`` apart. ``planar``, if set, is the (c, h, w) of a map that was
+    flattened to (n, c h w) without moving anything: its floats still stand in (h, w, c) order.
+    """
+
+    buffer: Buffer
+    shape: Shape
+    offset: int
+    img: int
+    row: int = 0
+    ld: int = 0
+    planar: tuple[int, int, int] | None = None
+
+    @property
+    def is_map(self) -> bool:
+        return self.ld > 0
+
+    @property
+    def dense(self) -> bool:
+        """Is each image one run of floats without gaps?"""
+        if not self.is_map:
+            return True
+        _, c, h, w = self.shape
+        return (self.ld == c or h * w == 1) and (self.row == w * self.ld or h == 1)
+
+
+@dataclass
+class Step:
+    """One C step.
+
+    name: node (of the last one, where several are fused); op: its kind; kernel: what runs;
+    reason: why that kernel. compulsory: every operand once; algorithmic: what is really touched.
+    fields: numbers of ``tf_step``; x, y, z: operands; params: packed vectors by field name.
+    """
+
+    name: str
+    op: str
+    kernel: str
+    output_shape: Shape
+    fields: dict[str, int | float]
+    x: View
+    y: View
+    z: View | None = None
+    params: dict[str, int] = field(default_factory=dict)
+    reason: str = ""
+    compulsory: Cost = Cost()
+    algorithmic: Cost = Cost()
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        views = (self.x, self.y) if self.z is None else (self.x, self.y, self.z)
+        return tuple(view.buffer for view in views)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the C engine needs to run one graph at one set of input shapes.
+
+    arena_bytes: of the arena; lower_bound: the largest sum of buffers alive at one step, which
+    no placement can undercut. weights: packed parameters (float32; fp16 ones lie in pairs).
+    inputs, outputs: shapes by name, in the order in which the engine numbers them.
+    """
+
+    isa: Isa
+    steps: tuple[Step, ...]
+    weights: Array
+    buffers: tuple[Buffer, ...]
+    arena_bytes: int
+    lower_bound: int
+    inputs: Mapping[str, Shape]
+    outputs: Mapping[str, Shape]

@@ -1,0 +1,93 @@
+"""Weights in the order in which the micro-kernel reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import numpy as np
+
+from tinyface.ops.spec import Array
+from tinyface.plan.model import ALIGN
+
+
+def round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+def panels(matrix: Array, lanes: int) -> Array:
+    """(k, o) -> the floats of ceil(o / 2 lanes) panels, one behind the other.
+
+    A panel holds all k rows of 2 lanes columns; the last has 1 lane's width where that is
+    enough. Columns that do not exist are zeros.
+    """
+    k, o = matrix.shape
+    wide = 2 * lanes
+    whole = o // wide * wide
+    parts = [matrix[:, :whole].reshape(k, -1, wide).swapaxes(0, 1).ravel()]
+    if whole < o:
+        rest = np.zeros((k, round_up(o - whole, lanes)), np.float32)
+        rest[:, : o - whole] = matrix[:, whole:]
+        parts.append(rest.ravel())
+    return np.concatenate(parts)
+
+
+def conv_panels(weight: Array, groups: int, lanes: int) -> Array:
+    """(o, c/groups, kh, kw) -> the panels of all groups; rows in the order ky, kx, c."""
+    o = weight.shape[0] // groups
+    rows = weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
+    return np.concatenate([panels(rows[:, g * o : (g + 1) * o], lanes) for g in range(groups)])
+
+
+def padded_vector(vector: Array, groups: int, lanes: int) -> Array:
+    """(o,) -> each group's values followed by zeros up to whole vectors."""
+    per_group = vector.shape[0] // groups
+    out = np.zeros((groups, round_up(per_group, lanes)), np.float32)
+    out[:, :per_group] = vector.reshape(groups, per_group)
+    return out.ravel()
+
+
+class Packer:
+    """Collects packed arrays and hands out their offsets (in floats, on cache lines).
+
+    What was packed under a key before is not packed again, so one packer can serve the plans
+    of a network for many input shapes.
+    """
+
+    def __init__(self) -> None:
+        self._offsets: dict[Hashable, int] = {}
+        self._parts: list[Array] = []
+        self._size = 0
+        self._zeros = ALIGN
+        self._whole: Array | None = None
+
+    def add(self, key: Hashable, make: Callable[[], Array]) -> int:
+        """Offset of the array that ``make()`` returns; ``key`` must tell it from all others."""
+        if key not in self._offsets:
+            flat = np.ascontiguousarray(make(), np.float32).ravel()
+            gap = round_up(flat.size, ALIGN) - flat.size
+            self._offsets[key] = self._size
+            self._parts += [flat, np.zeros(gap, np.float32)]
+            self._size += flat.size + gap
+            self._whole = None
+        return self._offsets[key]
+
+    def need_zeros(self, count: int) -> None:
+        """Some step pads with ``count`` zeros."""
+        if count > self._zeros:
+            self._zeros, self._whole = round_up(count, ALIGN), None
+
+    @property
+    def zeros(self) -> int:
+        """Offset of the zeros, known when everything has been added: they come last."""
+        return self._size
+
+    def finish(self) -> Array:
+        """All parts and the zeros in one array, on a cache line."""
+        if self._whole is None:
+            total = self._size + self._zeros
+            raw = np.zeros(total + ALIGN, np.float32)
+            skip = -(raw.ctypes.data // 4) % ALIGN
+            self._whole = raw[skip : skip + total]
+            if self._parts:
+                np.concatenate(self._parts, out=self._whole[: self._size])
+        return self._whole

@@ -1,0 +1,369 @@
+"""The planner: where every tensor lies, and the list of steps.
+
+Feature maps are channels-last throughout; NCHW exists only at the edges of a graph. What only
+renames or joins tensors costs nothing where addressing can do it: a concatenation's parts are
+written straight into the joint buffer, slices and splits are views.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from tinyface.errors import BackendError
+from tinyface.graph import Graph, Node
+from tinyface.limits import MAX_ARENA_BYTES
+from tinyface.ops import FUSABLE, Concat, Flatten, Identity, Reshape, Slice, Split, Transpose
+from tinyface.ops.spec import Array
+from tinyface.plan import arena
+from tinyface.plan.model import FLOAT, Buffer, Isa, Plan, Step, View
+from tinyface.plan.pack import Packer
+from tinyface.types import Shape
+
+NHWC = (0, 2, 3, 1)
+TAKES_ACT = ("conv2d", "linear", "add", "mul", "maximum", "max_feature_map", "batch_norm")
+
+
+def make_plan(graph: Graph, isa: Isa, packer: Packer | None = None) -> Plan:
+    """Plan an optimised graph for one instruction set.
+
+    Raises:
+        BackendError: an operator has no C kernel (it is named), or the arena would be larger
+            than ``limits.MAX_ARENA_BYTES``.
+    """
+    return Planner(graph, isa, packer or Packer()).plan()
+
+
+class Planner:
+    """Lowers one graph. Used by the functions of ``lower.py``."""
+
+    def __init__(self, graph: Graph, isa: Isa, packer: Packer) -> None:
+        self.graph, self.isa, self.packer = graph, isa, packer
+        self.steps: list[Step] = []
+        self.views: dict[str, View] = {}
+        self.moved: dict[tuple[str, str], View] = {}  # copies in another layout
+        self.homes: dict[str, tuple[str, int]] = {}  # part -> (joint tensor, floats into it)
+        self.direct: set[str] = set()  # tensors that are computed in the caller's array
+        self.tails: dict[str, Node] = {}  # node -> activation that it applies itself
+        self.pending = {name: len(readers) for name, readers in graph.readers.items()}
+        self.alive: dict[Buffer, int] = {}  # readers of anything in a buffer still to come
+        self.outputs: dict[str, Buffer] = {}
+
+    # ------------------------------------------------------------------- whole
+
+    def plan(self) -> Plan:
+        from tinyface.plan.lower import LOWER
+
+        graph = self.graph
+        inputs = {name: Buffer("input", name, t.size) for name, t in graph.inputs.items()}
+        for name, buffer in inputs.items():
+            self.views[name] = _whole(buffer, graph.types[name].shape)
+        self._find_tails()
+        self._find_homes()
+        self._find_direct()
+        skipped = {tail.name for tail in self.tails.values()}
+        for node in graph.nodes:
+            if node.name in skipped:
+                continue
+            lower = LOWER.get(node.op.kind)
+            if lower is None:
+                raise self.unsupported(node)
+            lower(self, node)
+            for name in {*node.inputs} - {""}:
+                self._release(name, node)
+        for name in graph.outputs:
+            self._deliver(name)
+        return self._finish(inputs)
+
+    def _finish(self, inputs: dict[str, Buffer]) -> Plan:
+        life = arena.lives(self.steps)
+        size, bound = arena.place(life, len(self.steps))
+        if size * FLOAT > MAX_ARENA_BYTES:
+            raise BackendError(
+                f"{self.graph.name} needs {size * FLOAT >> 20} MiB for its feature maps, more than "
+                f"the limit of {MAX_ARENA_BYTES >> 20} MiB: use a smaller image or batch"
+            )
+        weights = self.packer.finish()
+        for step in self.steps:
+            if "zero" in step.fields:
+                step.fields["zero"] = self.packer.zeros
+        types = self.graph.types
+        return Plan(
+            isa=self.isa,
+            steps=tuple(self.steps),
+            weights=weights,
+            buffers=(*life, *inputs.values(), *self.outputs.values()),
+            arena_bytes=size * FLOAT,
+            lower_bound=bound * FLOAT,
+            inputs={name: t.shape for name, t in self.graph.inputs.items()},
+            outputs={name: types[name].shape for name in self.graph.outputs},
+        )
+
+    def unsupported(self, node: Node, why: str = "") -> BackendError:
+        """The error for an operator that has no C kernel."""
+        return BackendError(
+            f"{self.graph.name}: the C engine cannot run {node.name} ({node.op}"
+            f"{': ' + why if why else ''}); use --backend numpy"
+        )
+
+    # ------------------------------------------------- what is decided in advance
+
+    def _single_reader(self, name: str) -> Node | None:
+        readers = self.graph.readers[name]
+        return readers[0] if len(readers) == 1 and name not in self.graph.outputs else None
+
+    def _find_tails(self) -> None:
+        """Activations that the step before them can apply."""
+        for node in self.graph.nodes:
+            if node.op.kind not in TAKES_ACT or getattr(node.op, "act", None) is not None:
+                continue
+            reader = self._single_reader(node.outputs[0])
+            if reader is not None and isinstance(reader.op, FUSABLE):
+                if reader.inputs[0] == node.outputs[0] and self._constant(reader.inputs[1:]):
+                    self.tails[node.name] = reader
+
+    def _constant(self, names: Sequence[str]) -> bool:
+        return all(name in self.graph.params for name in names if name)
+
+    def result(self, node: Node) -> str:
+        """The tensor that the node's step writes: its own, or its tail's."""
+        return self.tails[node.name].outputs[0] if node.name in self.tails else node.outputs[0]
+
+    def _writer(self, name: str) -> str | None:
+        """The tensor whose bytes ``name`` is under another shape; None where there is a reason
+        not to write those straight to another place."""
+        types = self.graph.types
+        while True:
+            node = self.graph.producers.get(name)
+            if node is None:
+                return None
+            op, source = node.op, node.inputs[0] if node.inputs else ""
+            same = isinstance(op, Identity)
+            if isinstance(op, (Reshape, Flatten)):
+                same = types[source].rank != 4 or math.prod(types[source].shape[2:]) == 1
+                same = same and types[source].shape[0] == types[name].shape[0]
+            if isinstance(op, Transpose):
+                same = op.perm == NHWC
+            if not same:
+                return None if isinstance(op, (Reshape, Flatten, Split, Slice, Transpose)) else name
+            if self._single_reader(source) is None:
+                return None
+            name = source
+
+    def _find_homes(self) -> None:
+        """Parts of concatenations that can be written straight into the whole."""
+        types = self.graph.types
+        for node in reversed(self.graph.nodes):
+            if not isinstance(node.op, Concat):
+                continue
+            whole = node.outputs[0]
+            rank = types[whole].rank
+            if rank < 2 or node.op.axis % rank != 1:
+                continue
+            offset = 0
+            for part in node.inputs:
+                source = self._writer(part)
+                fits = source == part or rank != 4
+                if source and fits and source not in self.homes and source not in self.graph.outputs:
+                    self.homes[source] = (whole, offset)
+                offset += types[part].shape[1] * math.prod(types[part].shape[2:] if rank != 4 else ())
+
+    def _find_direct(self) -> None:
+        """Outputs whose layout is the caller's: they are computed in place."""
+        for name in self.graph.outputs:
+            source = self._writer(name)
+            shape = self.graph.types[name].shape
+            planes = len(shape) == 4 and source == name and math.prod(shape[2:]) > 1
+            if source and not planes and source not in self.homes and source not in self.outputs:
+                buffer = Buffer("output", name, self.graph.types[name].size)
+                self.outputs[name] = self.outputs[source] = buffer
+                self.direct.add(source)
+        for source in self.direct - set(self.graph.outputs):
+            self.homes.pop(source, None)
+
+    # ----------------------------------------------------------------- places
+
+    def shape(self, name: str) -> Shape:
+        return self.graph.types[name].shape
+
+    def param(self, name: str, node: Node) -> Array:
+        """A weight's array; only constants can be packed."""
+        if name not in self.graph.params:
+            raise self.unsupported(node, f"{name} is not a constant")
+        return self.graph.params[name]
+
+    def new(self, name: str, shape: Shape | None = None, *, as_map: bool | None = None) -> View:
+        """The place into which the step that makes ``name`` writes."""
+        shape = shape or self.shape(name)
+        as_map = len(shape) in (2, 4) if as_map is None else as_map
+        if name in self.homes:
+            whole, offset = self.homes[name]
+            view = self._inside(whole, offset, shape, as_map)
+        else:
+            buffer = self.outputs.get(name) if name in self.direct else None
+            view = _dense(buffer or Buffer("arena", name, math.prod(shape)), shape, as_map)
+        return self.bind(name, view)
+
+    def _inside(self, whole: str, offset: int, shape: Shape, as_map: bool) -> View:
+        host = self.views.get(whole) or self.new(whole)
+        host.buffer.shared = True
+        at = host.offset + offset
+        if host.is_map and as_map:
+            full = shape if len(shape) == 4 else (*shape, 1, 1)
+            return View(host.buffer, full, at, host.img, host.row, host.ld)
+        dense = _dense(host.buffer, shape, as_map)
+        return replace(dense, offset=at, img=host.img)
+
+    def bind(self, name: str, view: View) -> View:
+        """Note where a tensor lies."""
+        if name not in self.views:
+            self.views[name] = view
+            readers = self.pending[name] + (name in self.graph.outputs)
+            self.alive[view.buffer] = self.alive.get(view.buffer, 0) + readers
+        return view
+
+    def _release(self, name: str, node: Node) -> None:
+        if name in self.views:
+            self.alive[self.views[name].buffer] = (
+                self.alive.get(self.views[name].buffer, 0) - node.inputs.count(name)
+            )
+
+    def take_over(self, name: str, source: View, node: Node, readers: int) -> View:
+        """A place for an element-wise result: that of ``source`` where this is its last use."""
+        buffer = source.buffer
+        result = self.shape(name)
+        free = (
+            buffer.kind == "arena"
+            and not buffer.shared
+            and name not in self.homes
+            and name not in self.direct
+            and self.alive.get(buffer, 0) == readers
+            and source.dense
+            and buffer.size == math.prod(result)
+        )
+        if not free:
+            return self.new(name)
+        return self.bind(name, source)
+
+    # ---------------------------------------------------------------- layouts
+
+    def as_map(self, name: str) -> View:
+        """The tensor as a channels-last map, moved if need be."""
+        view = self.views[name]
+        if view.is_map and view.planar is None:
+            return view
+        shape = self.shape(name)
+        if len(shape) == 2 and view.planar is None:
+            n, d = shape
+            return View(view.buffer, (n, d, 1, 1), view.offset, view.img, d, d)
+        if len(shape) == 4 and (shape[1] == 1 or shape[2] * shape[3] == 1) and not view.is_map:
+            n, c, h, w = shape
+            return View(view.buffer, shape, view.offset, view.img, w * c, c)
+        if len(shape) == 2:
+            return self.as_map_of_flat(self.as_flat(name))
+        if (name, "map") not in self.moved:
+            if len(shape) != 4:
+                raise BackendError(f"{self.graph.name}: {name} {shape} is not a map")
+            self.moved[name, "map"] = self.from_planes(name, view, (0, 0, 0, 0))
+        return self.moved[name, "map"]
+
+    def as_map_of_flat(self, view: View) -> View:
+        n, size = view.shape[0], math.prod(view.shape[1:])
+        return View(view.buffer, (n, size, 1, 1), view.offset, view.img, size, size)
+
+    def from_planes(self, name: str, view: View, pads: tuple[int, int, int, int]) -> View:
+        """An NCHW tensor channels-last, with zeros around it."""
+        n, c, h, w = view.shape
+        top, left, bottom, right = pads
+        shape = (n, c, h + top + bottom, w + left + right)
+        out = _dense(Buffer("arena", f"{name}.nhwc", math.prod(shape)), shape, True)
+        planes = View(view.buffer, (n, c, h, w), view.offset, view.img, w, h * w)
+        self.emit(
+            f"{name}.nhwc", "layout", "from_nchw", planes, out,
+            op="TF_FROM_NCHW", pt=top, pl=left, reason="the engine works channels-last",
+        )  # fmt: skip
+        return out
+
+    def as_flat(self, name: str) -> View:
+        """The tensor row-major, moved if need be."""
+        view = self.views[name]
+        if not view.is_map:
+            return view
+        shape = self.shape(name)
+        if view.planar is None and (len(shape) == 2 or math.prod(view.shape[2:]) == 1):
+            return View(view.buffer, shape, view.offset, view.img)
+        if (name, "flat") not in self.moved:
+            out = _dense(Buffer("arena", f"{name}.nchw", math.prod(shape)), shape, False)
+            self.to_planes(name, view, out)
+            self.moved[name, "flat"] = out
+        return self.moved[name, "flat"]
+
+    def to_planes(self, name: str, view: View, out: View) -> None:
+        n, c, h, w = (view.shape[0], *(view.planar or view.shape[1:]))
+        x = View(view.buffer, (n, c, h, w), view.offset, view.img, view.row, view.ld)
+        y = View(out.buffer, (n, c, h, w), out.offset, out.img, w, h * w)
+        self.emit(
+            f"{name}.nchw", "layout", "to_nchw", x, y,
+            op="TF_TO_NCHW", reason="an output or a reshape in NCHW order",
+        )  # fmt: skip
+
+    def _deliver(self, name: str) -> None:
+        """Bring an output into the caller's array, where it is not there already."""
+        if name in self.outputs:
+            return
+        buffer = self.outputs[name] = Buffer("output", name, self.graph.types[name].size)
+        shape = self.shape(name)
+        view = self.views[name]
+        out = _dense(buffer, shape, False)
+        if view.is_map and (view.planar or math.prod(view.shape[2:]) > 1):
+            self.to_planes(name, view, out)
+            return
+        flat = self.as_map_of_flat(self.as_flat(name))
+        self.emit(
+            f"{name}.out", "copy", "copy", flat, self.as_map_of_flat(out), op="TF_AFFINE",
+            reason="an output that is also read inside, or a part of another tensor",
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------- steps
+
+    def emit(
+        self,
+        name: str,
+        kind: str,
+        kernel: str,
+        x: View,
+        y: View,
+        z: View | None = None,
+        *,
+        reason: str = "",
+        params: dict[str, int] | None = None,
+        node: Node | None = None,
+        **fields: Any,
+    ) -> Step:
+        """Add a step; shapes and neutral values fill the fields that are not given."""
+        n, c, h, w = x.shape
+        _, oc, oh, ow = y.shape
+        given = {
+            "n": n, "h": h, "wd": w, "c": c, "oh": oh, "ow": ow, "oc": oc,
+            "kh": 1, "kw": 1, "sh": 1, "sw": 1, "dh": 1, "dw": 1, "groups": 1, "tasks": 1,
+        } | fields  # fmt: skip
+        cost = self.graph.node_cost(node) if node else None
+        step = Step(name, kind, kernel, y.shape, given, x, y, z, params or {}, reason)
+        if cost is not None:
+            step.compulsory = step.algorithmic = cost
+        self.steps.append(step)
+        return step
+
+
+def _whole(buffer: Buffer, shape: Shape) -> View:
+    return View(buffer, shape, 0, math.prod(shape[1:]))
+
+
+def _dense(buffer: Buffer, shape: Shape, as_map: bool) -> View:
+    """A tensor without gaps from the start of its buffer."""
+    if not as_map:
+        return _whole(buffer, shape)
+    n, c, h, w = shape if len(shape) == 4 else (*shape, 1, 1)
+    return View(buffer, (n, c, h, w), 0, c * h * w, w * c, c)
