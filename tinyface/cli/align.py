@@ -48,7 +48,9 @@ def command(
     Example:
       tinyface align group.jpg -o crops/
     """
-    from tinyface.cli.detect import save_png
+    from PIL import Image
+
+    from tinyface.cli.detect import save_picture
     from tinyface.faces.locate import load_detector, no_face
     from tinyface.vision.align import align, template
     from tinyface.vision.image import read_image
@@ -68,7 +70,7 @@ def command(
         stem = _stem(source, taken)
         for i, face in enumerate(faces):
             path = str(out / f"{stem}_{i}.png")
-            save_png(path, align(rgb, face.landmarks, size))
+            save_picture(path, Image.fromarray(align(rgb, face.landmarks, size)))
             results.append({"file": source, "face": i, "crop": path, **face.to_json()})
             if not as_json:
                 click.echo(click.format_filename(path))

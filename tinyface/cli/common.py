@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,6 @@ import click
 from tinyface.errors import ImageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from tinyface.model import Model
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -73,21 +72,12 @@ def print_json(schema: str, document: dict[str, Any]) -> None:
     click.echo(json.dumps({"schema": f"tinyface.{schema}", **document}, ensure_ascii=False))
 
 
-def table_console() -> Console:
-    """A console on stdout that wraps nothing when its output goes to a file or a pipe."""
-    from rich.console import Console
-
-    console = Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 10_000
-    return console
-
-
 def print_table(
     headers: Sequence[str], rows: Rows, *, right: Sequence[int] = (), footer: Sequence[str] = ()
 ) -> None:
     """A table on stdout; ``right`` are the columns of figures."""
     from rich import box
+    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_footer=bool(footer), pad_edge=False)
@@ -101,7 +91,12 @@ def print_table(
         )
     for row in rows:
         table.add_row(*row)
-    table_console().print(table)
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 10_000  # a file or a pipe wants its lines whole
+    with console.capture() as capture:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip()))
 
 
 def si(number: float, unit: str = "") -> str:
@@ -148,8 +143,8 @@ class Batch:
 
         batch = Batch()
         for argument in arguments:
-            if argument == "-":
-                batch.sources.append(argument)
+            if argument == "-" or os.path.isfile(argument):
+                batch.sources.append(argument)  # as it was written
                 continue
             try:
                 batch.sources += map(str, collect_images(argument, recursive))

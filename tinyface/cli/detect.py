@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,8 +12,11 @@ from tinyface.cli.common import Batch
 from tinyface.errors import UsageError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from tinyface.vision.detect import Face
-    from tinyface.vision.image import RGB
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 @click.command("detect", short_help="Find the faces in pictures.")
@@ -43,11 +47,14 @@ def command(
       tinyface detect photos/ --json
     """
     from tinyface.faces.locate import load_detector, no_face
+    from tinyface.vision.draw import draw_faces
     from tinyface.vision.image import read_image
 
     batch = Batch.gather(images, recursive=recursive)
-    if draw and len(batch.sources) > 1:
-        raise UsageError("--draw takes one picture; name only one")
+    if draw:
+        picture_format(draw)
+        if len(batch.sources) > 1:
+            raise UsageError("--draw takes one picture; name only one")
     finder = load_detector(detector, backend, threads)
     results: list[dict[str, Any]] = []
 
@@ -58,7 +65,7 @@ def command(
         if not as_json:
             _print(source, faces)
         if draw:
-            save_png(draw, marked(rgb, faces))
+            save_picture(draw, draw_faces(rgb, faces))
         if not faces:
             raise no_face(source)
 
@@ -77,27 +84,17 @@ def _print(source: str, faces: list[Face]) -> None:
         click.echo(f"{click.format_filename(source)}\t{box}\t{face.score:.4f}\t{points}")
 
 
-def marked(rgb: RGB, faces: list[Face]) -> RGB:
-    """A copy of the picture with boxes and landmarks drawn in."""
-    import numpy as np
-    from PIL import Image, ImageDraw
-
-    picture = Image.fromarray(rgb)
-    pen = ImageDraw.Draw(picture)
-    width = max(2, max(picture.size) // 300)
-    for face in faces:
-        pen.rectangle([float(v) for v in face.box], outline=(0, 220, 90), width=width)
-        for x, y in face.landmarks:
-            r = 1.5 * width
-            pen.ellipse([x - r, y - r, x + r, y + r], fill=(255, 70, 50))
-    return np.asarray(picture)
-
-
-def save_png(path: str, rgb: RGB) -> None:
-    """Write a picture, whole or not at all."""
-    from PIL import Image
-
+def save_picture(path: str, picture: Image) -> None:
+    """Write a Pillow image as its suffix says (.png, .jpg), whole or not at all."""
     from tinyface.files import atomic_write
 
     with atomic_write(path) as stream:
-        Image.fromarray(rgb).save(stream, format="PNG")
+        picture.save(stream, format=picture_format(path))
+
+
+def picture_format(path: str) -> str:
+    """Pillow's name of the format. Raises UsageError for a suffix that stands for none."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise UsageError(f"{path}: name a file that ends with {', '.join(FORMATS)}")
+    return FORMATS[suffix]

@@ -69,7 +69,8 @@ def engine() -> dict[str, Any]:
     if found["backend"] == "c":
         from tinyface.backends import c
 
-        found |= {"isa": c.isa(), "isas": list(c.isas())}
+        known = [isa.name for isa in c.isas()]
+        found |= {"isa": c.choose_isa().name, "instruction sets": known}
     else:
         found["problem"] = _why_no_extension()
     return found

@@ -54,12 +54,16 @@ def open_model(name: str) -> tuple[Graph, Card | None]:
     Raises:
         UsageError: neither is called that.
     """
+    from pathlib import Path
+
     from tinyface import modelstore, networks
     from tinyface.formats.modelfile import load_model
 
-    if name in networks.names() and name not in modelstore.installed():
-        return networks.build(name), None
-    return load_model(modelstore.find(name))
+    if name in modelstore.installed() or Path(name).exists():
+        return load_model(modelstore.find(name))
+    if Path(name).suffix == modelstore.SUFFIX:
+        return load_model(modelstore.find(name))  # says that there is none
+    return networks.find(name).build(), None
 
 
 def operators(graph: Graph) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "align": "tinyface.cli.align",
     "info": "tinyface.cli.info",
     "models": "tinyface.cli.models",
+    "import": "tinyface.cli.import_",
     "doctor": "tinyface.cli.doctor",
 }
 

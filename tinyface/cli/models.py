@@ -74,19 +74,23 @@ def installed_weights() -> list[dict[str, Any]]:
 
 def network_rows() -> list[dict[str, Any]]:
     """The registry, with each network's figures."""
-    from tinyface import networks
+    from tinyface.networks import REGISTRY
 
     rows = []
-    for name in networks.names():
-        graph, entry = networks.build(name), networks.entry(name)
+    for entry in REGISTRY.values():
+        graph = entry.build()
         rows.append(
             {
-                "name": name,
+                "name": entry.name,
+                "family": entry.family,
+                "task": entry.task,
                 "parameters": graph.param_count,
                 "macs": graph.cost.macs,
                 "feature_write_bytes": graph.cost.feature_write,
                 "source": entry.source,
                 "status": entry.status,
+                "published": dict(entry.figures),
+                "notes": entry.notes,
             }
         )
     return rows

@@ -71,7 +71,7 @@ class Summary(Writer):
         where = "aligned crop"
         if row.face:
             left, top, right, bottom = row.face.box.round().astype(int)
-            where = f"face {row.index + 1} at {left},{top} {right - left}x{bottom - top}"
+            where = f"face {row.index} at {left},{top} {right - left}x{bottom - top}"
             where += f" (score {row.face.score:.3f})"
         start = " ".join(f"{value:+.4f}" for value in row.embedding[:4])
         click.echo(

@@ -64,7 +64,7 @@ def threshold_for(card: Card, fmr: float = DEFAULT_FMR) -> float:
         )
     known_rates = ", ".join(f"{rate:g}" for rate in known)
     raise UsageError(
-        f"{card.name} has no threshold for a false-match rate of {fmr:g}: take {known_rates}"
+        f"{card.name} has no threshold for a false-match rate of {fmr:g}; take {known_rates}"
     )
 
 

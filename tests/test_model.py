@@ -1,0 +1,273 @@
+"""The Python API: load, run, embed, detect, align, verify; and where models are looked for."""
+
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import samples
+from PIL import Image
+
+import tinyface
+from tinyface import modelstore
+from tinyface.errors import GraphError, ModelError, NoFaceError, UsageError
+from tinyface.faces.verify import threshold_for
+from tinyface.formats.modelfile import save_model
+from tinyface.model import Model, fit, l2_normalise
+from tinyface.runtime import Session
+from tinyface.vision.align import align as align_by
+from tinyface.vision.detect import Detector
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return samples.install(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(autouse=True)
+def only_samples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of the machine and of the package must not decide what is tested."""
+    monkeypatch.setenv("TINYFACE_CACHE", str(folder))
+    monkeypatch.delenv("TINYFACE_MODEL", raising=False)
+    monkeypatch.delenv("TINYFACE_DETECTOR", raising=False)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    finder = Detector(Session(*samples.detector()[:1]), samples.detector()[1])
+    return Model(*samples.recogniser(), detector=finder)
+
+
+ONE = samples.picture((1, 2))
+THREE = samples.picture((0, 0), (2, 1), (1, 3))
+
+
+# ------------------------------------------------------------------------------------ run
+
+
+def test_run_is_the_network_alone(model: Model) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 3, 112, 112)).astype(np.float32)
+    y = model.run(x)
+    assert isinstance(y, np.ndarray) and y.shape == (3, 16) and y.dtype == np.float32
+    assert np.linalg.norm(y, axis=1) != pytest.approx(1)  # not normalised
+    one = model.run(x[1:2])
+    np.testing.assert_allclose(one, y[1:2], rtol=1e-5, atol=1e-5)
+
+
+def test_run_gives_a_dict_where_there_are_several_outputs() -> None:
+    graph, card = samples.detector()
+    outputs = Model(graph, card).run(np.zeros((1, 3, 128, 64), np.float32))
+    assert isinstance(outputs, dict)
+    assert {name: a.shape for name, a in outputs.items()} == {
+        "loc": (1, 2, 4), "conf": (1, 2, 2), "landms": (1, 2, 10),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (np.zeros((1, 112, 112, 3), np.float32), "(N, 3, 112, 112)"),
+        (np.zeros((3, 112, 112), np.float32), "(N, 3, 112, 112)"),
+        (np.zeros((1, 3, 112, 112), np.uint8), "float32"),
+        (np.zeros((1, 3, 8, 8), np.float32), "fc"),
+    ],
+)
+def test_run_says_what_it_wants(model: Model, x: np.ndarray, says: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        model.run(x)
+    assert says in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------- embed
+
+
+def test_embed_takes_everything_that_is_a_picture(model: Model, tmp_path: Path) -> None:
+    path = samples.save_png(tmp_path / "face.png", ONE)
+    stream = io.BytesIO(path.read_bytes())
+    for image in (ONE, str(path), path, path.read_bytes(), stream, Image.fromarray(ONE)):
+        embedding = model.embed(image)
+        assert embedding.shape == (16,) and embedding.dtype == np.float32
+        np.testing.assert_array_equal(embedding, model.embed(ONE))
+    assert np.linalg.norm(model.embed(ONE)) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_list_gives_rows(model: Model) -> None:
+    several = [ONE, THREE, ONE]
+    embeddings = model.embed(several)
+    assert embeddings.shape == (3, 16)
+    np.testing.assert_array_equal(embeddings[0], embeddings[2])
+    np.testing.assert_array_equal(model.embed(np.stack(several)), embeddings)
+    np.testing.assert_array_equal(model.embed(tuple(several)), embeddings)
+    np.testing.assert_allclose(embeddings[1], model.embed(THREE), atol=1e-6)
+    assert model.embed([]).shape == (0, 16)
+    assert model.embed([ONE]).shape == (1, 16)
+
+
+def test_embed_is_detect_align_prepare_run_normalise(model: Model) -> None:
+    face = model.detector.detect(ONE)[0]
+    crop = align_by(ONE, face.landmarks, 112)
+    x = (crop.astype(np.float32).transpose(2, 0, 1)[None] - 127.5) / 127.5
+    y = np.asarray(model.run(x))
+    np.testing.assert_allclose(model.embed(ONE), (y / np.linalg.norm(y))[0], atol=1e-5)
+
+
+def test_embed_without_a_face(model: Model, tmp_path: Path) -> None:
+    path = samples.save_png(tmp_path / "night.png", samples.picture())
+    with pytest.raises(NoFaceError, match=r"night\.png: no face found; try"):
+        model.embed([ONE, path])
+
+
+def test_embed_faces(model: Model) -> None:
+    found = model.embed_faces(THREE)
+    assert len(found) == 3
+    centres = {tuple(map(int, f.face.box[:2] // 64)) for f in found}
+    assert centres == {(0, 0), (2, 1), (1, 3)}
+    assert len(model.embed_faces(THREE, limit=2)) == 2
+    assert model.embed_faces(samples.picture()) == []
+    np.testing.assert_allclose(found[0].embedding, model.embed(THREE), atol=1e-6)
+
+
+def test_aligned_crops_are_taken_as_they_are(model: Model) -> None:
+    crop = np.random.default_rng(1).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    x = (crop.astype(np.float32).transpose(2, 0, 1)[None] - 127.5) / 127.5
+    y = np.asarray(model.run(x))
+    np.testing.assert_allclose(model.embed(crop, aligned=True), l2_normalise(y)[0], atol=1e-5)
+
+
+def test_aligned_crops_of_another_size_are_scaled(model: Model) -> None:
+    large = np.kron(np.tile(np.arange(112, dtype=np.uint8), (112, 1)), np.ones((2, 2), np.uint8))
+    crop = np.repeat(large[..., None], 3, axis=2)
+    assert fit(crop, 112, 112).shape == (112, 112, 3)
+    # each pixel was doubled, so that scaling back gives the ramp again, but for rounding
+    assert np.abs(fit(crop, 112, 112)[56, 5:-5, 0].astype(int) - np.arange(5, 107)).max() <= 1
+    assert model.embed(crop, aligned=True).shape == (16,)
+
+
+@pytest.mark.parametrize("shape", [(112, 112), (224, 224), (100, 300), (300, 100), (1, 1)])
+def test_fit_keeps_the_middle(shape: tuple[int, int]) -> None:
+    crop = np.zeros((*shape, 3), np.uint8)
+    crop[shape[0] // 2, shape[1] // 2] = 255
+    fitted = fit(crop, 112, 96)
+    assert fitted.shape == (112, 96, 3)
+    y, x = np.unravel_index(fitted[..., 0].argmax(), (112, 96))
+    assert abs(y - 56) <= 2 and abs(x - 48) <= 2 or shape == (1, 1)
+
+
+@pytest.mark.parametrize("colour", ["rgb", "bgr", "gray"])
+def test_other_sizes_and_colours(colour: str) -> None:
+    graph, card = samples.recogniser((112, 96), colour=colour)
+    finder = Detector(Session(samples.detector()[0]), samples.detector()[1])
+    model = Model(graph, card, detector=finder)
+    assert model.prepare(np.zeros((2, 112, 96, 3), np.uint8)).shape == (
+        2, 1 if colour == "gray" else 3, 112, 96,
+    )  # fmt: skip
+    assert model.embed(ONE).shape == (16,)
+    # a 112x112 crop holds the 112x96 one in its middle
+    crop = align_by(ONE, finder.detect(ONE)[0].landmarks, 112)
+    np.testing.assert_allclose(model.embed(crop, aligned=True), model.embed(ONE), atol=1e-5)
+
+
+def test_one_model_serves_several_threads(model: Model) -> None:
+    images = [samples.picture((i % 4, i // 4)) for i in range(8)]
+    expected = [model.embed(image) for image in images]
+    found: dict[int, np.ndarray] = {}
+
+    def work(i: int) -> None:
+        for _ in range(3):
+            found[i] = model.embed(images[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, embedding in enumerate(expected):
+        np.testing.assert_array_equal(found[i], embedding)
+
+
+# ---------------------------------------------------------------- functions of the package
+
+
+def test_detect_and_align() -> None:
+    faces = tinyface.detect(THREE)
+    assert len(faces) == 3 and tinyface.detect(samples.picture()) == []
+    np.testing.assert_array_equal(tinyface.align(THREE), align_by(THREE, faces[0].landmarks, 112))
+    assert tinyface.align(THREE, faces[1].landmarks, size=(112, 96)).shape == (112, 96, 3)
+    with pytest.raises(NoFaceError):
+        tinyface.align(samples.picture())
+
+
+def test_verify(model: Model) -> None:
+    answer = tinyface.verify(ONE, ONE)
+    assert answer.same and answer.cosine == pytest.approx(1)
+    assert (answer.threshold, answer.fmr, answer.model) == (0.5, 1e-3, "sample")
+    assert tinyface.verify(ONE, ONE, model, fmr=1e-2).threshold == 0.3
+    other = tinyface.verify(ONE, THREE, model, threshold=0.99999)
+    assert other.fmr is None
+    assert other.same == (other.cosine >= 0.99999)
+    assert other.cosine == pytest.approx(tinyface.cosine(model.embed(ONE), model.embed(THREE)))
+
+
+def test_verify_needs_a_threshold(model: Model) -> None:
+    with pytest.raises(UsageError, match=r"no threshold for .* 0\.2; take 0\.01, 0\.001"):
+        tinyface.verify(ONE, ONE, model, fmr=0.2)
+    graph, card = samples.recogniser()
+    object.__setattr__(card, "thresholds", {})
+    with pytest.raises(UsageError, match="carries no thresholds"):
+        threshold_for(card)
+
+
+def test_cosine() -> None:
+    assert tinyface.cosine([1, 0], [0, 2]) == 0
+    assert tinyface.cosine([1, 1], [-3, -3]) == pytest.approx(-1)
+    assert tinyface.cosine([0, 0], [1, 1]) == 0
+    with pytest.raises(UsageError, match="2 and 3 values"):
+        tinyface.cosine([1, 2], [1, 2, 3])
+
+
+# ------------------------------------------------------------------------------- the store
+
+
+def test_load_by_name_and_path(folder: Path) -> None:
+    assert tinyface.load().card.embedding_size == 16
+    assert tinyface.load("fdfacenet").name == "sample"
+    assert tinyface.load(folder / "fdfacenet.safetensors").name == "sample"
+
+
+def test_load_refuses(folder: Path) -> None:
+    with pytest.raises(UsageError, match="no weights named 'nosuch'.*detector, fdfacenet"):
+        tinyface.load("nosuch")
+    with pytest.raises(UsageError, match="no such model file"):
+        tinyface.load(folder / "nosuch.safetensors")
+    with pytest.raises(UsageError, match="is a folder"):
+        tinyface.load(str(folder))
+    with pytest.raises(ModelError, match="gives no embeddings"):
+        tinyface.load("detector")
+    with pytest.raises(ModelError, match="finds no faces"):
+        tinyface.load_detector("fdfacenet")
+
+
+def test_the_default_is_never_invented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYFACE_CACHE", str(tmp_path))
+    monkeypatch.setattr(modelstore, "packaged_folder", lambda: tmp_path / "none")
+    with pytest.raises(UsageError, match="no trained weights of a recogniser.*tinyface import"):
+        tinyface.load()
+    with pytest.raises(UsageError, match="no trained weights of a face detector"):
+        tinyface.load_detector()
+    # what someone imported becomes the default, whatever its name; what cannot be read does not
+    (tmp_path / "aaa.safetensors").write_bytes(b"nothing")
+    save_model(tmp_path / "mine.safetensors", *samples.recogniser())
+    assert tinyface.load().name == "sample"
+    save_model(tmp_path / "fdfacenet.safetensors", *samples.recogniser(embedding=8))
+    assert tinyface.load().card.embedding_size == 8
+    monkeypatch.setenv("TINYFACE_MODEL", "mine")
+    assert tinyface.load().card.embedding_size == 16
+
+
+def test_user_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TINYFACE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert modelstore.user_folder() == Path("/somewhere/tinyface")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert modelstore.user_folder() == Path.home() / ".cache" / "tinyface"
