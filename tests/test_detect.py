@@ -318,7 +318,7 @@ class Hostile:
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=25, deadline=None)
-@pytest.mark.filterwarnings("ignore:.*(overflow|invalid value)")
+@pytest.mark.filterwarnings("error")
 def test_senseless_answers_give_sensible_faces(seed):
     image = np.zeros((64, 80, 3), np.uint8)
     for f in Detector(Hostile(seed), card()).detect(image):

@@ -28,6 +28,7 @@ Float = NDArray[np.float64]
 
 MAX_CANDIDATES: Final = 5000  # best-scored answers that go into the suppression
 MAX_FACES: Final = 750  # that come out of it
+LARGEST_ANSWER: Final = 200  # twenty sides of the prior away; a network that says so is broken
 SMALLEST_SIDE, LARGEST_SIDE = 32, 4096  # of the picture that the network sees
 SMALL_FACE: Final = 40  # pixels high in that picture: where one is, smaller ones may be missed
 
@@ -139,7 +140,7 @@ class Priors:
             raise ValueError("steps")
         if sum(len(row) / s**2 for row, s in zip(self.min_sizes, self.steps, strict=True)) > 0.25:
             raise ValueError("more than one prior for every four pixels")
-        if not all(0 < v <= 10 for v in self.variances):
+        if not all(0 < v <= 1 for v in self.variances):
             raise ValueError("variances")
         if not (0 <= self.score < 1 and 0 < self.overlap <= 1):
             raise ValueError("score, overlap")
@@ -168,8 +169,7 @@ def decode_boxes(answers: Float, lattice: Float, variances: tuple[float, float])
     """
     side = lattice[:, 2:]
     centre = lattice[:, :2] + answers[:, :2] * variances[0] * side
-    # An untrained or hostile network may answer anything: e^20 is far beyond any picture.
-    size = side * np.exp(np.clip(answers[:, 2:] * variances[1], -20, 20))
+    size = side * np.exp(answers[:, 2:] * variances[1])
     return np.concatenate([centre - size / 2, centre + size / 2], axis=1)
 
 
@@ -280,13 +280,13 @@ class Detector:
             for name, fields in (("loc", 4), ("conf", 2), ("landms", 10))
         )
         scores = conf[:, 1]
-        chosen = np.flatnonzero((scores > self.priors.score) & (scores <= 1.001))  # no NaN
+        sane = np.abs(np.concatenate([loc, landms], axis=1)).max(axis=1) < LARGEST_ANSWER
+        chosen = np.flatnonzero((scores > self.priors.score) & (scores <= 1.001) & sane)
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:MAX_CANDIDATES]
-        lattice = lattice[chosen]
-        boxes = decode_boxes(loc[chosen], lattice, self.priors.variances)
-        landmarks = decode_landmarks(landms[chosen], lattice, self.priors.variances[0])
-        good = np.isfinite(boxes).all(axis=1) & np.isfinite(landmarks).all(axis=(1, 2))
-        return boxes[good], scores[chosen][good], landmarks[good]
+        loc, landms, scores, lattice = loc[chosen], landms[chosen], scores[chosen], lattice[chosen]
+        boxes = decode_boxes(loc, lattice, self.priors.variances)
+        landmarks = decode_landmarks(landms, lattice, self.priors.variances[0])
+        return boxes, scores, landmarks
 
     def _output(self, out: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> Float:
         array = out.get(name)
