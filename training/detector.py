@@ -41,6 +41,7 @@ SIZES = (
 )
 RENEWED = 6  # portraits exchanged with every batch
 REPLAY = 48  # batches that wait to be seen once more, mirrored; making one costs a third of a step
+PLATEAU = 0.2  # share of the run at the full learning rate
 FORCED = 0.5  # share of the run in which each part of the network reads the teacher's maps
 
 
@@ -124,8 +125,8 @@ def new_state(options: Options) -> State:
 
 
 def learning_rate(done: float) -> float:
-    """Factor of the base rate at the share `done` of the run: rise, plateau, straight down."""
-    return max(0.005, min(1.0, done / 0.01 + 0.05, (1 - done) / (1 - FORCED)))
+    """Factor of the base rate at the share `done` of the run: rise, plateau, and down as a square."""
+    return max(0.002, min(1.0, done / 0.01 + 0.05, ((1 - done) / (1 - PLATEAU)) ** 2))
 
 
 def train_step(
@@ -255,7 +256,7 @@ class Run:
                     self.state.save(self.checkpoint)
                     saved = self.state.seconds
                 if self.state.seconds - exported > export_every:
-                    progress.console.print(self.export(limit=60))
+                    progress.console.print(self.export(limit=40))
                     exported = self.state.seconds
         self.state.save(self.checkpoint)
 
