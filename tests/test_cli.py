@@ -83,20 +83,20 @@ def test_help_and_version(tinyface: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "args",
+    "line",
     [
-        ("nosuch",), ("embed",), ("embed", "--nosuch"), ("verify", "one.png"),
-        ("embed", "one.png", "-t", "0"), ("embed", "one.png", "--backend", "cuda"),
-        ("embed", "one.png", "-o", "faces.txt"), ("embed", "one.png", "-m", "nosuch"),
-        ("embed", "one.png", "--aligned", "--all-faces"), ("verify", "one.png", "two.png", "--fmr", "7"),
-        ("embed", "one.png", "-o", "no/such/folder/faces.npy"), ("align", "one.png", "-o", "one.png"),
-        ("align", "one.png", "-o", "crops", "--size", "100"), ("info", "nosuch"),
-        ("detect", "one.png", "two.png", "--draw", "x.png"), ("detect", "one.png", "--draw", "x.gif"),
-        ("verify", "one.png", "two.png", "--fmr", "0.2"), ("models", "nosuch"),
+        "nosuch", "embed", "embed --nosuch", "embed one.png -t 0", "embed one.png --backend cuda",
+        "embed one.png -m nosuch", "embed one.png -o faces.txt",
+        "embed one.png -o no/such/folder/faces.npy", "embed one.png --aligned --all-faces",
+        "verify one.png", "verify one.png two.png --fmr 7", "verify one.png two.png --fmr 0.2",
+        "align one.png -o one.png", "align one.png -o crops --size 100",
+        "detect one.png two.png --draw x.png", "detect one.png --draw x.gif",
+        "info nosuch", "models nosuch", "import one.png -o model.pt",
+        "import one.png --mean a,b,c", "import one.png --threshold 0.3",
     ],
 )  # fmt: skip
-def test_wrong_usage_is_2(tinyface: Any, args: tuple[str, ...], tmp_path: Path) -> None:
-    done = tinyface(*args)
+def test_wrong_usage_is_2(tinyface: Any, line: str, tmp_path: Path) -> None:
+    done = tinyface(*line.split())
     assert done.status == 2, done.err
     assert done.out == ""
     assert done.err and "Traceback" not in done.err
@@ -259,7 +259,7 @@ def test_without_weights_it_says_how_to_import_some(
     assert report.status == 1 and "tinyface import" in report.err
 
 
-# ------------------------------------------------------------- verify, detect, align, info
+# ----------------------------------------------------- verify, detect, align, info, import
 
 
 def test_verify(tinyface: Any) -> None:
@@ -329,6 +329,37 @@ def test_doctor(tinyface: Any) -> None:
     assert report["engine"]["backend"] in ("c", "numpy")
     assert report["packages"]["numpy"] == np.__version__
     assert (done.status == 0) == (report["engine"]["backend"] == "c")
+
+
+def test_import(tinyface: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.numpy import save_file
+
+    from tinyface.networks import find, random_state
+
+    save_file(random_state(find("mobilefacenet-relu6").build()), "weights.bin")
+    options = ("--network", "mobilefacenet-relu6", "--threshold", "1e-3=0.25")
+    done = tinyface("import", "weights.bin", *options, "-o", "mine.safetensors", "--half")
+    assert (done.status, done.out) == (0, "mine.safetensors\n")
+    assert "mobilefacenet-relu6" in done.err
+    card = tinyface("info", "mine.safetensors", "--json").json["card"]
+    assert card["thresholds"] == {"1e-3": 0.25}
+    assert tinyface("embed", "one.png", "-m", "mine.safetensors").status == 0
+    # without -o it goes where it is found by name
+    monkeypatch.setenv("TINYFACE_CACHE", str(tmp_path / "new" / "folder"))
+    done = tinyface("import", "weights.bin", *options, "--name", "mine", "--json")
+    assert done.json["model"] == str(tmp_path / "new" / "folder" / "mine.safetensors")
+    assert tinyface("embed", "one.png", "--aligned").status == 0
+
+
+def test_import_refuses(tinyface: Any, tmp_path: Path) -> None:
+    import pickle
+
+    Path("evil.pth").write_bytes(pickle.dumps({"weight": os.system}))
+    for name in ("evil.pth", "one.png", "nosuch.pth"):
+        done = tinyface("import", name, "-o", "out.safetensors")
+        assert done.status in (2, 3) and name in done.err and done.out == ""
+        assert done.err.count("\n") == 1
+    assert not Path("out.safetensors").exists() and not leftovers(tmp_path)
 
 
 # ---------------------------------------------------------------------- as a process

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -70,15 +69,21 @@ def command(
     from tinyface.formats.modelfile import save_model
 
     given = {"colour": colour, "mean": _numbers(mean), "scale": _numbers(scale)}
+    limits = _thresholds(thresholds)
+    target = None if output is None else _checked(output)
     preprocess = {key: value for key, value in given.items() if value is not None}
     imported = import_file(
         file, network, name=name, ignore=ignore, weights=weights, preprocess=preprocess
     )
     for line in imported.found:
         common.note(line)
-    about = {"licence": licence, "data": data, "thresholds": _thresholds(thresholds)}
-    card = replace(imported.card, **{key: value for key, value in about.items() if value})
-    path = _target(output, card.name)
+    card = replace(
+        imported.card,
+        licence=licence or imported.card.licence,
+        data=data or imported.card.data,
+        thresholds=limits or imported.card.thresholds,
+    )
+    path = target or _own_folder(card.name)
     save_model(path, imported.graph, card, "float16" if half else "float32")
     if as_json:
         document = {"model": str(path), "network": imported.graph.name, "card": card.to_json()}
@@ -88,17 +93,21 @@ def command(
     return 0
 
 
-def _target(output: str | None, name: str) -> Path:
-    """Where the model goes; the user's folder of models is made when it is first needed."""
-    from tinyface import modelstore
+def _checked(output: str) -> Path:
+    from tinyface.modelstore import SUFFIX
 
-    if output is None:
-        folder = modelstore.user_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{name.replace('/', '-')}{modelstore.SUFFIX}"
-    if Path(output).suffix != modelstore.SUFFIX:
-        raise UsageError(f"{output}: name a file that ends with {modelstore.SUFFIX}")
+    if Path(output).suffix != SUFFIX:
+        raise UsageError(f"{output}: name a file that ends with {SUFFIX}")
     return Path(output)
+
+
+def _own_folder(name: str) -> Path:
+    """A file in the user's folder of models, which is made when it is first needed."""
+    from tinyface.modelstore import SUFFIX, user_folder
+
+    folder = user_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name.replace('/', '-')}{SUFFIX}"
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:
@@ -111,8 +120,8 @@ def _numbers(text: str | None) -> tuple[float, ...] | None:
         raise UsageError(f"{text!r}: give numbers with commas between them, 104,117,123") from None
 
 
-def _thresholds(pairs: tuple[str, ...]) -> dict[str, Any]:
-    table = {}
+def _thresholds(pairs: tuple[str, ...]) -> dict[str, float]:
+    table: dict[str, float] = {}
     for pair in pairs:
         rate, _, cosine = pair.partition("=")
         try:
