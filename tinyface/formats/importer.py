@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,12 +21,14 @@ from tinyface.errors import CheckpointError, FormatError, UsageError
 from tinyface.formats import known, safetensors
 from tinyface.formats.arrays import Array, map_file
 from tinyface.formats.card import Card, Preprocess
+from tinyface.formats.ncnn import read_ncnn
 from tinyface.formats.recognise import Match, fit, recognise
 from tinyface.formats.sniff import Kind, sniff
 from tinyface.formats.state_dict import strip_majority, tidy_keys
 from tinyface.formats.torch_checkpoint import open_checkpoint
-from tinyface.graph import Graph
+from tinyface.graph import Graph, Node
 from tinyface.networks import find
+from tinyface.ops import Flatten
 
 _WEIGHTS: Final = (Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.SAFETENSORS)
 _ADVICE: Final = {
@@ -193,4 +195,76 @@ def sha256(path: Path) -> str:
 def _import_graph(
     path: Path, kind: Kind, weights: str | os.PathLike[str] | None, changes: dict[str, Any]
 ) -> Imported:
-    raise FormatError(f"{path} is {kind.value}: this is not read yet")
+    given = changes["preprocess"]
+    size = (int(given.get("height", 112)), int(given.get("width", 112)))
+    source = path
+    if kind is Kind.NCNN_PARAM:
+        graph = read_ncnn(path, weights, size)
+        source = Path(weights) if weights else path.with_suffix(".bin")
+    else:
+        raise FormatError(f"{path} is {kind.value}: this is not read yet")
+    graph = as_recogniser(path, graph)
+    checksum = sha256(source)
+    public = known.KNOWN.get(checksum)
+    found = [f"{kind.value}: {len(graph.nodes)} operators, {graph.param_count} parameters"]
+    found += [f"this is {public.title}"] if public else []
+    shape = next(iter(graph.inputs.values())).shape
+    usual = usual_preprocess(graph)
+    found.append(
+        f"pixels go in as (x - {usual.mean[0]:g}) x {usual.scale[0]:.6g}, {usual.colour}"
+        + ("" if public else ": a guess, say otherwise if you know better")
+    )
+    fields = {
+        "name": graph.name[:200] or "imported",
+        "task": "embed",
+        "embedding_size": graph.types[graph.outputs[0]].shape[1],
+        "notes": f"imported from {path.name}; its licence is not known",
+        "checksum": checksum,
+        **(public.card if public else {}),
+        **changes,
+    }
+    fields["preprocess"] = _changed(usual, {**given, "height": shape[2], "width": shape[3]})
+    return Imported(graph, Card(**fields), tuple(found))
+
+
+def as_recogniser(path: Path, graph: Graph) -> Graph:
+    """The graph with its output flattened to (n, d), where it is one map of one pixel.
+
+    Raises:
+        FormatError: it has several inputs or outputs, or its output is no embedding.
+    """
+    outputs = [graph.types[name] for name in graph.outputs]
+    inputs = list(graph.inputs.values())
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise FormatError(
+            f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; recognisers, of one "
+            "picture and one embedding, can be imported. A detector's weights can, with "
+            "--network, from a PyTorch checkpoint"
+        )
+    if len(inputs[0].shape) != 4 or inputs[0].shape[1] not in (1, 3):
+        raise FormatError(f"{path}: its input is {inputs[0]}, not a picture of 1 or 3 channels")
+    shape = outputs[0].shape
+    if len(shape) < 2 or any(side != 1 for side in shape[2:]):
+        raise FormatError(f"{path}: its output is {outputs[0]}, not an embedding")
+    if len(shape) == 2:
+        return graph
+    last = graph.outputs[0]
+    node = Node(f"{last}:flatten", Flatten(), (last,), (f"{last}:flatten",))
+    return replace(graph, nodes=(*graph.nodes, node), outputs=node.outputs)
+
+
+def usual_preprocess(graph: Graph) -> Preprocess:
+    """What a network that says nothing about it most likely expects.
+
+    Pixels as they are where the graph itself subtracts from or scales its input first, else
+    (x - 127.5) / 128; RGB.
+    """
+    name, kind = next(iter(graph.inputs.items()))
+    _, channels, height, width = kind.shape
+    colour = "rgb" if channels == 3 else "gray"
+    first = [node.op.kind for node in graph.readers[name]]
+    if first and all(op in ("sub", "mul", "div", "add", "batch_norm") for op in first):
+        mean, scale = 0.0, 1.0
+    else:
+        mean, scale = 127.5, 1 / 128
+    return Preprocess(height, width, colour, (mean,) * channels, (scale,) * channels)

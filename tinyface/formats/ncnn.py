@@ -1,0 +1,132 @@
+"""Read an ncnn model (.param and .bin) as a Graph.
+
+ncnn has no batch axis: its vectors are (n, w) here, its maps (n, c, h, w), and an axis a >= 0
+of its parameters is axis a + 1. One function per layer type; :data:`LAYERS` is the whole list.
+Source: Tencent/ncnn, docs/developer-guide/operators.md and operation-param-weight-table.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tinyface.builder import Builder
+from tinyface.errors import FormatError, GraphError
+from tinyface.formats import ncnn_layers, ncnn_moves
+from tinyface.formats.arrays import Array
+from tinyface.formats.ncnn_file import Layer, Weights, read_layers
+from tinyface.graph import Graph
+from tinyface.ops import Op
+
+SLACK: Final = 64  # bytes that may follow the last weight: some converters leave a few
+
+
+class Converter:
+    """Turns layers into nodes, in order.
+
+    blobs: ncnn's name of a tensor -> the graph's.
+    """
+
+    def __init__(self, name: str, weights: Weights, size: tuple[int, int]) -> None:
+        self.builder = Builder(name)
+        self.weights = weights
+        self.size = size
+        self.blobs: dict[str, str] = {}
+        self.state: dict[str, Array] = {}
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        return self.builder.shape(tensor)
+
+    def param(self, layer: Layer, part: str, value: Array) -> str:
+        """A weight of the graph: ``layer.part``."""
+        name = f"{layer.name}.{part}"
+        self.state[name] = value
+        return self.builder.param(name, value.shape)
+
+    def constant(self, layer: Layer, part: str, value: float) -> str:
+        return self.param(layer, part, np.array([value], np.float32))
+
+    def apply(self, op: Op, *inputs: str, layer: Layer, part: str = "") -> str:
+        """A node named after the layer; ``part`` tells apart several nodes of one layer."""
+        return self.builder.apply(op, *inputs, name=f"{layer.name}:{part}" if part else layer.name)
+
+    def convert(self, layer: Layer) -> None:
+        """Add one layer.
+
+        Raises:
+            FormatError: its type is not known, a blob is, or it does not fit; with its place.
+        """
+        make = LAYERS.get(layer.kind)
+        if make is None:
+            raise layer.refuse("layers of this type are not known here")
+        for blob in layer.inputs:
+            if blob not in self.blobs:
+                raise layer.refuse(f"reads {blob!r}, which no earlier layer makes")
+        try:
+            made = make(self, layer, [self.blobs[blob] for blob in layer.inputs])
+        except (GraphError, IndexError, ValueError) as error:
+            raise layer.refuse(str(error)) from None
+        if len(made) != len(layer.outputs):
+            raise layer.refuse(f"makes {len(made)} blobs, not {len(layer.outputs)}")
+        for blob, tensor in zip(layer.outputs, made, strict=True):
+            if blob in self.blobs:
+                raise layer.refuse(f"makes {blob!r}, which an earlier layer made")
+            self.blobs[blob] = tensor
+
+    def finish(self, path: Path, layers: Sequence[Layer]) -> Graph:
+        """The graph; its outputs are the blobs that no layer reads."""
+        read = {blob for layer in layers for blob in layer.inputs}
+        outputs = [blob for layer in layers for blob in layer.outputs if blob not in read]
+        try:
+            graph = self.builder.build(*(self.blobs[blob] for blob in outputs))
+            return graph.bind(self.state)
+        except GraphError as error:
+            raise FormatError(f"{path}: {error}") from None
+
+
+Make = Callable[[Converter, Layer, list[str]], list[str]]
+LAYERS: Final[dict[str, Make]] = {
+    name.removeprefix("make_"): getattr(module, name)
+    for module in (ncnn_layers, ncnn_moves)
+    for name in dir(module)
+    if name.startswith("make_")
+}
+
+
+def read_ncnn(
+    path: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+    size: tuple[int, int] = (112, 112),
+) -> Graph:
+    """The network of an ncnn model.
+
+    Args:
+        path: the text .param file.
+        weights: the .bin file; None: the one beside it, with ``.bin`` for ``.param``.
+        size: height and width of the input where the file does not say.
+
+    Returns:
+        a graph whose outputs are what no layer reads, named after the layers that make it.
+
+    Raises:
+        FormatError: a damaged file, a layer type or parameter that is not known here, weights
+            that are quantised or do not belong to this .param; layer and line are named.
+    """
+    path = Path(path)
+    layers = read_layers(path)
+    beside = path.with_suffix(".bin")
+    if weights is None and not beside.is_file():
+        raise FormatError(f"{path}: there is no {beside.name} beside it; name it with --weights")
+    converter = Converter(path.stem, Weights(Path(weights) if weights else beside), size)
+    for layer in layers:
+        converter.convert(layer)
+    if converter.weights.left > SLACK:
+        raise FormatError(
+            f"{converter.weights.path}: {converter.weights.left} bytes are left over; it belongs "
+            f"to another .param than {path.name}"
+        )
+    return converter.finish(path, layers)

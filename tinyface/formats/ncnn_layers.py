@@ -1,0 +1,262 @@
+"""ncnn layers that carry weights, and activations: ``make_TYPE(converter, layer, tensors)``.
+
+The numbers are ncnn's parameter ids, as its operation-param-weight-table.md lists them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tinyface.formats.ncnn_file import Layer
+from tinyface.ops import (
+    Add,
+    BatchNorm,
+    Clip,
+    Conv2d,
+    Flatten,
+    HardSigmoid,
+    HardSwish,
+    L2Normalize,
+    LeakyReLU,
+    Linear,
+    Mul,
+    Op,
+    PReLU,
+    ReLU,
+    Reshape,
+    Sigmoid,
+)
+
+if TYPE_CHECKING:
+    from tinyface.formats.ncnn import Converter
+
+SAME_UPPER, SAME_LOWER = -233, -234  # in place of a pad
+ABSENT: Final = -233  # no number at all
+_ALIKE: Final = 1e-4  # how near to 1/6 a rounded constant must be
+Pads = tuple[int, int, int, int]
+
+
+def flat(c: Converter, layer: Layer, x: str) -> str:
+    """(n, c, h, w) -> (n, c h w); a vector stays as it is."""
+    return x if len(c.shape(x)) == 2 else c.apply(Flatten(), x, layer=layer, part="flatten")
+
+
+def aligned(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """ncnn broadcasts from the first axis on: a vector (n, c) scales a map as (n, c, 1, 1)."""
+    rank = max(len(c.shape(tensor)) for tensor in x)
+    result = []
+    for i, tensor in enumerate(x):
+        shape = c.shape(tensor)
+        if len(shape) < rank:
+            wide = (0, *shape[1:], *(1,) * (rank - len(shape)))
+            tensor = c.apply(Reshape(shape=wide), tensor, layer=layer, part=f"wide{i}")
+        result.append(tensor)
+    return result
+
+
+def make_Input(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0, 1, 2)
+    h, w = layer.whole(1, 0) or c.size[0], layer.whole(0, 0) or c.size[1]
+    return [c.builder.input(layer.name, (1, layer.whole(2, 0) or 3, h, w))]
+
+
+def make_Split(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """One blob under several names."""
+    return [x[0]] * len(layer.outputs)
+
+
+def make_Noop(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    return x
+
+
+def make_Dropout(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0)
+    if layer.real(0, 1.0) == 1:
+        return x
+    return [c.apply(Mul(), x[0], c.constant(layer, "scale", layer.real(0, 1.0)), layer=layer)]
+
+
+# -- convolution and dense
+
+
+def make_Convolution(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)
+    if layer.whole(8, 0) or layer.whole(19, 0) or layer.real(18, 0.0):
+        raise layer.refuse("int8 weights, weights from a blob, or a pad other than 0")
+    out, groups = layer.whole(0, 0), layer.whole(7, 1)
+    kw, dw, sw = layer.whole(1, 0), layer.whole(2, 1), layer.whole(3, 1)
+    kh, dh, sh = layer.whole(11, kw), layer.whole(12, dw), layer.whole(13, sw)
+    if min(out, kh, kw, groups, dh, dw, sh, sw) < 1 or layer.whole(6, 0) % (out * kh * kw):
+        raise layer.refuse("its sizes do not make a convolution")
+    weight = c.weights.tagged(layer, layer.whole(6, 0)).reshape(out, -1, kh, kw)
+    vector = len(c.shape(x[0])) == 2  # such as global pooling gives
+    if vector and (kh, kw, groups) != (1, 1, 1):
+        raise layer.refuse("a convolution of a vector")
+    inputs = [x[0], c.param(layer, "weight", weight[:, :, 0, 0] if vector else weight)]
+    if layer.whole(5, 0):
+        inputs.append(c.param(layer, "bias", c.weights.vector(layer, out)))
+    if vector:
+        return [_activate(c, layer, c.apply(Linear(), *inputs, layer=layer))]
+    extent = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
+    pad = pads(c, layer, x[0], (4, 14, 15, 16), extent, (sh, sw))
+    op = Conv2d(stride=(sh, sw), pad=pad, dilation=(dh, dw), groups=groups)
+    return [_activate(c, layer, c.apply(op, *inputs, layer=layer))]
+
+
+make_ConvolutionDepthWise = make_Convolution  # the same with groups (7)
+
+
+def pads(
+    c: Converter,
+    layer: Layer,
+    x: str,
+    ids: tuple[int, int, int, int],
+    extent: tuple[int, int],
+    stride: tuple[int, int],
+) -> Pads:
+    """(top, left, bottom, right); ids of left, top, right, bottom."""
+    left = layer.whole(ids[0], 0)
+    top, right = layer.whole(ids[1], left), layer.whole(ids[2], left)
+    bottom = layer.whole(ids[3], top)
+    if left not in (SAME_UPPER, SAME_LOWER):
+        return top, left, bottom, right
+    return same(c.shape(x)[2:4], extent, stride, upper=left == SAME_UPPER)
+
+
+def same(
+    side: tuple[int, ...], extent: tuple[int, int], stride: tuple[int, int], upper: bool
+) -> Pads:
+    """Pads that give ceil(side / stride) windows; the odd one at the end (upper) or in front."""
+    pairs = []
+    for n, k, s in zip(side, extent, stride, strict=True):
+        total = max((-(-n // s) - 1) * s + k - n, 0)
+        less, more = total // 2, total - total // 2
+        pairs.append((less, more) if upper else (more, less))
+    (top, bottom), (left, right) = pairs
+    return top, left, bottom, right
+
+
+def make_InnerProduct(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0, 1, 2, 8, 9, 10)
+    if layer.whole(8, 0) or len(c.shape(x[0])) == 3:
+        raise layer.refuse("int8 weights, or a matrix as its input")
+    weight = c.weights.tagged(layer, layer.whole(2, 0)).reshape(layer.whole(0, 0), -1)
+    inputs = [flat(c, layer, x[0]), c.param(layer, "weight", weight)]
+    if layer.whole(1, 0):
+        inputs.append(c.param(layer, "bias", c.weights.vector(layer, weight.shape[0])))
+    return [_activate(c, layer, c.apply(Linear(), *inputs, layer=layer))]
+
+
+def _activate(c: Converter, layer: Layer, x: str) -> str:
+    """The activation inside a layer: type 9, constants 10."""
+    kind, values = layer.whole(9, 0), layer.arrays.get(10, ())
+    if kind == 0:
+        return x
+    wanted = {1: 0, 2: 1, 3: 2, 4: 0, 6: 2}.get(kind)
+    if wanted is None or (wanted and len(values) != wanted):
+        raise layer.refuse(f"its activation {kind} with constants {values} is not known here")
+    if kind == 6:
+        return _hard_swish(c, layer, x, *map(float, values))
+    op: Op = {1: ReLU, 2: LeakyReLU, 3: Clip, 4: Sigmoid}[kind](*map(float, values[:wanted]))
+    return c.apply(op, x, layer=layer, part="act")
+
+
+# -- per channel
+
+
+def make_BatchNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0, 1)
+    channels, eps = layer.whole(0, 0), layer.real(1, 0.0)
+    gamma, mean, var, beta = (c.weights.vector(layer, channels) for _ in range(4))
+    if (var + np.float32(eps) <= 0).any():  # ncnn divides by 1e-4 there
+        var = np.where(var + np.float32(eps) <= 0, np.float32(1e-8), var)
+    named = {"weight": gamma, "bias": beta, "running_mean": mean, "running_var": var}
+    params = [c.param(layer, part, value) for part, value in named.items()]
+    return [c.apply(BatchNorm(eps=eps), x[0], *params, layer=layer)]
+
+
+def make_Scale(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0, 1)
+    if layer.whole(0, 0) == ABSENT:
+        return [c.apply(Mul(), *aligned(c, layer, x), layer=layer)]
+    y = c.apply(Mul(), x[0], _channel_vector(c, layer, x[0], "scale"), layer=layer)
+    if layer.whole(1, 0):
+        y = c.apply(Add(), y, _channel_vector(c, layer, y, "bias"), layer=layer, part="bias")
+    return [y]
+
+
+def make_Bias(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0)
+    return [c.apply(Add(), x[0], _channel_vector(c, layer, x[0], "bias"), layer=layer)]
+
+
+def _channel_vector(c: Converter, layer: Layer, x: str, part: str) -> str:
+    """As many numbers as parameter 0 says, shaped to broadcast over x."""
+    ones = (1,) * (len(c.shape(x)) - 2)
+    return c.param(layer, part, c.weights.vector(layer, layer.whole(0, 0)).reshape(-1, *ones))
+
+
+def make_PReLU(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0)
+    slope = c.weights.vector(layer, layer.whole(0, 0))
+    return [c.apply(PReLU(), x[0], c.param(layer, "weight", slope), layer=layer)]
+
+
+def make_Normalize(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """Unit length over the channels of each position; of the whole where that is one position."""
+    layer.known(0, 1, 2, 3, 4, 9)
+    shape = c.shape(x[0])
+    whole = layer.whole(0, 0) and any(side != 1 for side in shape[2:])
+    if whole or not layer.whole(4, 0):
+        raise layer.refuse("normalises over the map; over the channels is known here")
+    scale = c.weights.vector(layer, layer.whole(3, 1)).reshape(-1, *(1,) * (len(shape) - 2))
+    y = c.apply(L2Normalize(axis=1, eps=layer.real(2, 1e-4)), x[0], layer=layer)
+    if (scale == 1).all():
+        return [y]
+    return [c.apply(Mul(), y, c.param(layer, "scale", scale), layer=layer, part="scale")]
+
+
+# -- activations
+
+
+def make_ReLU(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0)
+    slope = layer.real(0, 0.0)
+    return [c.apply(LeakyReLU(alpha=slope) if slope else ReLU(), x[0], layer=layer)]
+
+
+def make_Clip(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0, 1)
+    low, high = layer.real(0, -3.4028234e38), layer.real(1, 3.4028234e38)
+    return [c.apply(Clip(low=low, high=high), x[0], layer=layer)]
+
+
+def make_Sigmoid(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known()
+    return [c.apply(Sigmoid(), x[0], layer=layer)]
+
+
+def make_Swish(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known()
+    gate = c.apply(Sigmoid(), x[0], layer=layer, part="gate")
+    return [c.apply(Mul(), x[0], gate, layer=layer)]
+
+
+def make_HardSigmoid(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0, 1)
+    op = HardSigmoid(alpha=layer.real(0, 0.2), beta=layer.real(1, 0.5))
+    return [c.apply(op, x[0], layer=layer)]
+
+
+def make_HardSwish(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0, 1)
+    return [_hard_swish(c, layer, x[0], layer.real(0, 0.2), layer.real(1, 0.5))]
+
+
+def _hard_swish(c: Converter, layer: Layer, x: str, alpha: float, beta: float) -> str:
+    if abs(alpha - 1 / 6) < _ALIKE and beta == 0.5:
+        return c.apply(HardSwish(), x, layer=layer, part="act")
+    gate = c.apply(HardSigmoid(alpha=alpha, beta=beta), x, layer=layer, part="gate")
+    return c.apply(Mul(), x, gate, layer=layer, part="act")
