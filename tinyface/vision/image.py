@@ -65,8 +65,8 @@ def read_image(source: Source, max_side: int | None = None, name: str | None = N
         name: what to call the picture in error messages; by default the path.
 
     Returns:
-        ``uint8 (H, W, 3)``, RGB, upright, C-contiguous. An RGB array that already is so comes
-        back as it is, not copied.
+        ``uint8 (H, W, 3)``, RGB, upright, C-contiguous; perhaps read-only. An RGB array that
+        already is so comes back as it is, not copied.
 
     Raises:
         ImageError: missing, a directory, unreadable, empty, truncated, of another format, more
@@ -280,7 +280,7 @@ def _to_rgb(image: PILImage.Image, name: str) -> RGB:
         if mode in ("La", "PA"):  # two modes with fewer direct conversions than the others
             image = image.convert("LA" if mode == "La" else "RGBA")
         return _on_white(np.asarray(image.convert("RGBA")))
-    return np.array(image.convert("RGB"))
+    return np.asarray(image if mode == "RGB" else image.convert("RGB"))
 
 
 def _on_white(rgba: NDArray[np.uint8]) -> RGB:
