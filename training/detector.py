@@ -125,7 +125,7 @@ def new_state(options: Options) -> State:
 
 
 def learning_rate(done: float) -> float:
-    """Factor of the base rate at the share `done` of the run: rise, plateau, and down as a square."""
+    """Factor of the base rate at the share `done` of the run: rise, plateau, then a square."""
     return max(0.002, min(1.0, done / 0.01 + 0.05, ((1 - done) / (1 - PLATEAU)) ** 2))
 
 
