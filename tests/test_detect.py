@@ -17,12 +17,10 @@ from tinyface.backends import c
 from tinyface.errors import FormatError, ModelError, UsageError
 from tinyface.formats.card import Card, Preprocess
 from tinyface.formats.torch_checkpoint import read_checkpoint
-from tinyface.networks.retinaface import retinaface, retinaface_lowres
-from tinyface.networks.ssd4 import ssd4
+from tinyface.networks import REGISTRY
 from tinyface.runtime import Session
 from tinyface.vision.align import TEMPLATE
 from tinyface.vision.detect import (
-    PARAMETERS,
     Detector,
     Face,
     Priors,
@@ -38,22 +36,23 @@ SHARED = HERE.parent.parent / "shared"
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason="needs the project's shared material in ../shared"
 )
-RETINAFACE = Priors.from_card(PARAMETERS["retinaface-mnet0.25"])
+DETECTORS = sorted(name for name, entry in REGISTRY.items() if entry.task == "detect")
+USUAL = dict(REGISTRY["retinaface-mnet0.25"].detector)
+RETINAFACE = Priors.from_card(USUAL)
 MEAN = (104.0, 117.0, 123.0)
 
 
-def card(detector: dict[str, Any] | None = None, **more: Any) -> Card:
+def card(**more: Any) -> Card:
     how = Preprocess(320, 320, "bgr", MEAN, (1.0, 1.0, 1.0))
-    detector = PARAMETERS["retinaface-mnet0.25"] if detector is None else detector
-    return Card("test detector", "detect", how, detector={**detector, **more})
+    return Card("test detector", "detect", how, detector={**USUAL, **more})
 
 
 # --- the lattice ------------------------------------------------------------------------------
 
 
-@given(st.sampled_from(sorted(PARAMETERS)), st.integers(1, 300), st.integers(1, 300))
+@given(st.sampled_from(DETECTORS), st.integers(1, 300), st.integers(1, 300))
 def test_count_and_place_of_the_priors(name, height, width):
-    priors = Priors.from_card(PARAMETERS[name])
+    priors = Priors.from_card(REGISTRY[name].detector)
     lattice = priors.lattice(height, width)
     cells = [math.ceil(height / s) * math.ceil(width / s) for s in priors.steps]
     sizes = [len(row) for row in priors.min_sizes]
@@ -78,18 +77,11 @@ def test_priors_by_the_public_definition():
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 70), (1, 1), (95, 129)])
-@pytest.mark.parametrize(
-    ("name", "network"),
-    [
-        ("retinaface-mnet0.25", retinaface),
-        ("retinaface-mnet0.25-lowres", retinaface_lowres),
-        ("ssd4", ssd4),
-    ],
-)
-def test_networks_give_one_answer_per_prior(name, network, size):
+@pytest.mark.parametrize("name", DETECTORS)
+def test_networks_give_one_answer_per_prior(name, size):
     """At sizes that no step divides, too. Shapes only: nothing is computed."""
-    rows = len(Priors.from_card(PARAMETERS[name]).lattice(*size))
-    graph = network(size=size)
+    rows = len(Priors.from_card(REGISTRY[name].detector).lattice(*size))
+    graph = REGISTRY[name].build(size=size)
     types = [graph.types[output].shape for output in ("loc", "conf", "landms")]
     assert types == [(1, rows, 4), (1, rows, 2), (1, rows, 10)]
 
@@ -177,7 +169,7 @@ def test_suppression_counts_pixels():
     ],
 )  # fmt: skip
 def test_cards_that_describe_no_detector(bad):
-    detector = {**PARAMETERS["retinaface-mnet0.25"], **bad}
+    detector = {**USUAL, **bad}
     with pytest.raises(FormatError, match="card") as caught:
         Priors.from_card(detector)
     assert "\n" not in str(caught.value)
@@ -351,10 +343,12 @@ def test_a_face_as_json():
 # --- the public checkpoints -------------------------------------------------------------------
 
 
-def public(network: Any, file: str, name: str, backend: str = "numpy") -> Detector:
-    state = read_checkpoint(SHARED / "weights" / file)
-    graph = network().bind(state, ignore=("num_batches_tracked",))
-    return Detector(Session(graph, backend), card(PARAMETERS[name]))
+def public(name: str, file: str, backend: str = "numpy") -> Detector:
+    entry = REGISTRY[name]
+    graph = entry.build().bind(
+        read_checkpoint(SHARED / "weights" / file), ignore=("num_batches_tracked",)
+    )
+    return Detector(Session(graph, backend), entry.card(graph))
 
 
 def engine(name: str) -> str:
@@ -368,8 +362,7 @@ def engine(name: str) -> str:
 def test_retinaface_finds_what_pytorch_finds(backend):
     """Boxes and landmarks to 1/100 pixel (the file has two digits), scores to 1e-5 and the
     file's rounding."""
-    weights, name = "retinaface_mnet025.pth", "retinaface-mnet0.25"
-    detector = public(retinaface, weights, name, engine(backend))
+    detector = public("retinaface-mnet0.25", "retinaface_mnet025.pth", engine(backend))
     golden = json.loads((SHARED / "golden/real/retinaface_detections.json").read_text())
     for name, expected in golden.items():
         found = detector.detect(read_image(SHARED / "images" / name))
@@ -387,9 +380,7 @@ def test_retinaface_finds_what_pytorch_finds(backend):
 def test_the_other_checkpoint_agrees_on_where_the_faces_are():
     """Other weights, other anchors, other activation: both must mean the same faces. With the
     anchors of the other network they would not."""
-    detector = public(
-        retinaface_lowres, "retinaface_mnet025_lowres.pth", "retinaface-mnet0.25-lowres"
-    )
+    detector = public("retinaface-mnet0.25-lowres", "retinaface_mnet025_lowres.pth")
     golden = json.loads((SHARED / "golden/real/retinaface_detections.json").read_text())
     for path in collect_images(HERE / "images"):
         found = detector.detect(read_image(path))

@@ -32,22 +32,6 @@ LARGEST_ANSWER: Final = 200  # twenty sides of the prior away; a network that sa
 SMALLEST_SIDE, LARGEST_SIDE = 32, 4096  # of the picture that the network sees
 SMALL_FACE: Final = 40  # pixels high in that picture: where one is, smaller ones may be missed
 
-# What belongs into the card of a detector whose weights are imported, by network.
-PARAMETERS: Final[dict[str, dict[str, Any]]] = {
-    "retinaface-mnet0.25": {
-        "min_sizes": [[16, 32], [64, 128], [256, 512]],
-        "steps": [8, 16, 32],
-    },
-    "retinaface-mnet0.25-lowres": {
-        "min_sizes": [[10, 20], [32, 64], [128, 256]],
-        "steps": [8, 16, 32],
-    },
-    "ssd4": {
-        "min_sizes": [[10, 16, 24], [32, 48], [64, 96], [128, 192, 256]],
-        "steps": [8, 16, 32, 64],
-    },
-}
-
 
 class Runner(Protocol):
     """What the detector needs of a ``Session``: (1, 3, h, w) in, ``loc``, ``conf``, ``landms``
