@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -24,6 +24,10 @@ COMMANDS = {
     "info": "tinyface.cli.info",
     "models": "tinyface.cli.models",
     "import": "tinyface.cli.import_",
+    "export": "tinyface.cli.export",
+    "profile": "tinyface.cli.profile",
+    "bench": "tinyface.cli.bench",
+    "tables": "tinyface.cli.tables",
     "doctor": "tinyface.cli.doctor",
 }
 
@@ -31,8 +35,18 @@ INTERRUPTED = 130  # 128 + SIGINT, what shells report
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 
+class PipeClosed(Exception):
+    """Whoever read our output has gone. (click ends with status 1 on a BrokenPipeError.)"""
+
+
 class LazyGroup(click.Group):
     """A click group that imports a subcommand only when it is needed."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise PipeClosed from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -73,8 +87,8 @@ def run(args: Sequence[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return fail("stopped; nothing half-done was left behind", INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has gone. Python would complain once more on its way out.
+    except (PipeClosed, BrokenPipeError):
+        # Python would complain once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except MemoryError:
