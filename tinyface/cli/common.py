@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -191,3 +192,17 @@ def _progress(sources: Sequence[str], what: str) -> Iterator[str]:
     )
     with bar:
         yield from bar.track(sources, description=what)
+
+
+@contextmanager
+def progress_bar(total: int, what: str) -> Iterator[Callable[[], object]]:
+    """A bar of ``total`` steps on stderr where a person is watching; gives what advances it."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,152 @@
+"""Traces, profiles, benches, and the machine they were taken on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyface
+from tests.test_graph import small_graph, state_of
+from tinyface import machine
+from tinyface.cli.main import run as cli
+from tinyface.errors import UsageError
+from tinyface.runtime import NumpyExecutable, Session
+from tinyface.tracing import Record, Trace
+from tinyface.traffic.bench import Case, take_turns
+from tinyface.traffic.profile import measure, random_inputs
+from tinyface.types import Cost
+
+
+def session(backend: str = "numpy") -> Session:
+    graph = small_graph()
+    return Session(graph.bind(state_of(graph)), backend, threads=1)
+
+
+def test_without_a_trace_nothing_is_recorded() -> None:
+    x = np.ones((1, 3, 8, 8), np.float32)
+    with tinyface.trace() as trace:
+        pass
+    session().run(x)
+    assert trace.runs == []
+
+
+def test_a_trace_has_one_record_per_step_of_every_run() -> None:
+    s = session()
+    x = np.ones((1, 3, 8, 8), np.float32)
+    with tinyface.trace() as trace:
+        traced = s.run(x)["act"]
+        s.run(x)
+    assert [len(run) for run in trace.runs] == [1, 1]  # conv and PReLU are one step
+    record = trace.records[0]
+    assert record.compulsory == s.graph.cost and record.output_shape == (1, 4, 4, 4)
+    assert record.algorithmic.scratch > 0 and record.time_ns > 0
+    assert np.array_equal(traced, s.run(x)["act"])
+
+
+def test_traces_of_two_threads_do_not_mix() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    s = session()
+    x = np.ones((1, 3, 8, 8), np.float32)
+
+    def one(times: int) -> int:
+        with tinyface.trace() as trace:
+            for _ in range(times):
+                s.run(x)
+        return len(trace.runs)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(8))) == list(range(8))
+
+
+def test_trace_files(tmp_path: Path) -> None:
+    cost = Cost(macs=1000, feature_read=10, feature_write=20, weight=30)
+    trace = Trace([[Record("a", "conv2d", "im2col", (1, 2), cost, cost, 0, 500)]])
+    for name in ("t.json", "t.csv", "t.chrome.json"):
+        trace.write(tmp_path / name)
+    doc = json.loads((tmp_path / "t.json").read_text())
+    assert doc["schema"] == 1 and doc["runs"][0][0]["macs"] == 1000
+    assert doc["runs"][0][0]["algorithmic"]["weight_bytes"] == 30
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text()))
+    assert row["feature_write_bytes"] == "20" and row["gmac_per_s"] == "2.0"
+    (event,) = json.loads((tmp_path / "t.chrome.json").read_text())["traceEvents"]
+    assert event["ph"] == "X" and event["dur"] == 0.5
+    with pytest.raises(UsageError, match=r"\.json"):
+        trace.write(tmp_path / "t.txt")
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_profile_adds_up() -> None:
+    s = session()
+    calls: list[int] = []
+    result = measure(s, random_inputs(s), runs=3, progress=lambda: calls.append(1))
+    assert len(calls) == 4 and result.runs == 3 and len(result.rows) == 1
+    assert result.cost == s.graph.cost
+    assert sum(row.share for row in result.rows) == pytest.approx(1)
+    assert result.least_ns <= result.whole_ns
+    doc = result.to_json()
+    wanted = {
+        "name", "op", "kernel", "output_shape", "macs", "feature_read_bytes",
+        "feature_write_bytes", "weight_bytes", "scratch_bytes", "algorithmic", "time_ns",
+    }  # fmt: skip
+    assert wanted <= doc["operators"][0].keys()
+    assert doc["totals"]["macs"] == s.graph.cost.macs
+
+
+def test_cases_take_turns() -> None:
+    s = session()
+    inputs = random_inputs(s)
+    runs = [(Case("small", "numpy", "-", t), NumpyExecutable(s.graph), inputs) for t in (1, 2)]
+    macs = {"small": s.graph.cost.macs}
+    turns: list[int] = []
+    one, two = take_turns(runs, macs, rounds=2, turn_s=0.001, progress=lambda: turns.append(1))
+    assert len(turns) == 4 and (one.case.threads, two.case.threads) == (1, 2)
+    assert one.least_ms <= one.low_ms <= one.median_ms <= one.high_ms
+    assert one.runs >= 2 and one.gmac_per_s > 0
+
+
+def test_commands_print_tables_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["profile", "fdfacenet", "--runs", "1", "--backend", "numpy", "--json"]) == 0
+    doc = json.loads(capsys.readouterr().out)
+    assert doc["schema"] == "tinyface.profile/1" and doc["backend"] == "numpy"
+    assert cli(["profile", "fdfacenet", "--runs", "1"]) == 0
+    assert "GMAC/s" in capsys.readouterr().out
+    assert cli(["bench", "fdfacenet", "-t", "1", "--rounds", "1", "-o", "json"]) == 0
+    doc = json.loads(capsys.readouterr().out)
+    assert doc["timings"][0]["network"] == "fdfacenet" and doc["machine"]["cpu"]
+    assert cli(["bench", "-t", "none"]) == 2
+    assert cli(["tables", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    row = next(r for r in rows if r["network"] == "fdfacenet")
+    assert row["fits"]["fmap"] == ["U"] and not row["misfits"]
+
+
+def test_what_disturbs_a_measurement_is_said() -> None:
+    calm = {"mhz": 1500, "celsius": 50.0, "load": 0.0, "throttled": []}
+    assert machine.disturbance(calm, calm) == ""
+    assert "1500 to 600" in machine.disturbance(calm, calm | {"mhz": 600})
+    assert "throttled" in machine.disturbance(calm, calm | {"throttled": ["throttled"]})
+    assert "other work" in machine.disturbance(calm | {"load": 99.0}, calm)
+    unknown = dict.fromkeys(calm)
+    assert machine.disturbance(unknown, unknown) == ""
+
+
+def test_a_pi_that_throttles_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "vcgencmd"
+    tool.write_text("#!/bin/sh\necho throttled=0x50005\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert machine.throttled() == ["under-voltage", "throttled"]
+    tool.write_text("#!/bin/sh\necho nonsense\n")
+    assert machine.throttled() is None
+
+
+def test_the_machine_is_described() -> None:
+    described = machine.describe()
+    assert described["cpu"] and described["usable_cpus"] >= 1
+    assert described["cpu"] in machine.headline(described)

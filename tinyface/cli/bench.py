@@ -1,0 +1,138 @@
+"""``tinyface bench``: how fast networks run on this machine."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tinyface.cli import common
+
+if TYPE_CHECKING:
+    from tinyface.traffic.bench import Run, Timing
+
+HEADERS = ("network", "engine", "isa", "threads", "MMACs", "ms", "least", "middle half", "GMAC/s")
+
+
+@click.command("bench", short_help="How fast networks run here.")
+@click.argument("models", metavar="[MODEL]...", nargs=-1)
+@click.option("-t", "--threads", default="", help="E.g. 1,2.  [default: all CPUs]")
+@click.option("--isa", default="", help="E.g. scalar,avx2; all for every one.  [default: best]")
+@click.option("--numpy", "with_numpy", is_flag=True, help="The NumPy engine, too.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option(
+    "-o", "--output", "form", type=click.Choice(["table", "md", "json", "csv"]), default="table",
+    show_default=True,
+)  # fmt: skip
+def command(
+    models: tuple[str, ...], threads: str, isa: str, with_numpy: bool, rounds: int, form: str
+) -> int:
+    """Time networks: every model with every number of threads and instruction set.
+
+    MODEL is a model file, the name of installed weights, or a network from 'tinyface models'
+    (fdfacenet by default). All combinations take turns within one run, so that they can be
+    compared even where the machine's speed drifts. Times are of single inferences: median,
+    minimum, and the range of the middle half. The machine is described with them, and a run
+    during which it throttled says so.
+
+    \b
+    Example:
+      tinyface bench fdfacenet mobilefacenet -t 1,2
+      tinyface bench --isa all -t 1 -o md
+    """
+    from tinyface import machine
+    from tinyface.traffic.bench import take_turns
+
+    counts = _numbers(threads)
+    runs, macs = _cases(models or ("fdfacenet",), counts, isa, with_numpy)
+    before = machine.state()
+    with common.progress_bar(rounds * len(runs), "timing") as advance:
+        timings = take_turns(runs, macs, rounds=rounds, progress=advance)
+    described = machine.describe() | {"before": before, "after": machine.state()}
+    warning = machine.disturbance(described["before"], described["after"])
+    if warning:
+        common.note(f"these times are not to be trusted: {warning}")
+    if form == "json":
+        document = {"machine": described, "timings": [t.to_json() for t in timings]}
+        common.print_json("bench/1", document | {"warning": warning})
+    elif form == "csv":
+        click.echo(_csv(timings), nl=False)
+    else:
+        click.echo(machine.headline(described))
+        _print_rows([_row(t) for t in timings], form)
+    return 0
+
+
+def _numbers(text: str) -> list[int]:
+    from tinyface.errors import UsageError
+    from tinyface.runtime import default_threads
+
+    if not text:
+        return [default_threads()]
+    parts = text.split(",")
+    if not all(p.isdecimal() and 1 <= int(p) <= 256 for p in parts):
+        raise UsageError(f"-t {text}: give numbers of threads from 1 to 256, such as 1,2")
+    return [int(p) for p in parts]
+
+
+def _cases(
+    models: tuple[str, ...], threads: list[int], isa: str, with_numpy: bool
+) -> tuple[list[Run], dict[str, int]]:
+    """The executables of all combinations, and the MACs of every network."""
+    from tinyface.cli.profile import open_session
+    from tinyface.runtime import NumpyExecutable
+    from tinyface.traffic.bench import Case
+    from tinyface.traffic.profile import random_inputs
+
+    runs: list[Run] = []
+    macs = {}
+    for name in models:
+        session = open_session(name, "auto", 1)
+        inputs: dict[str, Any] = random_inputs(session)
+        macs[name] = session.graph.cost.macs
+        if session.backend == "c":
+            for each, kind in _engines(session.graph, threads, isa):
+                runs.append((Case(name, "c", kind, each.threads), each, inputs))
+        if with_numpy or session.backend == "numpy":
+            runs.append((Case(name, "numpy", "-", 1), NumpyExecutable(session.graph), inputs))
+    return runs, macs
+
+
+def _engines(graph: Any, threads: list[int], isa: str) -> Iterator[tuple[Any, str]]:
+    from tinyface.backends import c
+
+    known = [i.name for i in c.isas()]
+    names = known if isa == "all" else isa.split(",") if isa else [c.choose_isa().name]
+    for name in names:
+        for count in threads:
+            yield c.CExecutable(graph, count, isa=c.choose_isa(name).name), name
+
+
+def _row(t: Timing) -> list[str]:
+    c = t.case
+    return [
+        c.network, c.backend, c.isa, str(c.threads), f"{t.mmacs:.1f}", f"{t.median_ms:.3f}",
+        f"{t.least_ms:.3f}", f"{t.low_ms:.3f}-{t.high_ms:.3f}", f"{t.gmac_per_s:.2f}",
+    ]  # fmt: skip
+
+
+def _print_rows(rows: list[list[str]], form: str) -> None:
+    if form == "table":
+        common.print_table(HEADERS, rows, right=range(3, 9))
+        return
+    click.echo("| " + " | ".join(HEADERS) + " |")
+    click.echo("|" + "---|" * 3 + "---:|" * 6)
+    for row in rows:
+        click.echo("| " + " | ".join(row) + " |")
+
+
+def _csv(timings: list[Timing]) -> str:
+    out = io.StringIO()
+    rows = [t.to_json() for t in timings]
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()

@@ -1,0 +1,178 @@
+"""Where the time of a network goes: its steps, timed over many runs, beside what they cost."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+from tinyface.runtime import Session
+from tinyface.tracing import Record, trace
+from tinyface.types import Cost
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step: its record of the median run, and the spread of its times.
+
+    time_ns: median over the runs; least_ns: minimum. share: of the sum of medians, 0…1.
+    """
+
+    record: Record
+    time_ns: int
+    least_ns: int
+    share: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The record's columns with this row's times."""
+        row = self.record.to_json()
+        row.pop("start_ns")
+        gmacs = self.record.compulsory.macs / self.time_ns if self.time_ns else 0.0
+        rate = self.record.algorithmic.bytes / self.time_ns if self.time_ns else 0.0
+        return row | {
+            "time_ns": self.time_ns,
+            "least_ns": self.least_ns,
+            "share": round(self.share, 5),
+            "gmac_per_s": round(gmacs, 3),
+            "gb_per_s": round(rate, 3),
+        }
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A network, measured.
+
+    rows: in the order of execution. whole_ns: median of whole runs without step times;
+    traced_ns: median with them. The difference is what the clock costs.
+    """
+
+    network: str
+    backend: str
+    threads: int
+    runs: int
+    rows: tuple[Row, ...]
+    whole_ns: int
+    least_ns: int
+    traced_ns: int
+
+    @property
+    def cost(self) -> Cost:
+        """Compulsory cost of all steps."""
+        return Cost.total(row.record.compulsory for row in self.rows)
+
+    @property
+    def algorithmic(self) -> Cost:
+        """What the kernels touch, all steps together."""
+        return Cost.total(row.record.algorithmic for row in self.rows)
+
+    def by_kernel(self) -> dict[str, tuple[int, int, Cost]]:
+        """kernel -> (steps, ns, compulsory cost), the slowest first."""
+        sums: dict[str, tuple[int, int, Cost]] = {}
+        for row in self.rows:
+            key = f"{row.record.op} · {row.record.kernel}"
+            steps, ns, cost = sums.get(key, (0, 0, Cost()))
+            sums[key] = (steps + 1, ns + row.time_ns, cost + row.record.compulsory)
+        return dict(sorted(sums.items(), key=lambda item: -item[1][1]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Totals and the list ``operators``, for machines."""
+        return {
+            "network": self.network,
+            "backend": self.backend,
+            "threads": self.threads,
+            "runs": self.runs,
+            "totals": {
+                "time_ns": self.whole_ns,
+                "least_ns": self.least_ns,
+                "traced_ns": self.traced_ns,
+                "macs": self.cost.macs,
+                **_bytes(self.cost),
+                "algorithmic": _bytes(self.algorithmic),
+            },
+            "operators": [row.to_json() for row in self.rows],
+        }
+
+
+def measure(
+    session: Session,
+    inputs: Mapping[str, Any],
+    *,
+    runs: int = 30,
+    progress: Callable[[], object] = lambda: None,
+) -> Profile:
+    """Run the network ``runs`` times with step times and as often without, in turns.
+
+    Args:
+        session: the network, ready to run.
+        inputs: float32 arrays by name.
+        runs: timed runs of each sort, at least 1; one more of each warms up.
+        progress: called after every pair of runs.
+    """
+    plain: list[int] = []
+    collected: list[list[Record]] = []
+    totals: list[int] = []
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for number in range(runs + 1):
+            begin = perf_counter_ns()
+            session.run(inputs)
+            middle = perf_counter_ns()
+            with trace() as opened:
+                session.run(inputs)
+            end = perf_counter_ns()
+            progress()
+            if number:  # the first pair warms up
+                plain.append(middle - begin)
+                totals.append(end - middle)
+                collected.append(opened.runs[0])
+    finally:
+        if collecting:
+            gc.enable()
+    return Profile(
+        network=session.graph.name,
+        backend=session.backend,
+        threads=session.threads,
+        runs=runs,
+        rows=_rows(collected),
+        whole_ns=_median(plain),
+        least_ns=min(plain),
+        traced_ns=_median(totals),
+    )
+
+
+def random_inputs(session: Session, seed: int = 0) -> dict[str, Any]:
+    """Values in [-1, 1) of the graph's own input shapes. The times do not depend on them."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.uniform(-1, 1, t.shape).astype(np.float32)
+        for name, t in session.graph.inputs.items()
+    }
+
+
+def _rows(collected: list[list[Record]]) -> tuple[Row, ...]:
+    steps = list(zip(*collected, strict=True))  # per step, its record in every run
+    medians = [_median([record.time_ns for record in step]) for step in steps]
+    total = sum(medians) or 1
+    return tuple(
+        Row(step[0], median, min(record.time_ns for record in step), median / total)
+        for step, median in zip(steps, medians, strict=True)
+    )
+
+
+def _median(values: list[int]) -> int:
+    return int(statistics.median(values))
+
+
+def _bytes(cost: Cost) -> dict[str, int]:
+    return {
+        "feature_read_bytes": cost.feature_read,
+        "feature_write_bytes": cost.feature_write,
+        "weight_bytes": cost.weight,
+        "scratch_bytes": cost.scratch,
+    }
