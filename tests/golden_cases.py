@@ -96,7 +96,7 @@ def entry(name: str) -> networks.Entry:
 
 
 def load(name: str) -> Case | None:
-    """The case from ``golden/networks``, else from the shared material; None where it is in neither."""
+    """The case from ``golden/networks``, else from the shared material; None without either."""
     if (HERE / f"{name}.safetensors").exists():
         return from_repository(name)
     return from_shared(name)

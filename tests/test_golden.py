@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from golden_cases import ALL, HERE, SHARED, Case, from_repository, from_shared, load
+from golden_cases import ALL, HERE, SHARED, Case, entry, from_repository, from_shared, load
 
 from tinyface import passes
 from tinyface.backends import c as c_backend
@@ -75,13 +75,9 @@ def test_float32(name: str, form: str) -> None:
 
 
 def _float64_cases() -> list[object]:
-    """Large networks are marked slow. Their MACs are known from the registry, not the files."""
-    from golden_cases import entry
-
-    return [
-        pytest.param(name, marks=pytest.mark.slow) if entry(name).build().cost.macs > LARGE else name
-        for name in ALL
-    ]
+    """All cases, those of large networks marked slow."""
+    large = {name for name in ALL if entry(name).build().cost.macs > LARGE}
+    return [pytest.param(n, marks=pytest.mark.slow) if n in large else n for n in ALL]
 
 
 @pytest.mark.parametrize("name", _float64_cases())
@@ -125,8 +121,6 @@ def test_repository_and_shared_material_agree(name: str) -> None:
 
 def test_the_repository_has_every_family() -> None:
     """So that a checkout alone tests all of them."""
-    from golden_cases import entry
-
     present = {path.stem for path in HERE.glob("*.safetensors")}
     assert present <= set(ALL)
     assert {entry(name).family for name in present} == {entry(name).family for name in ALL}

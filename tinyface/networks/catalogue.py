@@ -170,13 +170,13 @@ def small_embedders() -> Iterator[Entry]:
     yield Entry(
         "vargfacenet", "vargfacenet", vargfacenet.vargfacenet, "public",
         "Yan et al. 2019; zma-c-137/VarGFaceNet @ a937852b51aa (MXNet)", scale=BY_128,
-        figures=figures("5.0", "511"), rename=vargfacenet.from_mxnet,
-        notes="the public graph normalises its input itself",
+        figures=figures("5.0"), rename=vargfacenet.from_mxnet,
+        notes="the public graph normalises its input itself; 1022 MFLOPs are printed, two per MAC",
     )  # fmt: skip
     for suffix, deploy in (("-train", False), ("", True)):
         yield Entry(
             f"varkfacenet{suffix}", "varkfacenet", partial(varkfacenet.varkfacenet, deploy=deploy),
-            "reconstruction", "VarKFaceNet, abstract only", figures=figures("0.7", "120"),
+            "reconstruction", "VarKFaceNet, abstract only", figures=figures("0.7"),
             notes="0.24 GFLOPs are printed; a MAC is taken as two FLOPs",
         )  # fmt: skip
 
@@ -187,7 +187,7 @@ def _proxyless() -> Iterator[Entry]:
     rows: tuple[tuple[str, dict[str, Any], dict[str, str]], ...] = (
         ("cpu", {"backbone": p.CPU}, published),
         ("cpu-1432", {"backbone": p.CPU, "mixed": 1432}, published),
-        ("cpu-1432-128", {"backbone": p.CPU, "mixed": 1432, "embedding": 128}, figures("3.2", "450")),
+        ("cpu-1432-128", {"backbone": p.CPU, "mixed": 1432, "embedding": 128}, figures("3.2")),
         ("gpu", {"backbone": p.GPU}, {}),
         ("mobile", {"backbone": p.MOBILE}, {}),
     )
@@ -230,6 +230,8 @@ def ghostfacenets() -> Iterator[Entry]:
                 yield Entry(
                     f"ghostfacenet-v{version}-{width}-s{stride}", "ghostfacenet", make, "public",
                     source, scale=BY_128, figures=shown.get((version, width, stride), {}),
+                    notes="printed are MFLOPs of a profiler that counts MACs and some element-wise "
+                    "operators; printed parameters include batch-norm statistics",
                 )  # fmt: skip
         for width in (1.0, 1.3):
             make = partial(

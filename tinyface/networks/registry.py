@@ -134,7 +134,7 @@ def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def spelling(name: str) -> str:
     """One spelling for names that differ in case, in - and _, in * and "star", in × and x."""
-    name = name.strip().lower().replace("×", "x").replace("*", "-star")
+    name = name.strip().lower().replace("×", "-x").replace("*", "-star")
     return name.replace("_", "-").replace("--", "-")
 
 

@@ -144,8 +144,8 @@ class Figure:
 
     @property
     def misfit(self) -> bool:
-        """Printed, and neither fitted nor approached by any rule."""
-        return bool(self.printed) and not self.fits and not self.near
+        """Printed and computed, but neither fitted nor approached by any rule."""
+        return bool(self.printed and self.computed) and not self.fits and not self.near
 
 
 def _digits(value: float, like: Decimal, how: str) -> Decimal:
