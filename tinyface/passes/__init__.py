@@ -10,14 +10,19 @@ from tinyface.passes.fuse_activation import fuse_activation
 from tinyface.passes.reparameterize import reparameterize
 
 PASSES = (drop_noops, fold_batchnorm, reparameterize, fuse_activation)
-"""In the order in which they help each other."""
 
 
 def optimise(graph: Graph) -> Graph:
-    """All passes: the graph that the engines run. Outputs equal the given graph's to rounding."""
-    for one_pass in PASSES:
-        graph = one_pass(graph)
-    return graph
+    """All passes: the graph that the engines run. Outputs equal the given graph's to rounding.
+
+    The first three make work for each other (merged branches can take up the batch norm behind
+    their sum), so they go round until nothing is left to do; fusing ends it.
+    """
+    size = 0
+    while len(graph.nodes) != size:
+        size = len(graph.nodes)
+        graph = reparameterize(fold_batchnorm(drop_noops(graph)))
+    return fuse_activation(graph)
 
 
 __all__ = [

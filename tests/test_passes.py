@@ -1,0 +1,421 @@
+"""Every pass computes the same with less, changes nothing it was given, and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from random_graphs import drift, graphs, inputs_for
+from strategies import SETTINGS
+
+from tinyface import ops
+from tinyface.backends.numpy import run_graph
+from tinyface.builder import Builder
+from tinyface.graph import Graph, Node
+from tinyface.networks import find, random_state
+from tinyface.passes import (
+    PASSES,
+    drop_noops,
+    fold_batchnorm,
+    fuse_activation,
+    optimise,
+    reparameterize,
+)
+from tinyface.types import TensorType
+
+Pass = Callable[[Graph], Graph]
+ALL = pytest.mark.parametrize("rewrite", [*PASSES, optimise], ids=lambda p: p.__name__)
+
+
+def kinds(graph: Graph) -> list[str]:
+    return [node.op.kind for node in graph.nodes]
+
+
+def assert_same_outputs(before: Graph, after: Graph, dtype: str) -> None:
+    """Equal within the bound derived in random_graphs.drift."""
+    inputs = inputs_for(before, dtype)
+    expected = run_graph(before.astype(dtype), inputs)
+    result = run_graph(after.astype(dtype), inputs)
+    allowed = drift(before, inputs, dtype)
+    assert list(result) == list(expected)
+    for name, y in expected.items():
+        apart = np.abs(result[name].astype(np.float64) - y)
+        assert result[name].shape == y.shape
+        assert (apart <= allowed[name]).all()
+
+
+# -------------------------------------------------------------- on random networks
+
+
+@ALL
+def test_outputs_stay_the_same(rewrite: Pass) -> None:
+    """In float32, and in float64 where a wrong equation cannot hide behind rounding."""
+
+    @SETTINGS
+    @given(graphs())
+    def check(graph: Graph) -> None:
+        assert_same_outputs(graph, rewrite(graph), "float32")
+        wide = graph.astype("float64")
+        assert_same_outputs(wide, rewrite(wide), "float64")
+
+    check()
+
+
+@ALL
+def test_a_pass_changes_nothing_it_was_given_and_adds_no_work(rewrite: Pass) -> None:
+    """Weights of the random graphs are read-only, so that writing to one raises."""
+
+    @SETTINGS
+    @given(graphs())
+    def check(graph: Graph) -> None:
+        nodes, params = graph.nodes, dict(graph.params)
+        after = rewrite(graph)
+        assert graph.nodes == nodes
+        assert all(graph.params[name] is value for name, value in params.items())
+        assert graph.params.keys() == params.keys()
+        assert after.inputs == graph.inputs
+        assert after.outputs == graph.outputs
+        assert len(after.nodes) <= len(graph.nodes)
+        assert after.cost.macs <= graph.cost.macs
+        assert after.cost.bytes <= graph.cost.bytes
+
+    check()
+
+
+@ALL
+def test_a_second_time_changes_nothing(rewrite: Pass) -> None:
+    @SETTINGS
+    @given(graphs())
+    def check(graph: Graph) -> None:
+        once = rewrite(graph)
+        twice = rewrite(once)
+        assert twice.nodes == once.nodes
+        assert twice.params.keys() == once.params.keys()
+
+    check()
+
+
+@ALL
+def test_the_result_is_right_for_other_input_sizes(rewrite: Pass) -> None:
+    """A session re-infers the optimised graph for every batch and image size."""
+
+    @SETTINGS
+    @given(graphs())
+    def check(graph: Graph) -> None:
+        n, c, h, w = graph.inputs["input"].shape
+        bigger = {"input": (n + 1, c, h, w)}
+        assert_same_outputs(
+            graph.with_inputs(bigger), rewrite(graph).with_inputs(bigger), "float32"
+        )
+
+    check()
+
+
+# ------------------------------------------------------------------- fold_batchnorm
+
+
+def conv_bn(bias: bool = True, eps: float = 1e-5) -> Graph:
+    b = Builder("conv_bn")
+    x = b.input("input", (1, 3, 5, 5))
+    x = b.conv(x, 4, 3, key="conv", bias=bias)
+    graph = b.build(b.batch_norm(x, key="bn", eps=eps))
+    return graph.bind(random_state(graph))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_folding_follows_the_equations(bias: bool) -> None:
+    """FDFaceNet, eq. 10 and 11, with sigma the standard deviation, and the bias it leaves out."""
+    graph = conv_bn(bias, eps=1e-3)
+    p = {name: value.astype(np.float64) for name, value in graph.params.items()}
+    sigma = np.sqrt(p["bn.running_var"] + 1e-3)
+    weight = p["conv.weight"] * (p["bn.weight"] / sigma)[:, None, None, None]
+    mean = p["bn.running_mean"] - (p["conv.bias"] if bias else 0)
+    folded = fold_batchnorm(graph)
+    (node,) = folded.nodes
+    assert node.outputs == graph.outputs
+    new_weight, new_bias = (folded.params[name] for name in node.inputs[1:])
+    np.testing.assert_array_equal(new_weight, weight.astype(np.float32))
+    np.testing.assert_allclose(new_bias, p["bn.bias"] - mean * p["bn.weight"] / sigma, rtol=1e-6)
+    assert len(folded.params) == 2
+
+
+def test_two_batch_norms_in_a_row_are_folded() -> None:
+    b = Builder("twice")
+    x = b.conv(b.input("input", (1, 2, 4, 4)), 2, 1, key="conv")
+    graph = b.build(b.batch_norm(b.batch_norm(x, key="bn1"), key="bn2"))
+    graph = graph.bind(random_state(graph))
+    folded = fold_batchnorm(graph)
+    assert kinds(folded) == ["conv2d"]
+    assert_same_outputs(graph, folded, "float32")
+
+
+def test_shared_weights_are_folded_for_each_user() -> None:
+    """Two convolutions with one weight and different batch norms."""
+    b = Builder("shared")
+    x = b.input("input", (1, 2, 4, 4))
+    ys = []
+    for i in range(2):
+        y = b.apply(ops.Conv2d(), x, b.param("shared.weight", (2, 2, 1, 1)), name=f"conv{i}")
+        ys.append(b.batch_norm(y, key=f"bn{i}"))
+    graph = b.build(*ys)
+    graph = graph.bind(random_state(graph))
+    folded = fold_batchnorm(graph)
+    assert kinds(folded) == ["conv2d", "conv2d"]
+    assert_same_outputs(graph, folded, "float32")
+
+
+def test_batch_norm_stays_where_nothing_can_take_it_up() -> None:
+    def batch_norm_of(make: Callable[[Builder, str], str], also: bool = False) -> list[str]:
+        b = Builder("stays")
+        y = make(b, b.input("input", (1, 2, 4, 4)))
+        z = b.batch_norm(y, key="bn")
+        graph = b.build(z, y) if also else b.build(z)
+        return kinds(fold_batchnorm(graph.bind(random_state(graph))))
+
+    assert batch_norm_of(lambda b, x: x) == ["batch_norm"]
+    assert batch_norm_of(lambda b, x: b.apply(ops.MaxPool(), x))[-1] == "batch_norm"
+    # the map in between is an output, or another operator reads it, or an activation follows
+    assert batch_norm_of(lambda b, x: b.conv(x, 2, 1, key="c"), also=True)[-1] == "batch_norm"
+    act = ops.Conv2d(act=ops.ReLU())
+    assert batch_norm_of(lambda b, x: b.apply(act, x, b.param("w", (2, 2, 1, 1)))) == [
+        "conv2d",
+        "batch_norm",
+    ]
+
+
+def test_a_variance_that_cannot_be_folded_stays_a_batch_norm() -> None:
+    graph = conv_bn()
+    state = {**graph.params, "bn.running_var": np.float32([1, 1, -1, 1])}
+    assert kinds(fold_batchnorm(graph.bind(state))) == ["conv2d", "batch_norm"]
+
+
+# ------------------------------------------------------------------ fuse_activation
+
+
+def residual_net(order: int) -> Graph:
+    b = Builder("residual")
+    x = b.input("input", (1, 4, 6, 6))
+    y = b.conv(x, 4, 3, pad=1, key="conv", bias=True)
+    y = b.apply(ops.Add(), *((x, y) if order else (y, x)))
+    graph = b.build(b.prelu(y, key="act"))
+    return graph.bind(random_state(graph))
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_shortcut_and_activation_become_one_operator(order: int) -> None:
+    graph = residual_net(order)
+    fused = fuse_activation(graph)
+    (node,) = fused.nodes
+    assert node.op == ops.Conv2d(pad=(1, 1, 1, 1), act=ops.PReLU())
+    assert node.inputs == ("input", "conv.weight", "conv.bias", "act.weight", "input")
+    assert_same_outputs(graph, fused, "float32")
+    map_bytes = graph.types["input"].nbytes
+    before, after = graph.cost, fused.cost
+    assert before.feature_write == 3 * map_bytes
+    assert after.feature_write == map_bytes
+    assert after.macs == before.macs
+
+
+def test_of_two_convolutions_the_later_takes_the_sum() -> None:
+    b = Builder("two")
+    x = b.input("input", (1, 2, 4, 4))
+    y, z = b.conv(x, 2, 1, key="first"), b.conv(x, 2, 1, stride=1, key="second")
+    graph = b.build(b.apply(ops.ReLU(), b.apply(ops.Add(), y, z)))
+    fused = fuse_activation(graph)
+    assert [node.name for node in fused.nodes] == ["first", "second"]
+    assert fused.nodes[1].inputs[-1] == "first"
+
+
+def test_what_cannot_be_fused_stays() -> None:
+    def fused(make: Callable[[Builder, str, str], tuple[str, ...]]) -> list[str]:
+        b = Builder("stays")
+        x = b.input("input", (1, 2, 1, 1))
+        return kinds(fuse_activation(b.build(*make(b, x, b.conv(x, 2, 1, key="conv")))))
+
+    def relu(b: Builder, x: str) -> str:
+        return b.apply(ops.ReLU(), x)
+
+    assert fused(lambda b, x, y: (relu(b, y), y)) == ["conv2d", "relu"]  # an output
+    assert fused(lambda b, x, y: (relu(b, y), b.apply(ops.Sigmoid(), y)))[0] == "conv2d"
+    assert fused(lambda b, x, y: (b.apply(ops.Softmax(1), y),)) == ["conv2d", "softmax"]
+    assert fused(lambda b, x, y: (b.apply(ops.Add(), y, y),)) == ["conv2d", "add"]
+    # of one shape today, of two when the image grows: the mean of the map
+    pooled = fused(lambda b, x, y: (b.apply(ops.Add(), y, b.apply(ops.GlobalAveragePool(), x)),))
+    assert pooled == ["conv2d", "global_average_pool", "add"]
+    # of one shape today, of two when the batch grows: a weight
+    weight = fused(lambda b, x, y: (b.apply(ops.Add(), y, b.param("w", (1, 2, 1, 1))),))
+    assert weight == ["conv2d", "add"]
+
+
+# ----------------------------------------------------------------------- drop_noops
+
+
+def test_resize_to_todays_size_is_kept_for_tomorrow() -> None:
+    b = Builder("resize")
+    x = b.apply(ops.Resize(size=(8, 8)), b.input("input", (1, 1, 8, 8)))
+    graph = b.build(b.apply(ops.ReLU(), x))
+    dropped = drop_noops(graph)
+    assert kinds(dropped) == ["resize", "relu"]
+    assert dropped.with_inputs({"input": (1, 1, 16, 16)}).types[graph.outputs[0]].shape[2] == 8
+
+
+def test_names_of_outputs_stay() -> None:
+    """An identity that is an output gives its name to what it copied."""
+    b = Builder("names")
+    x = b.apply(ops.ReLU(), b.input("input", (1, 2)), name="hidden")
+    y = b.apply(ops.Identity(), b.apply(ops.Identity(), x), name="embedding")
+    z = b.apply(ops.Sigmoid(), x)
+    graph = drop_noops(b.build(y, z))
+    assert kinds(graph) == ["relu", "sigmoid"]
+    assert graph.outputs[0] == "embedding"
+    assert graph.nodes[1].inputs == ("embedding",)
+
+
+def test_an_output_that_copies_an_input_or_another_output_stays() -> None:
+    b = Builder("copies")
+    x = b.input("input", (1, 2))
+    y = b.apply(ops.ReLU(), x)
+    outs = [b.apply(ops.Identity(), name) for name in (x, y, y)]
+    graph = b.build(*outs, y)
+    assert kinds(drop_noops(graph)) == ["relu", "identity", "identity", "identity"]
+    x_, y1, y2, y_ = run_graph(drop_noops(graph), {"input": np.float32([[-1, 2]])}).values()
+    assert x_.tolist() == [[-1, 2]]
+    assert y1.tolist() == y2.tolist() == y_.tolist() == [[0, 2]]
+
+
+def test_what_nobody_reads_goes() -> None:
+    b = Builder("dead")
+    x = b.input("input", (1, 2, 4, 4))
+    b.conv(x, 4, 1, key="dead")
+    graph = drop_noops(b.build(b.conv(x, 1, 1, key="alive")))
+    assert list(graph.params) == ["alive.weight"]
+    assert kinds(graph) == ["conv2d"]
+
+
+# ------------------------------------------------------------------- reparameterize
+
+
+def test_varkfacenet_folds_to_one_path() -> None:
+    """Spec, section 11: 0.748 M -> 0.706 M parameters, 119.5 M MACs = 0.239 GFLOPs."""
+    graph = find("varkfacenet-train").build(size=32)
+    graph = graph.bind(random_state(graph))
+    merged = reparameterize(fold_batchnorm(drop_noops(graph)))
+    depthwise = [n for n in merged.nodes if isinstance(n.op, ops.Conv2d) and n.op.groups > 2]
+    assert len(depthwise) == 3 + 12 + 1  # a stage's way down, its units; the global one
+    assert sum(isinstance(n.op, ops.Add) for n in merged.nodes) == 12  # the units' shortcuts
+    assert_same_outputs(graph, merged, "float32")
+
+
+def test_varkfacenet_has_the_published_figures() -> None:
+    graph = find("varkfacenet-train").build()
+    optimised = optimise(graph)
+    assert round(trained(graph) / 1e6, 3) == 0.748
+    assert round(optimised.param_count / 1e6, 3) == 0.706
+    assert round(optimised.cost.macs / 1e6, 1) == 119.5
+
+
+def trained(graph: Graph) -> int:
+    """Weights that training learns: all but the statistics of batch norms."""
+    return sum(v.size for name, v in graph.params.items() if ".running_" not in name)
+
+
+def sum_of(*make: Callable[[Builder, str], str], channels: int = 4) -> Graph:
+    """A graph that adds up what the functions make of one input."""
+    b = Builder("sum")
+    x = b.input("input", (1, channels, 7, 9))
+    terms = [one(b, x) for one in make]
+    y = terms[0]
+    for term in terms[1:]:
+        y = b.apply(ops.Add(), y, term)
+    graph = b.build(y)
+    return graph.bind(random_state(graph))
+
+
+def branch(
+    key: str, kernel: int | tuple[int, int], groups: int = 4, **options: Any
+) -> Callable[[Builder, str], str]:
+    def make(b: Builder, x: str) -> str:
+        half = kernel // 2 if isinstance(kernel, int) else tuple(k // 2 for k in kernel)
+        return b.conv(x, 4, kernel, key=key, groups=groups, **{"pad": half, **options})
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("terms", "left"),
+    [
+        ([branch("a", 7), branch("b", 5), branch("c", 3)], ["conv2d"]),
+        ([branch("a", 3, groups=1), branch("b", 1, groups=1), lambda b, x: x], ["conv2d"]),
+        ([branch("a", 3, groups=2), lambda b, x: b.batch_norm(x, key="bn")], ["conv2d"]),
+        ([branch("a", 3, stride=2), branch("b", 1, stride=2)], ["conv2d"]),
+        ([branch("a", (1, 5)), branch("b", (1, 3))], ["conv2d"]),
+        ([branch("a", 3, pad=(0, 0, 2, 2)), branch("b", 1)], ["conv2d"]),
+        ([lambda b, x: x, branch("a", 3), lambda b, x: x], ["conv2d"]),
+        # what stays as it is: more multiplications, other groups, dilation, no convolution
+        ([branch("a", (1, 5)), branch("b", (5, 1))], ["conv2d", "conv2d", "add"]),
+        ([branch("a", 3), branch("b", 3, groups=2)], ["conv2d", "conv2d", "add"]),
+        ([branch("a", 3, pad=2, dilation=2), branch("b", 1)], ["conv2d", "conv2d", "add"]),
+        ([lambda b, x: x, lambda b, x: b.batch_norm(x, key="bn")], ["batch_norm", "add"]),
+        # two families in one sum, and a term that belongs to neither
+        (
+            [branch("a", 3), branch("c", 3, groups=1), branch("b", 1), branch("d", 1, groups=1)],
+            ["conv2d", "conv2d", "add"],
+        ),
+        (
+            [branch("a", 3), lambda b, x: b.apply(ops.Sigmoid(), x), branch("b", 1)],
+            ["sigmoid", "conv2d", "add"],
+        ),
+    ],
+)
+def test_sums_of_branches(terms: list[Callable[[Builder, str], str]], left: list[str]) -> None:
+    graph = sum_of(*terms)
+    merged = reparameterize(graph)
+    assert kinds(merged) == left
+    assert_same_outputs(graph, merged, "float32")
+    wide = graph.astype("float64")
+    assert_same_outputs(wide, reparameterize(wide), "float64")
+
+
+def test_a_branch_that_others_read_stays() -> None:
+    b = Builder("read")
+    x = b.input("input", (1, 4, 7, 7))
+    y = branch("a", 3)(b, x)
+    graph = b.build(b.apply(ops.Add(), y, branch("b", 3)(b, x)), y)
+    graph = graph.bind(random_state(graph))
+    merged = reparameterize(graph)
+    assert kinds(merged) == ["conv2d", "conv2d", "add"]
+
+
+# ---------------------------------------------------------------------- whole networks
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "shufflefacenet-x0.5", "ghostfacenet-v2-1.0-s2"])
+def test_real_networks_keep_their_embedding(name: str) -> None:
+    """In float64: random weights magnify rounding, up to 10^7 times in GhostFaceNet."""
+    graph = find(name).build()
+    graph = graph.bind(random_state(graph)).astype("float64")
+    optimised = optimise(graph)
+    inputs = inputs_for(graph, "float64")
+    (expected,) = run_graph(graph, inputs).values()
+    (result,) = run_graph(optimised, inputs).values()
+    assert np.abs(result - expected).max() <= 1e-7 * np.abs(expected).max()
+    assert len(optimised.nodes) < 0.6 * len(graph.nodes)
+
+
+def test_fusing_orders_nodes_so_that_they_can_run() -> None:
+    """The shortcut is computed after the convolution that takes it up."""
+    graph = Graph(
+        "late",
+        {"x": TensorType((1, 1, 2, 2))},
+        ("sum",),
+        (
+            Node("conv", ops.Conv2d(), ("x", "w"), ("y",)),
+            Node("late", ops.Sigmoid(), ("x",), ("z",)),
+            Node("sum", ops.Add(), ("y", "z"), ("sum",)),
+        ),
+        {"w": np.ones((1, 1, 1, 1), np.float32)},
+    )
+    assert [node.name for node in fuse_activation(graph).nodes] == ["late", "conv"]
