@@ -264,8 +264,9 @@ class Detector:
             for name, fields in (("loc", 4), ("conf", 2), ("landms", 10))
         )
         scores = conf[:, 1]
-        sane = np.abs(np.concatenate([loc, landms], axis=1)).max(axis=1) < LARGEST_ANSWER
-        chosen = np.flatnonzero((scores > self.priors.score) & (scores <= 1.001) & sane)
+        chosen = np.flatnonzero((scores > self.priors.score) & (scores <= 1.001))
+        answers = np.concatenate([loc[chosen], landms[chosen]], axis=1)
+        chosen = chosen[(np.abs(answers) < LARGEST_ANSWER).all(axis=1)]  # false for NaN, too
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:MAX_CANDIDATES]
         loc, landms, scores, lattice = loc[chosen], landms[chosen], scores[chosen], lattice[chosen]
         boxes = decode_boxes(loc, lattice, self.priors.variances)
