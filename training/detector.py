@@ -310,8 +310,11 @@ class Run:
 @click.option("--lr", default=0.02, help="Rate of the convolutions, relative to their norm.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 @click.option("--resume", is_flag=True, help="Go on from WORK/checkpoint.pt, if there is one.")
+@click.option(
+    "--limit", type=int, help="Pictures of each set in the last evaluation.  [default: all]"
+)
 @click.option("--evaluate-only", is_flag=True, help="Evaluate and export the checkpoint as it is.")
-def main(resume: bool, evaluate_only: bool, **options: Any) -> None:
+def main(resume: bool, evaluate_only: bool, limit: int | None, **options: Any) -> None:
     """Train the detector.
 
     Example: python -m training.detector --data ../shared/data --teachers ../shared/weights
@@ -321,7 +324,7 @@ def main(resume: bool, evaluate_only: bool, **options: Any) -> None:
     run = Run(Options(**options), resume or evaluate_only)
     if not evaluate_only:
         run.train()
-    click.echo(run.export(limit=None))
+    click.echo(run.export(limit))
 
 
 if __name__ == "__main__":
