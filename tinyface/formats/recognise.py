@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from tinyface.errors import CheckpointError, GraphError, TinyfaceError, UsageError
 from tinyface.formats.arrays import Array
@@ -55,24 +56,33 @@ class Match:
         return "; ".join(parts)
 
 
-def compare(entry: Entry, state: Mapping[str, Array]) -> Match:
-    """Hold the tensors against one network, also at other embedding sizes."""
-    match = _compare(entry, state, entry.build())
+@cache
+def _default(name: str) -> Graph:
+    """The network in its usual size; building all of them takes a second or two."""
+    return REGISTRY[name].build()
+
+
+def _resized(match: Match, state: Mapping[str, Array]) -> Match:
+    """The same network at another embedding size, where that is all that differs.
+
+    The last layer's length is a free choice of whoever trained it.
+    """
     if match.missing or not match.misshapen:
         return match
-    # the last layer's length is a free choice of whoever trained it
     last = match.state[match.misshapen[-1]].shape
     for option in ("embedding", "classes"):
         try:
-            resized = _compare(entry, state, entry.build(**{option: last[0]}))
+            graph = match.entry.build(**{option: last[0]})
         except (UsageError, GraphError, IndexError):
             continue
-        if len(resized.misshapen) < len(match.misshapen):
-            return resized
+        other = _compare(match.entry, state, graph)
+        if len(other.misshapen) < len(match.misshapen):
+            return other
     return match
 
 
 def _compare(entry: Entry, state: Mapping[str, Array], graph: Graph) -> Match:
+    """Hold the tensors against one network."""
     fitted = entry.fit(state, graph)
     return Match(
         entry,
@@ -94,10 +104,12 @@ def recognise(state: Mapping[str, Array]) -> list[Match]:
     Raises:
         CheckpointError: there is none. Where one comes close, the message says what differs.
     """
-    matches = [compare(entry, state) for entry in REGISTRY.values()]
-    exact = [match for match in matches if match.exact]
-    if exact:
-        return exact
+    usual = [_compare(entry, state, _default(entry.name)) for entry in REGISTRY.values()]
+    matches = [_resized(match, state) for match in usual]
+    for candidates in (usual, matches):
+        exact = [match for match in candidates if match.exact]
+        if exact:
+            return exact
     best = max(matches, key=lambda match: match.agreement)
     if best.agreement < 0.5:
         raise CheckpointError(
@@ -117,7 +129,7 @@ def fit(entry: Entry, state: Mapping[str, Array]) -> Match:
         CheckpointError: a tensor is missing, not in it, or of another shape; each is named, and
             so is the network that they do fit.
     """
-    match = compare(entry, state)
+    match = _resized(_compare(entry, state, _default(entry.name)), state)
     if match.exact:
         return match
     try:

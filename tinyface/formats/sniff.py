@@ -53,9 +53,12 @@ def sniff(path: str | os.PathLike[str]) -> Kind:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(0)
             head = stream.read(64)
-            if head.startswith(b"PK\3\4"):
+            if head[8:9] == b"{" and head[5:8] == bytes(3):  # behind a length below 2^40, which
+                kind = Kind.SAFETENSORS  # may look like anything: so this comes first
+            elif head.startswith(b"PK\3\4"):
                 return _sniff_zip(path, stream)
-            kind = _sniff_head(head)
+            else:
+                kind = _sniff_head(head)
             if kind is Kind.UNKNOWN and _is_onnx(stream, size):
                 return Kind.ONNX
     except OSError as error:
@@ -78,8 +81,6 @@ def _sniff_head(head: bytes) -> Kind:
         return Kind.HDF5
     if head[4:8] == b"TFL3":
         return Kind.TFLITE
-    if head[8:9] == b"{" and head[5:8] == bytes(3):  # behind a length of less than 2^40
-        return Kind.SAFETENSORS
     return Kind.UNKNOWN
 
 
