@@ -49,7 +49,7 @@ install: $(VENV)/.installed  ## tinyface in .venv, in place
 # --------------------------------------------------------------------------- trying it out
 
 demo: $(VENV)/.installed  ## embed a sample photo and verify a pair
-	@PATH="$(BIN):$$PATH" sh scripts/demo.sh
+	@PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo.sh
 
 # --------------------------------------------------------------------------------- testing
 
