@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from tinyface import __version__
+from tinyface import __version__, machine
 from tinyface.cli import common
 from tinyface.errors import TinyfaceError
 
@@ -33,7 +31,12 @@ def command(as_json: bool) -> int:
     """
     report = {
         "tinyface": __version__,
-        "machine": machine(),
+        "machine": {
+            **machine.describe(),
+            "state": machine.state(),
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+            "executable": sys.executable,
+        },
         "engine": engine(),
         "packages": {name: _version(name) for name in (*PACKAGES, *EXTRAS)},
         "models": {"recogniser": _default("embed"), "detector": _default("detect")},
@@ -47,18 +50,6 @@ def command(as_json: bool) -> int:
     for line in advice:
         common.note(line)
     return 1 if advice else 0
-
-
-def machine() -> dict[str, Any]:
-    """Processor, system and Python."""
-    return {
-        "cpu": _cpu_name(),
-        "architecture": platform.machine(),
-        "cpus": os.cpu_count(),
-        "system": platform.platform(terse=True),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "executable": sys.executable,
-    }
 
 
 def engine() -> dict[str, Any]:
@@ -82,20 +73,6 @@ def _why_no_extension() -> str:
     except ImportError as error:
         return str(error)
     return "it was built, but does not work here"
-
-
-def _cpu_name() -> str:
-    """As /proc/cpuinfo has it on x86 and on a Raspberry Pi; else what Python knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    pairs = [line.split(":", 1) for line in lines if ":" in line]
-    fields = {key.strip(): value.strip() for key, value in reversed(pairs)}
-    for key in ("model name", "Model", "Hardware"):
-        if fields.get(key):
-            return fields[key]
-    return platform.processor() or "unknown"
 
 
 def _version(package: str) -> str | None:
@@ -143,21 +120,27 @@ def _advice(report: dict[str, Any]) -> list[str]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    """The report, a line an entry, in groups."""
-    entries: list[tuple[str, str]] = [("tinyface", report["tinyface"])]
-    for group, values in report.items():
-        if not isinstance(values, dict):
-            continue
-        for name, value in values.items():
-            if isinstance(value, dict):
-                found = "problem" not in value
-                text = f"{value['name']} ({value['licence']})" if found else "none"
-            elif isinstance(value, list):
-                text = ", ".join(map(str, value))
-            else:
-                text = "not installed" if value is None else str(value)
-            if name != "problem":
-                entries.append((f"{group}: {name}" if group == "packages" else name, text))
-    width = max(len(name) for name, _ in entries)
-    for name, text in entries:
+    """The report, a line an entry."""
+    found = report["machine"]
+    clock = found["state"]
+    entries = {
+        "tinyface": report["tinyface"],
+        "machine": machine.headline({**found, "after": clock}),
+        "caches": ", ".join(f"{name} {size // 1024} KiB" for name, size in found["caches"].items()),
+        "system": found["system"],
+        "python": f"{found['python']} ({found['executable']})",
+    }
+    entries |= {name: _text(value) for name, value in report["engine"].items()}
+    entries["packages"] = ", ".join(f"{k} {v or 'missing'}" for k, v in report["packages"].items())
+    for role, model in report["models"].items():
+        entries[role] = f"{model['name']}: {model['file']}" if "name" in model else "none"
+        if "name" in model:
+            entries[f"{role} licence"] = model["licence"] or "not stated"
+    entries |= report["folders"]
+    width = max(map(len, entries))
+    for name, text in entries.items():
         click.echo(f"{name:<{width}}  {text}")
+
+
+def _text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)

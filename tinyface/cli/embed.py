@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from tinyface.cli import common
 from tinyface.cli.common import Batch
 from tinyface.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from tinyface.cli.writers import Writer
+    from tinyface.model import Model
 
 
 @click.command("embed", short_help="Pictures to embeddings.")
@@ -15,7 +21,7 @@ from tinyface.errors import ImageError, UsageError
 @click.option(
     "-o", "--output", metavar="FILE", default=None,
     help="Write the embeddings to FILE.npy, .npz, .csv or .jsonl; '-' prints them, one JSON "
-    "object a line.",
+    "object a line. Without it a summary is printed.",
 )  # fmt: skip
 @common.aligned_option
 @click.option("--all-faces", is_flag=True, help="Embed every face of a picture, not the largest.")
@@ -41,9 +47,8 @@ def command(
     result is a vector of length 1. The product of two such vectors is their similarity.
     Folders stand for the pictures in them, '-' for standard input.
 
-    Of one picture, or without -o, a summary line is printed; the vectors go to FILE, or to
-    stdout with '-o -' or --json. A picture that fails is reported and counted, and does not
-    stop the others. It has no row in FILE.npy; the other formats name the file of every row.
+    A picture that fails is reported and counted, and does not stop the others. It has no row
+    in FILE.npy; the other formats name the file of every row.
 
     \b
     Example:
@@ -51,9 +56,7 @@ def command(
       tinyface embed photos/ -r -o faces.npz
       cat photo.jpg | tinyface embed - -o - | jq .embedding
     """
-    from tinyface.cli.writers import Row, check, open_writers
-    from tinyface.faces.locate import no_face
-    from tinyface.vision.image import read_image
+    from tinyface.cli.writers import check, open_writers
 
     if aligned and all_faces:
         raise UsageError("--aligned pictures hold one face each: leave out --all-faces")
@@ -62,25 +65,37 @@ def command(
     recogniser = common.load_model(model, detector, backend, threads)
 
     with open_writers(output, as_json, recogniser) as writers:
-
-        def work(source: str) -> None:
-            rgb = read_image(source)
-            if aligned:
-                rows = [Row(source, 0, None, recogniser.embed(rgb, aligned=True))]
-            else:
-                found = recogniser.embed_faces(rgb, None if all_faces else 1)
-                rows = [Row(source, i, f.face, f.embedding) for i, f in enumerate(found)]
-            if not rows:
-                raise no_face(source)
-            for writer in writers:
-                for row in rows:
-                    writer.write(row)
-
-        status = batch.each(work, what="embedding")
-        if output not in (None, "-") and not writers[0].rows:
-            raise ImageError(f"{output} is not written: no picture could be embedded")
-        for writer in writers:
+        status = _embed_all(batch, recogniser, writers, aligned, all_faces)
+        to_file = output not in (None, "-")
+        empty = to_file and not writers[0].rows
+        for writer in writers[1:] if empty else writers:
             writer.finish(batch.failures)
-    if output not in (None, "-"):
+        if empty:
+            raise ImageError(f"{output} is not written: no picture could be embedded")
+    if to_file:
         common.note(f"{output}: {writers[0].rows} embeddings")
     return status
+
+
+def _embed_all(
+    batch: Batch, model: Model, writers: list[Writer], aligned: bool, all_faces: bool
+) -> int:
+    """Every picture in turn; its rows go to the writers. Returns the exit status."""
+    from tinyface.cli.writers import Row
+    from tinyface.faces.locate import no_face
+    from tinyface.vision.image import read_image
+
+    def work(source: str) -> None:
+        rgb = read_image(source)
+        if aligned:
+            rows = [Row(source, 0, None, model.embed(rgb, aligned=True))]
+        else:
+            found = model.embed_faces(rgb, None if all_faces else 1)
+            rows = [Row(source, i, f.face, f.embedding) for i, f in enumerate(found)]
+        if not rows:
+            raise no_face(source)
+        for writer in writers:
+            for row in rows:
+                writer.write(row)
+
+    return batch.each(work, what="embedding")
