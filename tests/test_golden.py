@@ -119,6 +119,11 @@ def test_repository_and_shared_material_agree(name: str) -> None:
         assert np.array_equal(rows, ours.exact[key])
 
 
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared material (../shared) is absent")
+def test_no_shared_case_is_left_out() -> None:
+    assert {path.stem for path in SHARED.glob("*.safetensors")} == set(ALL)
+
+
 def test_the_repository_has_every_family() -> None:
     """So that a checkout alone tests all of them."""
     present = {path.stem for path in HERE.glob("*.safetensors")}

@@ -26,7 +26,7 @@ from tinyface.networks import (
 )
 from tinyface.networks.registry import BY_128, COUNTER, Entry
 
-FDFACENET = "FDFaceNet: Wang, Xu, Lu 2023 (Acta Electronica Sinica 51(8))"
+FDFACENET = "Wang et al. 2023"
 IMAGENET: dict[str, Any] = {
     "mean": (123.675, 116.28, 103.53),  # 255 x (0.485, 0.456, 0.406)
     "scale": tuple(1 / (255 * s) for s in (0.229, 0.224, 0.225)),
@@ -147,7 +147,8 @@ def mobilefacenets() -> Iterator[Entry]:
     yield entry("mobilefacenet-arcface", arcface, f"{code} (mbf)")
     yield entry(
         "mobilefacenet-arcface-large", partial(arcface, repeats=(2, 8, 12, 4), scale=4),
-        f"{code} (mbf_large)", notes="no reference output was available to check this depth",
+        f"{code} (mbf_large)",
+        notes="structure as in the code; no reference output was at hand to check this depth",
     )  # fmt: skip
 
 

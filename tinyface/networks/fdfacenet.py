@@ -1,4 +1,6 @@
-"""FDFaceNet and its ablations (FDFaceNet paper, Table 7 and Fig. 4).
+"""FDFaceNet and its ablations: Wang, Xu and Lu 2023, "Lightweight Network Design and Application
+for Face Recognition Based on Fast Down-Sampling", Acta Electronica Sinica 51(8), 2226-2237,
+Table 7 and Fig. 4. ("The FDFaceNet paper" in this project.)
 
 Fast down-sampling: all stride-2 layers come first, so that standard convolutions work on small
 maps. There is no public code; the published parameters, MACs and feature-map sizes single the

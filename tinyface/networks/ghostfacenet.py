@@ -91,6 +91,7 @@ def ghostfacenet(
         port: the arithmetic and the names of the PyTorch ports (see the module).
         bias: of the last pointwise convolution. Published builds differ; by default V1 with
             stride 1 has one, the others have none.
+        size: the pads of V1 depend on it, so a graph is good for the size it was built for.
     """
     b = Builder(name)
     net = _Port(b, version) if port else _Keras(b, version)

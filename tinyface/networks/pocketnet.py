@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tinyface import limits
 from tinyface.builder import Builder, Size
 from tinyface.graph import Graph
 from tinyface.networks import blocks
@@ -98,7 +99,8 @@ def _factorized_reduce(b: Builder, x: str, out: int, key: str) -> str:
     (the map without its first row and column) into the other."""
     c = b.channels(x)
     x = prelu(b, x, f"{key}.relu")
-    odd = Slice(axes=(2, 3), starts=(1, 1), ends=(b.shape(x)[2], b.shape(x)[3]), steps=(1, 1))
+    end = limits.MAX_DIM  # beyond the map: to its end, whatever its size
+    odd = Slice(axes=(2, 3), starts=(1, 1), ends=(end, end), steps=(1, 1))
     halves = []
     for i, y in enumerate((x, b.apply(odd, x, name=f"{key}.odd")), start=1):
         y = b.conv(y, c, 1, key=f"{key}.conv{i}1", stride=2, groups=c)
