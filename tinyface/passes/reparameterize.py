@@ -108,8 +108,8 @@ def _rewrite_sum(graph: Graph, total: Node, params: Params) -> list[Node]:
         node = _merge(graph, family, branches, units, params)
         if node is not None:
             merged.append(node)
-            for gone in (*branches, *units):
-                rest.remove(gone.term)
+            for gone in [branch.term for branch in branches] + [unit.term for unit in units]:
+                rest.remove(gone)
             rest.insert(0, node.outputs[0])
     return _with_additions(graph, total, merged, rest) if merged else [total]
 
