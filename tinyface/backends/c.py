@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Mapping
@@ -16,8 +17,9 @@ from tinyface.plan import Isa, Plan, Step, View, make_plan
 from tinyface.plan.pack import Packer
 from tinyface.tracing import Record
 
+_engine: Any
 try:
-    from tinyface import _engine
+    _engine = importlib.import_module("tinyface._engine")
 except ImportError:  # built without a compiler
     _engine = None
 
