@@ -86,14 +86,14 @@ def cover(x: Tensor, gen: torch.Generator, share: float = 0.2, border: float = 0
     return x * seen[:, None].to(x)
 
 
-def augment(x: Tensor, gen: torch.Generator, strength: float = 1.0) -> Tensor:
-    """(b,3,128,128) in 0..255 -> (b,3,112,112) in [-1, 1], channels last."""
-    x = recolour(move(x / 255, gen, strength), gen)
+def augment(x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = SIZE
+            ) -> Tensor:
+    """(b,3,128,128) in 0..255 -> (b,3,size,size) in [-1, 1], channels last."""
+    x = recolour(move(x / 255, gen, strength, size), gen)
     x = soften(x, gen, 0.3 * strength)
-    noisy = _chance(len(x), 0.25, gen).view(-1, 1, 1, 1) * _uniform(len(x), 0, 0.04, gen).view(
-        -1, 1, 1, 1)
-    if noisy.any():
-        x = x + torch.randn(x.shape, generator=gen).to(x.device) * noisy.to(x.device)
+    some = slice(len(x) * 3 // 4, len(x))  # those least often softened
+    sigma = _uniform(len(x[some]), 0, 0.04, gen).view(-1, 1, 1, 1)
+    x[some] += (torch.randn(x[some].shape, generator=gen) * sigma).to(x.device)
     x = cover(x.clamp(0, 1), gen, 0.2 * strength, 0.25 * strength)
     return (x * 2 - 1).contiguous(memory_format=torch.channels_last)
 

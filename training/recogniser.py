@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 import argparse
 import json
+import signal
 import time
 
 import numpy as np
@@ -62,9 +63,9 @@ class Run:
 
     def __init__(self, args: argparse.Namespace) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.args = args
+        self.args, self.ended = args, False
         settings = Settings(args.network, args.batch, args.chunk, args.muon, args.adam,
-                            args.relation, strength=args.strength, rest=not args.no_rest,
+                            args.relation, strength=args.strength, rest=not args.no_rest, small=args.small,
                             seed=args.seed)
         self.student = Student(settings, device)
         self.folder = args.work / args.name
@@ -94,36 +95,49 @@ class Run:
             export(model, self.args.export, figures)
 
     def train(self) -> None:
-        """Step until the run's length is reached, or `--stop-after` minutes from now."""
+        """Step until the run's length is reached, `--stop-after` minutes are over, or a signal
+        to end has come; then save, look and export.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._end)
         begin = saved = looked = time.monotonic()
-        total, since, last = {"loss": 0.0, "cosine": 0.0}, 0, begin
         with progress() as bar:
-            task = bar.add_task("training", total=1000, completed=int(1000 * self.progress()))
-            while self.progress() < 1:
-                start = time.monotonic()
-                for key, value in self.student.step(self.pool, self.progress()).items():
-                    total[key] += value
+            task = bar.add_task("training", total=1000)
+            while self.progress() < 1 and not self.ended:
+                mean, rate = self._steps(self.args.log_every)
+                bar.update(task, completed=int(1000 * self.progress()),
+                           description=f"{mean['cosine']:.3f} cosine, {rate:.0f}/s")
                 now = time.monotonic()
-                self.student.seconds += now - start
-                since += 1
-                if since == self.args.log_every:
-                    rate = since * self.args.batch / (now - last)
-                    mean = {k: v / since for k, v in total.items()}
-                    self.log.write(event="step", samples=self.student.samples, rate=rate,
-                                   progress=self.progress(), rows=len(self.pool), **mean)
-                    bar.update(task, completed=int(1000 * self.progress()),
-                               description=f"{mean['cosine']:.3f} cosine, {rate:.0f}/s")
-                    total, since, last = dict.fromkeys(total, 0.0), 0, now
                 if now - saved > 60 * self.args.save_every:
                     self.student.save(self.checkpoint)
                     saved = now
                 if now - looked > 60 * self.args.look_every:
                     self.look()
-                    looked = last = time.monotonic()
+                    looked = time.monotonic()
                 if self.args.stop_after and now - begin > 60 * self.args.stop_after:
                     break
         self.student.save(self.checkpoint)
-        self.look()
+        if not self.ended:
+            self.look()
+
+    def _steps(self, count: int) -> tuple[dict[str, float], float]:
+        """Up to `count` steps; logs and returns their mean figures and samples a second."""
+        total: dict[str, float] = {}
+        done, first, begin = 0, self.student.samples, time.monotonic()
+        while done < count and self.progress() < 1 and not self.ended:
+            start = time.monotonic()
+            for key, value in self.student.step(self.pool, self.progress()).items():
+                total[key] = total.get(key, 0.0) + value
+            self.student.seconds += time.monotonic() - start
+            done += 1
+        rate = (self.student.samples - first) / (time.monotonic() - begin)
+        mean = {key: value / done for key, value in total.items()}
+        self.log.write(event="step", samples=self.student.samples, rate=rate,
+                       progress=self.progress(), rows=len(self.pool), **mean)
+        return mean, rate
+
+    def _end(self, *_: Any) -> None:
+        self.ended = True
 
 
 def arguments() -> argparse.Namespace:
@@ -142,13 +156,14 @@ def arguments() -> argparse.Namespace:
     add("--export", type=Path, help="write the averaged weights here at every exam")
     add("--batch", type=int, default=128)
     add("--chunk", type=int, default=32)
-    add("--muon", type=float, default=0.02)
+    add("--muon", type=float, default=0.025)
     add("--adam", type=float, default=2e-3)
     add("--relation", type=float, default=20.0)
     add("--strength", type=float, default=1.0, help="of the augmentation, 0..1")
     add("--no-rest", action="store_true", help="train the first layers to the end")
+    add("--small", type=float, default=0.45, help="share of the run at 97x97 pixels")
     add("--seed", type=int, default=0)
-    add("--log-every", type=int, default=20, help="steps")
+    add("--log-every", type=int, default=10, help="steps")
     add("--save-every", type=float, default=4, help="minutes")
     add("--look-every", type=float, default=12, help="minutes")
     return parser.parse_args()

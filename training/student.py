@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from training.augment import augment, centre
 from training.data import Pool
+from training.gemm import use_gemm
 from training.muon import Muon
 from training.networks import NETWORKS, stages
 
@@ -23,18 +24,20 @@ from training.networks import NETWORKS, stages
 @dataclass(frozen=True)
 class Settings:
     """What decides a run, besides its length. `chunk`: samples that pass the convolutions at a
-    time, so that their maps stay in the cache; the loss sees the whole batch.
+    time, so that their maps stay in the cache; the loss sees the whole batch. `small`: up to
+    this share of the run pictures are 97x97, the smallest that end in the same 4x4 map.
     """
 
     network: str = "fdfacenet"
     batch: int = 128
     chunk: int = 32
-    muon: float = 0.02
+    muon: float = 0.025
     adam: float = 2e-3
     relation: float = 20.0
     average: float = 0.995
     strength: float = 1.0
     rest: bool = True
+    small: float = 0.45
     seed: int = 0
 
 
@@ -61,6 +64,8 @@ class Student:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.25, mode="fan_in")
         self.model = model.to(device).to(memory_format=torch.channels_last)
+        if device == "cpu":
+            use_gemm(self.model)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimisers = [Muon(self._groups(True), settings.muon),
                            torch.optim.AdamW(self._groups(False), settings.adam,
@@ -93,7 +98,8 @@ class Student:
     def step(self, pool: Pool, progress: float) -> dict[str, float]:
         """One update at `progress` (0..1) of the run."""
         pixels, target = pool.batch(self.rows_of(pool))
-        x = augment(pixels.to(self.device), self.numbers, self.settings.strength)
+        size = 97 if progress < self.settings.small else 112
+        x = augment(pixels.to(self.device), self.numbers, self.settings.strength, size)
         self._set_rates(progress)
         self.model.train()
         maps = [self.model.features(part) for part in x.split(self.settings.chunk)]
