@@ -17,8 +17,8 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick lint format c-test asan arm-test perf-arm cachesim \
-        bench wheel clean
+.PHONY: help install demo test test-quick lint format c-tests asan arm-test perf-arm cachesim \
+        wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 14
@@ -35,13 +35,14 @@ $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
+# tinyface itself is there: pip only adds what the extra names, and builds nothing again
 $(VENV)/.installed-test: $(VENV)/.installed scripts/install_torch.py
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet 'tinyface[test]'
 	$(BIN)/python scripts/install_torch.py $(TORCH)
 	@touch $@
 
 $(VENV)/.installed-lint: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet 'tinyface[test,lint]'
 	@touch $@
 
 install: $(VENV)/.installed  ## tinyface in .venv, in place
@@ -59,32 +60,38 @@ test: $(VENV)/.installed-test  ## all tests
 test-quick: $(VENV)/.installed-test  ## the tests that take seconds
 	$(PYTEST) -m 'not slow' $(ARGS)
 
-lint: $(VENV)/.installed-lint  ## ruff, mypy --strict, C warnings, clang-format
+C_FILES  := $(wildcard csrc/*.[ch] tests/c/*.[ch])
+C_STRICT := -std=c11 -Wall -Wextra -Wconversion -Werror -pthread -Icsrc
+
+lint: $(VENV)/.installed-lint  ## ruff, mypy --strict, C warnings as errors, clang-format
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
-	@$(call optional,scripts/lint_c.sh)
+	for file in csrc/*.c; do $(CC) $(C_STRICT) -fsyntax-only $$file || exit 1; done
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 
 format: $(VENV)/.installed-lint  ## let ruff and clang-format lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	clang-format -i csrc/*.c csrc/*.h
+	$(BIN)/clang-format -i $(C_FILES)
 
-# Each of these is a script that also runs on its own.
-optional = if [ -f $(1) ]; then PATH="$(abspath $(BIN)):$$PATH" bash $(1); \
-  else echo 'make $@: $(1) does not exist yet' >&2; exit 1; fi
+# Scripts that also run on their own, with more choices: see the comment at the top of each.
+script = PATH="$(abspath $(BIN)):$$PATH" bash scripts/$@.sh
 
-asan: $(VENV)/.installed-test  ## the C engine under ASan and UBSan
-	@$(call optional,scripts/asan.sh)
+c-tests:  ## the C engine's own test program
+	@$(script)
 
-arm-test: $(VENV)/.installed  ## the tests on aarch64 and armv7, emulated
-	@$(call optional,scripts/arm_test.sh)
+asan:  ## the same under ASan and UBSan
+	@$(script)
 
-perf-arm: $(VENV)/.installed  ## inner loops against a Cortex-A72, A76 and A53 (llvm-mca)
-	@$(call optional,scripts/perf_arm.sh)
+arm-test:  ## the same on aarch64 and armv7, emulated
+	@$(script)
+
+perf-arm:  ## inner loops against a Cortex-A72, A76 and A53 (llvm-mca)
+	@$(script)
 
 cachesim: $(VENV)/.installed  ## the C engine under the caches of a Raspberry Pi 4
-	@$(call optional,scripts/cachesim.sh)
+	@$(script)
 
 # ------------------------------------------------------------------------------- packaging
 
