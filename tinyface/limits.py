@@ -38,3 +38,6 @@ MAX_INPUTS: Final = 1024  # of a concatenation; outputs of a split
 MAX_INDEX: Final = (1 << 31) - 1  # ends of a slice; larger ones mean "to the end"
 MAX_FLOAT: Final = 3.4028234663852886e38  # an attribute must fit into a float32
 MAX_SCALE: Final = 1024.0  # of a resize, per axis
+
+# lists of pairs
+MAX_PAIRS_BYTES: Final = 64 * MiB

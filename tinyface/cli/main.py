@@ -19,6 +19,7 @@ from tinyface.errors import TinyfaceError
 COMMANDS = {
     "embed": "tinyface.cli.embed",
     "verify": "tinyface.cli.verify",
+    "evaluate": "tinyface.cli.evaluate",
     "detect": "tinyface.cli.detect",
     "align": "tinyface.cli.align",
     "info": "tinyface.cli.info",
