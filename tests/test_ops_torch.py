@@ -12,7 +12,7 @@ from bounds import tolerance  # noqa: E402
 from strategies import SETTINGS, STRATEGIES, Case  # noqa: E402
 from torch_oracles import ORACLES, oracle  # noqa: E402
 
-from tinyface.ops import OPS  # noqa: E402
+from tinyface.ops import OPS, Resize  # noqa: E402
 
 
 def test_every_operator_has_an_oracle() -> None:
@@ -50,3 +50,13 @@ def compare(case: Case, dtype: str) -> None:
             apart = np.where(same, 0, np.abs(ours.astype(np.float64) - theirs))
         note(f"{dtype}: apart {apart.max()}, allowed {np.max(bound)}")
         assert (apart <= bound).all()
+
+
+def test_nearest_resize_picks_pytorchs_pixels_for_every_pair_of_sides() -> None:
+    """Also where i x in/out is a whole number and float32 rounding decides (2 -> 82)."""
+    for side in range(1, 24):
+        x = np.arange(side, dtype=np.float32).reshape(1, 1, 1, side)
+        for out in range(1, 130):
+            ours = Resize(size=(1, out)).run(x)
+            theirs = torch.nn.functional.interpolate(torch.tensor(x), size=(1, out))
+            assert (ours == theirs.numpy()).all(), (side, out)
