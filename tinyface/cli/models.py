@@ -16,7 +16,9 @@ from tinyface.cli.common import si
 def command(name: str | None, as_json: bool) -> int:
     """List the networks that tinyface can build, and the trained weights that are installed.
 
-    With NAME, that network's layers (the same as 'tinyface info NAME').
+    With NAME, that network's layers (the same as 'tinyface info NAME'). Parameters are the
+    trainable ones, as papers count; F (Z) is the FDFaceNet paper's feature-map output with batch
+    norm folded: 8 bytes per output element of every layer.
 
     \b
     Example:
@@ -42,9 +44,9 @@ def command(name: str | None, as_json: bool) -> int:
         click.echo("  none; import some with  tinyface import\n")
     click.echo("Networks, for  tinyface info  and  tinyface import --network:")
     common.print_table(
-        ["network", "params", "MACs", "feature maps", "source", "status"],
+        ["network", "params", "MACs", "F (Z)", "source", "status"],
         [
-            [n["name"], si(n["parameters"]), si(n["macs"]), si(n["feature_write_bytes"], "B"),
+            [n["name"], si(n["parameters"]), si(n["macs"]), si(n["fmap_folded_bytes"], "B"),
              n["source"], n["status"]]
             for n in networks
         ],
@@ -75,18 +77,20 @@ def installed_weights() -> list[dict[str, Any]]:
 def network_rows() -> list[dict[str, Any]]:
     """The registry, with each network's figures."""
     from tinyface.networks import REGISTRY
+    from tinyface.traffic.tables import counts
 
     rows = []
     for entry in REGISTRY.values():
-        graph = entry.build()
+        c = counts(entry.build())
         rows.append(
             {
                 "name": entry.name,
                 "family": entry.family,
                 "task": entry.task,
-                "parameters": graph.param_count,
-                "macs": graph.cost.macs,
-                "feature_write_bytes": graph.cost.feature_write,
+                "parameters": c.params,
+                "macs": c.macs,
+                "fmap_unfused_bytes": c.fmap_unfused,
+                "fmap_folded_bytes": c.fmap_folded,
                 "source": entry.source,
                 "status": entry.status,
                 "published": dict(entry.figures),

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from tinyface.traffic.tables import Figure
 
 LEGEND = """\
-Each cell: printed / computed under the rule named. = fits the printed digits, ~ within 0.5 %,
-! no rule fits. MACs: pure (convolutions and linear layers), paper (+ 2 per batch-norm output
-+ 1 per activation output), paper+pool (+ 1 per pooling input). F: 8 bytes per output element of
-every layer, U with batch norm, Z without. Rows under different rules must not be compared."""
+printed / computed. = fits the printed digits, ~ within 0.5 %, ! no rule fits. MACs under the rule
+that fits: pure (convolutions and linear layers), paper (+ 2 per batch-norm output + 1 per
+activation output), paper+pool (+ 1 per pooling input). F: 8 bytes per output element of every
+layer, under both rules, U with batch norm, Z without; the rule named is the one that fits.
+Rows printed under different rules must not be compared."""
 
 
 @click.command("tables", short_help="The FDFaceNet paper's figures, recomputed.")
@@ -47,9 +48,14 @@ def command(as_json: bool) -> int:
         common.print_json("tables/1", {"rows": document})
         return 0
     common.print_table(
-        ["table", "network", "params M", "MACs M", "F MB"],
-        [[r.table, r.title, _cell(r.params), _cell(r.macs), _cell(r.fmap)] for r in table],
-    )
+        ["table", "network", "params M", "MACs M", "F printed, MB", "F (U)", "F (Z)"],
+        [
+            [r.table, r.title, _cell(r.params), _cell(r.macs), _printed(r.fmap),
+             *(f"{r.fmap.computed[rule]:.3f}" if r.fmap.computed else "-" for rule in "UZ")]
+            for r in table
+        ],
+        right=(5, 6),
+    )  # fmt: skip
     click.echo(LEGEND)
     for row in table:
         if row.note:
@@ -58,11 +64,20 @@ def command(as_json: bool) -> int:
 
 
 def _cell(figure: Figure) -> str:
-    """``7.39 / 7.387 U =``: printed, computed, rule, verdict; every rule where none fits."""
+    """``130 / 130.3 paper =``: printed, computed, rule, verdict; every rule where none fits."""
     shown = figure.fits[:1] or figure.near[:1] or tuple(figure.computed)
-    sign = "=" if figure.fits else "~" if figure.near else "!" if figure.misfit else ""
     values = ", ".join(
-        f"{figure.computed[rule]:.4g}" + ("" if rule == "trainable" else f" {rule}")
+        f"{figure.computed[rule]:.5g}" + ("" if rule == "trainable" else f" {rule}")
         for rule in shown
     )
-    return f"{figure.printed or '-'} / {values or '-'} {sign}".rstrip()
+    return f"{figure.printed or '-'} / {values or '-'} {_sign(figure)}".rstrip()
+
+
+def _printed(figure: Figure) -> str:
+    """``7.39 U =``: printed, the rule that fits it or comes near, verdict."""
+    rule = (figure.fits or figure.near or ("",))[0]
+    return " ".join(part for part in (figure.printed or "-", rule, _sign(figure)) if part)
+
+
+def _sign(figure: Figure) -> str:
+    return "=" if figure.fits else "~" if figure.near else "!" if figure.misfit else ""
