@@ -26,25 +26,50 @@ static conv_shape conv_shape_of(const tf_step *s)
     return v;
 }
 
+/* A position in the output that walks from pixel to pixel without dividing. */
+typedef struct {
+    int64_t i, oy, ox;
+} conv_pixel;
+
 /* Row pointers of one tile: [taps][ROWS_MAX] into x, then [ROWS_MAX] into y, then into z. */
-static void conv_point(const tf_call *call, const float **table, int64_t m, int64_t rows)
+static void conv_point(const tf_call *call, const float **table, conv_pixel *at, int64_t rows)
 {
     const tf_step *s = call->s;
-    const int64_t taps = (int64_t)s->kh * s->kw, map = (int64_t)s->oh * s->ow;
-    for (int64_t r = 0; r < rows; r++, m++) {
-        const int64_t i = m / map, oy = m % map / s->ow, ox = m % map % s->ow;
+    const int64_t taps = (int64_t)s->kh * s->kw, down = s->dh * s->x.row;
+    const int64_t right = (int64_t)s->dw * s->x.ld;
+    for (int64_t r = 0; r < rows; r++) {
         const float **p = table + r;
-        for (int64_t ky = 0; ky < s->kh; ky++) {
-            const int64_t iy = oy * s->sh - s->pt + ky * s->dh;
-            const int64_t row = tf_at(&s->x, i, iy, 0);
-            for (int64_t kx = 0; kx < s->kw; kx++, p += ROWS_MAX) {
-                const int64_t ix = ox * s->sw - s->pl + kx * s->dw;
-                const int inside = iy >= 0 && iy < s->h && ix >= 0 && ix < s->wd;
-                *p = inside ? call->x + (row + ix * s->x.ld) : call->zero;
+        const int64_t iy = at->oy * s->sh - s->pt, ix = at->ox * s->sw - s->pl;
+        int64_t row = at->i * s->x.img + iy * s->x.row + ix * s->x.ld;
+        for (int64_t y = iy; y < iy + (int64_t)s->kh * s->dh; y += s->dh, row += down) {
+            int64_t pixel = row;
+            for (int64_t x = ix; x < ix + (int64_t)s->kw * s->dw; x += s->dw, pixel += right) {
+                const int inside = y >= 0 && y < s->h && x >= 0 && x < s->wd;
+                *p = inside ? call->x + pixel : call->zero;
+                p += ROWS_MAX;
             }
         }
-        table[taps * ROWS_MAX + r] = call->y + tf_at(&s->y, i, oy, ox);
-        if (call->z) table[(taps + 1) * ROWS_MAX + r] = call->z + tf_at(&s->z, i, oy, ox);
+        table[taps * ROWS_MAX + r] = call->y + tf_at(&s->y, at->i, at->oy, at->ox);
+        if (call->z) table[(taps + 1) * ROWS_MAX + r] = call->z + tf_at(&s->z, at->i, at->oy, at->ox);
+        if (++at->ox == s->ow) {
+            at->ox = 0;
+            if (++at->oy == s->oh) at->oy = 0, at->i++;
+        }
+    }
+}
+
+/* One panel over all tiles of a block. While it is in use the next one is fetched into L2, a
+ * share during each tile: where the map is small the weights would otherwise be waited for. */
+static void conv_panel(tf_tile *t, const float *const *table, int64_t tiles_n, int64_t rows,
+                       int64_t more, tile_fn *const *fn)
+{
+    const int64_t stride = (t->taps + 2) * ROWS_MAX;
+    for (int64_t i = 0; i < tiles_n; i++) {
+        t->x = table + i * stride;
+        t->y = (float *const *)(uintptr_t)(t->x + t->taps * ROWS_MAX);
+        t->z = t->s->z.buf >= 0 ? t->x + (t->taps + 1) * ROWS_MAX : NULL;
+        fn[rows - 1 + (i < more)](t);
+        t->next += t->share;
     }
 }
 
@@ -52,38 +77,34 @@ static void conv_run(const tf_call *call, int32_t task, void *scratch)
 {
     const tf_step *s = call->s;
     const conv_shape v = conv_shape_of(s);
-    const int64_t pixels = (int64_t)s->n * s->oh * s->ow;
+    const int64_t map = (int64_t)s->oh * s->ow, pixels = s->n * map;
     const int64_t blocks = tf_ceil_div(pixels, s->block), all = v.panels * s->groups;
     const int64_t m0 = task % blocks * s->block, m1 = tf_min(m0 + s->block, pixels);
     const int64_t p0 = task / blocks * s->panels, p1 = tf_min(p0 + s->panels, all);
 
-    /* As many tiles as needed, as equal as possible: 49 pixels are 4 x 6 + 5 x 5, not 8 x 6 + 1. */
+    /* As many tiles as needed, as equal as possible: 49 pixels are 4 x 6 + 5 x 5, not 8 x 6 + 1.
+     * The first `more` tiles have rows + 1. */
     const int64_t most = v.oc > VL ? ROWS_WIDE : ROWS_SLIM, count = tf_ceil_div(m1 - m0, most);
-    const int64_t stride = (v.taps + 2) * ROWS_MAX;
+    const int64_t rows = (m1 - m0) / count, more = (m1 - m0) % count;
     const float **table = scratch;
-    for (int64_t i = 0; i < count; i++) {
-        int64_t from, to;
-        tf_share(m1 - m0, i, count, &from, &to);
-        conv_point(call, table + i * stride, m0 + from, to - from);
-    }
+    conv_pixel at = {m0 / map, m0 % map / s->ow, m0 % map % s->ow};
+    for (int64_t i = 0; i < count; i++)
+        conv_point(call, table + i * (v.taps + 2) * ROWS_MAX, &at, rows + (i < more));
+
     for (int64_t p = p0; p < p1; p++) {
         const int64_t group = p / v.panels, col = p % v.panels * 2 * VL;
         const int64_t first = group * v.padded + col; /* of the padded parameter vectors */
         tf_tile t = {.kc = v.kc, .taps = v.taps, .s = s};
         t.n = tf_min(v.oc - col, 2 * VL);
         t.w = (const char *)call->w + first * v.taps * v.kc * v.elem;
+        const int64_t bytes = tf_ceil_div(t.n, VL) * VL * v.taps * v.kc * v.elem;
+        t.next = t.w + (p + 1 < p1 ? bytes : 0);
+        t.share = count < 8 && p + 1 < p1 ? bytes / count : 0;
+        t.ahead = t.share * 4 / (v.taps * v.kc);
         t.bias = call->bias + first;
         t.slope = call->slope ? call->slope + first : NULL;
         t.xcol = group * v.kc;
         t.ycol = group * v.oc + col;
-        tile_fn *const *fn = tiles[t.n > VL][(s->flags & TF_HALF) != 0];
-        for (int64_t i = 0; i < count; i++) {
-            int64_t from, to;
-            tf_share(m1 - m0, i, count, &from, &to);
-            t.x = table + i * stride;
-            t.y = (float *const *)(uintptr_t)(t.x + v.taps * ROWS_MAX);
-            t.z = call->z ? t.x + (v.taps + 1) * ROWS_MAX : NULL;
-            fn[to - from - 1](&t);
-        }
+        conv_panel(&t, table, count, rows, more, tiles[t.n > VL][(s->flags & TF_HALF) != 0]);
     }
 }

@@ -25,6 +25,8 @@ typedef struct {
     int64_t taps;
     int64_t xcol, ycol;    /* first channel of this group's input, of this panel's output */
     int64_t n;             /* outputs that exist: 1 .. nv * VL */
+    const char *next;      /* what to fetch into L2 on the way: share bytes, */
+    int64_t share, ahead;  /* ahead bytes of them per 4 inputs */
     const tf_step *s;
 } tf_tile;
 
@@ -77,11 +79,17 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
         a##i = v_fma(r, w0, a##i);                                                                 \
         if (nv > 1) b##i = v_fma(r, w1, b##i);                                                     \
     }
+    const char *next = t->next;
+    const int64_t ahead = t->ahead;
     for (int64_t tap = 0; tap < t->taps; tap++) {
         const float *const *p = t->x + tap * ROWS_MAX;
         EACH(POINT)
         int64_t k = 0;
         for (; k + 4 <= t->kc; k += 4, w += 4 * step) {
+            if (ahead) {
+                for (int64_t a = 0; a < ahead; a += 64) __builtin_prefetch(next + a, 0, 2);
+                next += ahead;
+            }
             EACH(ROW)
             LANE(0) LANE(1) LANE(2) LANE(3)
         }

@@ -18,10 +18,18 @@ static void from_nchw_run(const tf_call *call, int32_t task, void *scratch)
                 memset(y + ox * s->y.ld, 0, (size_t)s->c * sizeof(float));
         if (!inside) continue;
         y += s->pl * (int64_t)s->y.ld;
-        for (int64_t c = 0; c < s->c; c++) {
-            const float *x = call->x + i * s->x.img + c * s->x.ld + iy * s->x.row;
-            for (int64_t ix = 0; ix < s->wd; ix++) y[ix * s->y.ld + c] = x[ix];
+        const float *x = call->x + i * s->x.img + iy * s->x.row;
+        const int64_t plane = s->x.ld, ld = s->y.ld;
+        if (s->c == 3) { /* an image: one pass */
+            for (int64_t ix = 0; ix < s->wd; ix++, y += ld) {
+                y[0] = x[ix];
+                y[1] = x[plane + ix];
+                y[2] = x[2 * plane + ix];
+            }
+            continue;
         }
+        for (int64_t c = 0; c < s->c; c++, x += plane)
+            for (int64_t ix = 0; ix < s->wd; ix++) y[ix * ld + c] = x[ix];
     }
 }
 

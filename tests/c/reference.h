@@ -1,0 +1,159 @@
+/* reference.h: what each step means, one output at a time, in double, from the definition.
+ * Weights come unpacked: conv (oc, c/groups, kh, kw), depthwise (c, kh, kw), gemv (oc, c).
+ * *size receives the sum of the absolute values of what was added, from which the error bound
+ * follows, and *terms their number. */
+#ifndef REFERENCE_H
+#define REFERENCE_H
+#include "tinyface.h"
+#include <math.h>
+
+typedef struct {
+    const float *x, *z, *w, *bias, *slope; /* the first float of each view; NULL if absent */
+} operands;
+
+static double activate(const tf_step *s, double v, double slope)
+{
+    switch (s->act) {
+    case TF_CLIP: return fmin(fmax(v, (double)s->alpha), (double)s->hi);
+    case TF_PRELU: return v < 0 ? v * slope : v;
+    case TF_SIGMOID: return 1 / (1 + exp(-v));
+    case TF_HSIGMOID: return fmin(fmax(v * (double)s->alpha + (double)s->beta, 0), 1);
+    case TF_HSWISH: return v * fmin(fmax(v / 6 + 0.5, 0), 1);
+    case TF_SILU: return v / (1 + exp(-v));
+    case TF_TANH: return tanh(v);
+    default: return v;
+    }
+}
+
+static int64_t at(const tf_view *v, int64_t i, int64_t y, int64_t x, int64_t c)
+{
+    return i * v->img + y * v->row + x * v->ld + c;
+}
+
+/* Sum over the window of one filter; also maximum and count, for pooling. */
+typedef struct {
+    double sum, size, most;
+    int64_t inside, counted;
+} window;
+
+static window slide(const tf_step *s, const operands *o, int64_t i, int64_t oc, int64_t oy,
+                    int64_t ox)
+{
+    const int64_t dense = s->op == TF_CONV, per = dense ? s->c / s->groups : 1;
+    const int64_t first = dense ? oc / (s->oc / s->groups) * per : oc;
+    window r = {.most = -INFINITY};
+    for (int64_t k = 0; k < per; k++)
+        for (int64_t ky = 0; ky < s->kh; ky++)
+            for (int64_t kx = 0; kx < s->kw; kx++) {
+                const int64_t iy = oy * s->sh - s->pt + ky * s->dh;
+                const int64_t ix = ox * s->sw - s->pl + kx * s->dw;
+                r.counted += iy < s->h + s->pb && ix < s->wd + s->pr;
+                if (iy < 0 || iy >= s->h || ix < 0 || ix >= s->wd) continue;
+                const double x = (double)o->x[at(&s->x, i, iy, ix, first + k)];
+                const double w = o->w ? (double)o->w[((oc * per + k) * s->kh + ky) * s->kw + kx] : 1;
+                r.sum += x * w;
+                r.size += fabs(x * w);
+                r.most = fmax(r.most, x);
+                r.inside++;
+            }
+    return r;
+}
+
+static double bilinear(const tf_step *s, const operands *o, int64_t i, int64_t oy, int64_t ox,
+                       int64_t c)
+{
+    const double fy = fmin(fmax(((double)oy + 0.5) * (double)s->alpha - 0.5, 0), s->h - 1);
+    const double fx = fmin(fmax(((double)ox + 0.5) * (double)s->beta - 0.5, 0), s->wd - 1);
+    const int64_t y0 = (int64_t)fy, x0 = (int64_t)fx;
+    const int64_t y1 = y0 + 1 < s->h ? y0 + 1 : y0, x1 = x0 + 1 < s->wd ? x0 + 1 : x0;
+    const double ty = fy - (double)y0, tx = fx - (double)x0;
+    const float *x = o->x;
+    return (1 - ty) * ((1 - tx) * (double)x[at(&s->x, i, y0, x0, c)] +
+                       tx * (double)x[at(&s->x, i, y0, x1, c)]) +
+           ty * ((1 - tx) * (double)x[at(&s->x, i, y1, x0, c)] +
+                 tx * (double)x[at(&s->x, i, y1, x1, c)]);
+}
+
+static double reduce_channels(const tf_step *s, const float *x, int64_t c)
+{
+    double most = -INFINITY, sum = 0, squares = 0;
+    for (int64_t k = 0; k < s->c; k++) most = fmax(most, (double)x[k]);
+    for (int64_t k = 0; k < s->c; k++) {
+        sum += exp((double)x[k] - most);
+        squares += (double)x[k] * (double)x[k];
+    }
+    if (s->op == TF_SOFTMAX) return exp((double)x[c] - most) / sum;
+    return (double)x[c] / fmax(sqrt(squares), (double)s->alpha);
+}
+
+/* Channel c of the shuffled pair (x, z). */
+static double shuffled(const tf_step *s, const operands *o, int64_t i, int64_t y, int64_t x,
+                       int64_t k)
+{
+    const int64_t from = (s->first + k) % s->groups * (s->c / s->groups) + (s->first + k) / s->groups;
+    if (!o->z) return (double)o->x[at(&s->x, i, y, x, from)];
+    const int64_t half = s->c / 2;
+    return from < half ? (double)o->x[at(&s->x, i, y, x, from)]
+                       : (double)o->z[at(&s->z, i, y, x, from - half)];
+}
+
+static double expected(const tf_step *s, const operands *o, int64_t i, int64_t oc, int64_t oy,
+                       int64_t ox, double *size, double *terms)
+{
+    const double z = o->z && s->op != TF_SHUFFLE ? (double)o->z[at(&s->z, i, oy, ox, oc)] : 0;
+    const double bias = o->bias ? (double)o->bias[oc] : 0;
+    double v = 0;
+    window r;
+    *terms = 1;
+    *size = 0;
+    switch (s->op) {
+    case TF_CONV:
+    case TF_WINOGRAD:
+    case TF_DEPTHWISE:
+        r = slide(s, o, i, oc, oy, ox);
+        v = r.sum + bias;
+        *size = r.size + fabs(bias);
+        *terms = (double)r.inside + 1;
+        break;
+    case TF_GEMV:
+        v = bias;
+        *size = fabs(bias);
+        *terms = s->c + 1;
+        for (int64_t k = 0; k < s->c; k++) {
+            v += (double)o->x[k] * (double)o->w[oc * s->c + k];
+            *size += fabs((double)o->x[k] * (double)o->w[oc * s->c + k]);
+        }
+        break;
+    case TF_MAXPOOL: return slide(s, o, i, oc, oy, ox).most;
+    case TF_AVGPOOL:
+        r = slide(s, o, i, oc, oy, ox);
+        *size = r.size;
+        *terms = (double)r.inside + 1;
+        if (!r.inside) return 0;
+        return r.sum / (double)(s->flags & TF_COUNT_PAD ? r.counted : r.inside);
+    case TF_SHUFFLE: return shuffled(s, o, i, oy, ox, oc);
+    case TF_NEAREST: {
+        const int64_t iy = (int64_t)((float)oy * s->alpha), ix = (int64_t)((float)ox * s->beta);
+        return (double)o->x[at(&s->x, i, iy < s->h ? iy : s->h - 1, ix < s->wd ? ix : s->wd - 1, oc)];
+    }
+    case TF_BILINEAR: *size = 4, *terms = 4; return bilinear(s, o, i, oy, ox, oc);
+    case TF_SOFTMAX: *size = 2, *terms = s->c + 8; break;
+    case TF_L2NORM: *size = 1, *terms = 4; break;
+    default: break;
+    }
+    if (s->op == TF_SOFTMAX || s->op == TF_L2NORM)
+        return reduce_channels(s, o->x + at(&s->x, i, oy, ox, 0), oc);
+    const double x = s->op >= TF_ADD && s->op <= TF_AFFINE ? (double)o->x[at(&s->x, i, oy, ox, oc)] : 0;
+    if (s->op == TF_ADD) v = x + z;
+    if (s->op == TF_MUL) v = x * z;
+    if (s->op == TF_MAXIMUM) v = fmax(x, z);
+    if (s->op == TF_AFFINE) v = x * (o->w ? (double)o->w[oc] : 1) + bias;
+    if (s->op >= TF_ADD) *size = fabs(x) * (o->w ? fabs((double)o->w[oc]) : 1) + fabs(z) + fabs(bias);
+    if (s->flags & TF_RESIDUAL) v += z, *size += fabs(z), *terms += 1;
+    v = activate(s, v, o->slope ? (double)o->slope[oc] : 0);
+    if (s->act != TF_NONE) *size = *size * 2 + 2, *terms += 12;
+    if (s->flags & TF_RESIDUAL_END) v += z, *size += fabs(z), *terms += 1;
+    return v;
+}
+
+#endif

@@ -1,0 +1,297 @@
+/* test_kernels.c: every kernel of every instruction set against its definition in double.
+ *
+ * Steps are drawn at random from odd sizes (1, 2, 3, 5, 7, 13, 17, 31), channel counts that are
+ * no multiple of the lanes, strides larger than the kernel, one-pixel maps, and views with gaps.
+ * Every buffer touches a guard page; gaps must keep their contents; the output starts as NaN.
+ *   test_kernels [cases per operator] [seed]
+ */
+#include "guard.h"
+#include "reference.h"
+#include <float.h>
+#include <string.h>
+
+static uint64_t state = 1;
+static uint32_t draw(uint32_t n) /* 0 .. n - 1 */
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33) % n;
+}
+static float real(void) { return (float)draw(20001) / 10000.0f - 1.0f; }
+static int32_t odd(void)
+{
+    static const int32_t sides[] = {1, 2, 3, 5, 7, 13, 17, 31};
+    return sides[draw(8)];
+}
+
+static int64_t extent(const tf_view *v, int64_t n, int64_t h, int64_t w, int64_t c)
+{
+    return (n - 1) * v->img + (h - 1) * v->row + (w - 1) * v->ld + c;
+}
+
+/* A view of h x w pixels with random gaps between pixels, rows and images. */
+static tf_view gappy(int32_t buf, int64_t h, int64_t w, int64_t c)
+{
+    tf_view v = {.buf = buf, .ld = (int32_t)(c + draw(2) * draw(9))};
+    v.row = w * v.ld + draw(2) * draw(9);
+    v.img = h * v.row + draw(2) * draw(9);
+    return v;
+}
+
+static void random_window(tf_step *s)
+{
+    const int32_t sides[] = {1, 2, 3, 3, 5, 7};
+    s->kh = sides[draw(6)], s->kw = sides[draw(6)];
+    s->sh = 1 + (int32_t)draw(draw(4) ? 2 : 9), s->sw = draw(3) ? s->sh : 1 + (int32_t)draw(3);
+    if (draw(4) == 0) s->dh = 1 + (int32_t)draw(3), s->dw = 1 + (int32_t)draw(3);
+    s->pt = (int32_t)draw((uint32_t)s->kh), s->pl = (int32_t)draw((uint32_t)s->kw);
+    s->pb = (int32_t)draw((uint32_t)s->kh), s->pr = (int32_t)draw((uint32_t)s->kw);
+    const int32_t eh = (s->kh - 1) * s->dh + 1, ew = (s->kw - 1) * s->dw + 1;
+    while (s->h + s->pt + s->pb < eh) s->h++;
+    while (s->wd + s->pl + s->pr < ew) s->wd++;
+    s->oh = (s->h + s->pt + s->pb - eh) / s->sh + 1;
+    s->ow = (s->wd + s->pl + s->pr - ew) / s->sw + 1;
+}
+
+static tf_step random_step(int32_t op)
+{
+    tf_step s = {.size = sizeof s, .op = op, .n = 1 + (int32_t)draw(2), .h = odd(), .wd = odd(),
+                 .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .groups = 1, .wbuf = 3,
+                 .w = -1, .bias = -1, .slope = -1, .zero = -1, .block = 1, .panels = 1};
+    s.c = odd() + (int32_t)(draw(3) == 0 ? draw(60) : 0);
+    s.oh = s.h, s.ow = s.wd, s.oc = s.c;
+    s.tasks = 1 + (int32_t)draw(5);
+    s.z.buf = -1;
+    s.hi = draw(2) ? 0.5f : INFINITY;
+    s.alpha = 0.25f, s.beta = 0.5f;
+    if (op == TF_CONV || op == TF_DEPTHWISE || op == TF_MAXPOOL || op == TF_AVGPOOL)
+        random_window(&s);
+    if (op == TF_CONV) {
+        s.groups = draw(2) ? 1 : 1 + (int32_t)draw(4);
+        s.c = s.groups * (1 + (int32_t)draw(20));
+        s.oc = s.groups * (draw(2) ? odd() : 1 + (int32_t)draw(70));
+    }
+    if (op == TF_GEMV) s.n = s.h = s.wd = s.oh = s.ow = 1, s.oc = odd() + (int32_t)draw(90);
+    if (op == TF_NEAREST || op == TF_BILINEAR) {
+        s.oh = odd(), s.ow = odd();
+        s.alpha = (float)s.h / (float)s.oh, s.beta = (float)s.wd / (float)s.ow;
+    }
+    if (op == TF_SHUFFLE) {
+        s.groups = 2 * (1 + (int32_t)draw(3));
+        s.c = s.groups * odd();
+        s.first = (int32_t)draw((uint32_t)s.c);
+        s.oc = 1 + (int32_t)draw((uint32_t)(s.c - s.first));
+        while (s.oc % s.groups) s.groups = 2, s.oc -= s.oc > 1 ? s.oc % 2 : -1;
+        if (s.c % s.groups || s.first + s.oc > s.c) return random_step(op);
+    }
+    if (op == TF_AVGPOOL && draw(2)) s.flags |= TF_COUNT_PAD;
+    if (op == TF_CONV || op == TF_GEMV || (op >= TF_ADD && op <= TF_AFFINE) || op == TF_DEPTHWISE)
+        s.act = (int32_t)draw(TF_ACTS);
+    if (op == TF_CONV || op == TF_GEMV) s.flags |= (int32_t)(draw(2) * (1 + draw(2)));
+    if ((op == TF_CONV || op == TF_GEMV) && draw(3) == 0) s.flags |= TF_HALF;
+    return s;
+}
+
+/* The panels of one group, as the packing of tinyface/plan/pack.py. */
+static int64_t pack_group(float *out, const float *w, int64_t taps, int64_t per, int64_t o,
+                          int64_t lanes)
+{
+    int64_t n = 0;
+    for (int64_t first = 0; first < o; first += 2 * lanes) {
+        const int64_t width = o - first > lanes ? 2 * lanes : lanes;
+        for (int64_t tap = 0; tap < taps; tap++)
+            for (int64_t k = 0; k < per; k++)
+                for (int64_t j = 0; j < width; j++)
+                    out[n++] = first + j < o ? w[((first + j) * per + k) * taps + tap] : 0.0f;
+    }
+    return n;
+}
+
+typedef struct {
+    guarded x, y, z, params;
+    float *w, *bias, *slope; /* unpacked */
+} problem;
+
+static float *fill(int64_t n)
+{
+    float *p = malloc((size_t)n * sizeof *p + 4);
+    for (int64_t i = 0; i < n; i++) p[i] = real();
+    return p;
+}
+
+static int64_t put(float *all, int64_t *size, const float *v, int64_t n)
+{
+    const int64_t offset = *size;
+    if (v)
+        memcpy(all + offset, v, (size_t)n * sizeof *v);
+    else
+        memset(all + offset, 0, (size_t)n * sizeof *all);
+    *size += n;
+    return offset;
+}
+
+/* Packs the parameters; they are made exactly as long as the kernel may read. */
+static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
+{
+    const int64_t taps = (int64_t)s->kh * s->kw, lanes = isa->lanes, g = s->groups;
+    const int dense = s->op == TF_CONV || s->op == TF_GEMV, dw = s->op == TF_DEPTHWISE;
+    const int64_t per = dense ? s->c / g : 1, o = s->oc / g;
+    const int64_t outs = dense ? (o + lanes - 1) / lanes * lanes * g : s->oc;
+    float *all = calloc((size_t)(outs * taps * per + 2 * outs + 2 * s->c + 64), sizeof *all);
+    int64_t size = 0;
+    p->w = p->bias = p->slope = NULL;
+    const int affine = s->op == TF_AFFINE && draw(2);
+    if (dense || dw || affine) {
+        p->w = fill(s->oc * per * taps);
+        p->bias = fill(s->oc);
+        s->w = 0;
+    }
+    if (dense) {
+        if (s->flags & TF_HALF) { /* weights that fp16 holds exactly */
+            for (int64_t i = 0; i < s->oc * per * taps; i++) p->w[i] = (float)((int)draw(65) - 32) / 32;
+        }
+        for (int64_t i = 0; i < g; i++)
+            size += pack_group(all + size, p->w + i * o * per * taps, taps, per, o, lanes);
+        if (s->flags & TF_HALF) {
+            uint16_t *half = malloc((size_t)size * 2 + 4);
+            tf_to_half(all, half, size);
+            memcpy(all, half, (size_t)size * 2);
+            size = (size + 1) / 2;
+            free(half);
+        }
+    } else if (dw) {
+        for (int64_t t = 0; t < taps; t++)
+            for (int64_t c = 0; c < s->c; c++) all[size++] = p->w[c * taps + t];
+    } else if (affine) {
+        put(all, &size, p->w, s->c);
+    }
+    if (s->act == TF_PRELU) p->slope = fill(s->oc);
+    for (int k = 0; k < 2; k++) {
+        const float *v = k ? p->slope : p->bias;
+        if (!v) continue;
+        const int64_t offset = put(all, &size, NULL, outs);
+        for (int64_t i = 0; i < s->oc; i++) all[offset + i / o * (outs / g) + i % o] = v[i];
+        *(k ? &s->slope : &s->bias) = offset;
+    }
+    if (dense || dw) s->zero = put(all, &size, NULL, s->c);
+    p->params = guard_new(size, end);
+    memcpy(p->params.data, all, (size_t)size * sizeof *all);
+    free(all);
+}
+
+static problem make_problem(tf_step *s, const tf_isa *isa)
+{
+    problem p = {.z = {.map = NULL}};
+    const int end = (int)draw(2);
+    const int pair = s->op == TF_SHUFFLE && draw(2);
+    const int64_t xc = pair ? s->c / 2 : s->c;
+    s->x = gappy(0, s->h, s->wd, xc);
+    s->y = gappy(1, s->oh, s->ow, s->oc);
+    const int64_t xs = extent(&s->x, s->n, s->h, s->wd, xc);
+    p.x = guard_new(xs, end);
+    for (int64_t i = 0; i < xs; i++) p.x.data[i] = real();
+    p.y = guard_new(extent(&s->y, s->n, s->oh, s->ow, s->oc), end);
+    for (int64_t i = 0; i < p.y.count; i++) p.y.data[i] = NAN;
+    const int binary = s->op >= TF_ADD && s->op <= TF_MAXIMUM;
+    if (binary || pair || s->flags & (TF_RESIDUAL | TF_RESIDUAL_END)) {
+        s->z = gappy(2, s->oh, s->ow, pair ? xc : s->oc);
+        if (binary && draw(3) == 0) s->z.ld = 0, s->z.row = 0, s->z.img = s->oc;
+        p.z = guard_new(extent(&s->z, s->n, s->oh, s->ow, pair ? xc : s->oc), end);
+        for (int64_t i = 0; i < p.z.count; i++) p.z.data[i] = real();
+    }
+    make_params(s, &p, isa, end);
+    if (s->op == TF_CONV) {
+        const int64_t panels = (s->oc / s->groups + 2 * isa->lanes - 1) / (2 * isa->lanes) * s->groups;
+        const int64_t pixels = (int64_t)s->n * s->oh * s->ow;
+        s->block = 1 + (int32_t)draw((uint32_t)pixels), s->panels = 1 + (int32_t)draw((uint32_t)panels);
+        s->tasks = (int32_t)((pixels + s->block - 1) / s->block * ((panels + s->panels - 1) / s->panels));
+    }
+    return p;
+}
+
+static void describe(const tf_step *s)
+{
+    printf("  op %d act %d flags %d n %d h %d w %d c %d -> %d %d %d k %dx%d s %dx%d d %dx%d "
+           "p %d %d %d %d groups %d first %d block %d panels %d tasks %d\n",
+           s->op, s->act, s->flags, s->n, s->h, s->wd, s->c, s->oh, s->ow, s->oc, s->kh, s->kw,
+           s->sh, s->sw, s->dh, s->dw, s->pt, s->pl, s->pb, s->pr, s->groups, s->first, s->block,
+           s->panels, s->tasks);
+}
+
+/* Every output near its definition, every float between the outputs still NaN. */
+static int compare(const tf_step *s, const problem *p)
+{
+    const operands o = {p->x.data, p->z.map ? p->z.data : NULL, p->w, p->bias, p->slope};
+    char *seen = calloc((size_t)p->y.count, 1);
+    int bad = 0;
+    for (int64_t i = 0; i < s->n; i++)
+        for (int64_t y = 0; y < s->oh; y++)
+            for (int64_t x = 0; x < s->ow; x++)
+                for (int64_t c = 0; c < s->oc; c++) {
+                    double size, terms;
+                    const double want = expected(s, &o, i, c, y, x, &size, &terms);
+                    const int64_t k = at(&s->y, i, y, x, c);
+                    const double got = (double)p->y.data[k];
+                    seen[k] = 1;
+                    if (fabs(got - want) <= (terms + 4) * (double)FLT_EPSILON * size || got == want)
+                        continue;
+                    if (!bad++) {
+                        describe(s);
+                        printf("  image %d y %d x %d c %d: %.9g, expected %.9g\n", (int)i, (int)y,
+                               (int)x, (int)c, got, want);
+                    }
+                }
+    for (int64_t k = 0; k < p->y.count && !bad; k++)
+        if (!seen[k] && !isnan(p->y.data[k])) {
+            describe(s);
+            printf("  float %d between the outputs was overwritten\n", (int)k);
+            bad = 1;
+        }
+    free(seen);
+    return bad;
+}
+
+static int run_case(const tf_kernels *k, const tf_isa *isa, int32_t op)
+{
+    tf_step s = random_step(op);
+    problem p = make_problem(&s, isa);
+    const int64_t bytes[4] = {4 * p.x.count, 4 * p.y.count, 4 * p.z.count, 4 * p.params.count};
+    void *buffers[4] = {p.x.data, p.y.data, p.z.map ? p.z.data : NULL, p.params.data};
+    int64_t scratch;
+    int32_t where;
+    const int32_t status = tf_check(k, &s, 1, bytes, 4, &scratch, &where);
+    int bad = status != TF_OK;
+    if (bad) {
+        describe(&s);
+        printf("  tf_check: %s\n", tf_strerror(status));
+    } else {
+        guarded room = guard_new((scratch + 63) / 64 * 16, 1);
+        tf_run(k, &s, 1, buffers, room.data, scratch, NULL, NULL);
+        bad = compare(&s, &p);
+        guard_free(&room);
+    }
+    guard_free(&p.x), guard_free(&p.y), guard_free(&p.params);
+    if (p.z.map) guard_free(&p.z);
+    free(p.w), free(p.bias), free(p.slope);
+    return bad;
+}
+
+int main(int argc, char **argv)
+{
+    const int cases = argc > 1 ? atoi(argv[1]) : 200;
+    state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    tf_isa isas[8];
+    const int32_t count = tf_isa_list(isas, 8);
+    int failures = 0;
+    for (int32_t i = 0; i < count; i++) {
+        const tf_kernels *k = tf_kernels_for(isas[i].name);
+        for (int32_t op = 0; op < TF_OPS; op++) {
+            if (op == TF_FROM_NCHW || op == TF_TO_NCHW || op == TF_WINOGRAD) continue;
+            int bad = 0;
+            for (int c = 0; c < cases && bad < 3; c++) bad += run_case(k, isas + i, op);
+            if (bad) printf("%s: operator %d failed\n", isas[i].name, op);
+            failures += bad;
+        }
+        printf("%-7s %s\n", isas[i].name, failures ? "FAILED" : "ok");
+    }
+    return failures != 0;
+}
