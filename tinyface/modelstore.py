@@ -97,10 +97,12 @@ def default(task: str = "embed") -> Path:
         return find(wish)
     known = installed()
     preferred = DEFAULTS[task]
-    for name in sorted(known, key=lambda name: name != preferred):
-        card = _card(known[name])
+    if preferred in known:
+        return known[preferred]
+    for path in known.values():
+        card = _card(path)
         if card is not None and card.task == task:
-            return known[name]
+            return path
     raise UsageError(
         f"no trained weights of a {_KIND[task]} are installed, and random ones would be of no "
         f"use; import some, for example:  {_EXAMPLE[task]}"
