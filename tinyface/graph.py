@@ -18,7 +18,7 @@ from tinyface import limits
 from tinyface.errors import GraphError
 from tinyface.ops import Op, from_json
 from tinyface.ops.spec import Array, MaybeType
-from tinyface.types import Cost, Shape, TensorType
+from tinyface.types import ITEMSIZE, Cost, Shape, TensorType
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,9 @@ def blank(shape: Shape, dtype: str = "float32") -> Array:
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
+_DTYPES = {np.dtype(name): name for name in ITEMSIZE}  # str(dtype) takes its time
+
+
 def _infer(graph: Graph) -> dict[str, TensorType]:
     """Types of all tensors; the checks of :class:`Graph` are made on the way."""
     if len(graph.nodes) > limits.MAX_NODES:
@@ -234,7 +237,8 @@ def _infer(graph: Graph) -> dict[str, TensorType]:
     for name, tensor_type in graph.inputs.items():
         define(name, tensor_type, "inputs")
     for name, value in graph.params.items():
-        define(name, TensorType(tuple(value.shape), str(value.dtype)), "parameters")
+        dtype = _DTYPES.get(value.dtype) or str(value.dtype)
+        define(name, TensorType(tuple(value.shape), dtype), "parameters")
     names = set()
     for node in graph.nodes:
         where = f"{graph.name}: {node.name} ({node.op.kind})"

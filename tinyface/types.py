@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from tinyface import limits
 from tinyface.errors import GraphError
@@ -83,7 +83,13 @@ class Cost:
     scratch: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Cost(
+            self.macs + other.macs,
+            self.feature_read + other.feature_read,
+            self.feature_write + other.feature_write,
+            self.weight + other.weight,
+            self.scratch + other.scratch,
+        )
 
     @property
     def bytes(self) -> int:
