@@ -39,6 +39,7 @@ SIZES = (
     (384, 384, 4, 0.15),
     (512, 512, 2, 0.1),
 )
+HINT_JOINED = 0.4  # weight of the hints from then on, when the outputs themselves are what counts
 RENEWED = 6  # portraits exchanged with every batch
 REPLAY = 48  # batches that wait to be seen once more, mirrored; making one costs a third of a step
 PLATEAU = 0.2  # share of the run at the full learning rate
@@ -142,7 +143,8 @@ def train_step(
     with torch.no_grad():
         target = quieten(teacher(x), torch.from_numpy(empty).to(x.device))
     guess = state.net(x, given=target if done < FORCED else None)
-    total, terms = distillation_loss(guess, target, Weights(), hint=1.0)
+    hint = 1.0 if done < FORCED else HINT_JOINED
+    total, terms = distillation_loss(guess, target, Weights(), hint)
     for optimizer in state.optimizers:
         optimizer.zero_grad()
     total.backward()

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFilter
 POOLS = ("faces_utk", "faces_more", "faces_masks")
 HELD_OUT = 20  # one name in twenty, by its checksum, is never trained on
 FACE_SIDES = (12.0, 300.0)  # pixels, geometric mean of width and height
+FACELESS = 0.2  # share of the pictures that are background alone
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 
 
@@ -170,8 +171,8 @@ def _blurred(rng: np.random.Generator, w: int, h: int, portraits: Portraits) -> 
 
 Background = Callable[[np.random.Generator, int, int, Portraits], Image.Image]
 BACKGROUNDS: tuple[tuple[Background, float], ...] = (
-    (_noise, 0.2),
-    (_fragment, 0.25),
+    (_noise, 0.1),
+    (_fragment, 0.35),
     (_mosaic, 0.15),
     (_scrambled, 0.15),
     (_shapes, 0.2),
@@ -248,13 +249,13 @@ def composition(
 ) -> tuple[np.ndarray, bool]:
     """One training picture, (h, w, 3) uint8 RGB, and whether it surely has no face."""
     kind = rng.random()
-    if kind < 0.12:
+    if kind < FACELESS:
         out = background(rng, w, h, portraits)
     elif kind < 0.45:
         out = portrait(rng, w, h, portraits)
     else:
         out = scattered(rng, w, h, portraits, most=3 if kind < 0.7 else 10)
-    return relight(rng, out), kind < 0.12
+    return relight(rng, out), kind < FACELESS
 
 
 def relight(rng: np.random.Generator, picture: Image.Image) -> np.ndarray:

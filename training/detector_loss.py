@@ -28,7 +28,7 @@ class Weights:
     """Weight of each term in the total."""
 
     score: float = 1.0
-    hard: float = 0.5
+    hard: float = 1.0
     box: float = 1.0
     landmarks: float = 2.0
     body: float = 0.5
@@ -76,7 +76,8 @@ def hint_loss(student: Tensor, teacher: Tensor, focus: Tensor | None = None) -> 
 
     `focus` (N, 1, h, w) weighs places; by default all alike.
     """
-    spread = teacher.var((0, 2, 3), keepdim=True) + 1e-3
+    spread = teacher.var((0, 2, 3), keepdim=True)
+    spread = spread + 0.1 * spread.mean()  # channels that hardly vary must not rule the rest
     gap = (student - teacher).square() / spread
     return gap.mean() if focus is None else (gap * focus).mean() / focus.mean()
 
