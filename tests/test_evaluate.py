@@ -502,3 +502,25 @@ def test_without_matplotlib_it_says_what_to_install(
     assert run(["evaluate", "pairs.txt", "--root", "lfw", "--plot", "roc.png"]) == 2
     assert "pip install 'tinyface[plot]'" in capsys.readouterr().err
     assert not Path("roc.png").exists()
+
+
+# ------------------------------------------------------------------- what it is good for
+
+
+def test_verify_decides_by_the_rate_that_is_asked_for(
+    lfw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sample's card has 0.3 at 1e-2 and 0.5 at 1e-3, the default."""
+    for options, limit, rate in (
+        ([], 0.5, 1e-3), (["--fmr", "0.01"], 0.3, 1e-2), (["--fmr", "1e-03"], 0.5, 1e-3),
+        (["--threshold", "0.9"], 0.9, None),
+    ):  # fmt: skip
+        pictures = ["lfw/A/A_0001.png", "lfw/C/C_0003.png"]
+        status = run(["verify", *pictures, *options, "--json"])
+        answer = json.loads(capsys.readouterr().out)
+        assert (answer["threshold"], answer["fmr"]) == (limit, rate)
+        assert answer["same"] is (answer["cosine"] >= limit) is (status == 0)
+    assert run(["verify", *pictures, "--fmr", "1e-5"]) == 2
+    assert "take 0.01, 0.001" in capsys.readouterr().err
+    assert run(["verify", *pictures, "--fmr", "0.01", "--threshold", "0.9"]) == 2
+    assert "give either" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from tinyface.cli import common
+from tinyface.errors import UsageError
 
 DIFFERENT = 10  # exit status
 
@@ -16,9 +17,9 @@ DIFFERENT = 10  # exit status
 @click.argument("b", metavar="B")
 @common.model_option
 @click.option(
-    "--fmr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=1e-3,
-    show_default=True, metavar="RATE",
-    help="False-match rate whose threshold, from the model's card, decides.",
+    "--fmr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None,
+    metavar="RATE",
+    help="False-match rate whose threshold, from the model's card, decides.  [default: 0.001]",
 )  # fmt: skip
 @click.option(
     "--threshold", type=click.FloatRange(-1, 1), default=None, metavar="COSINE",
@@ -32,7 +33,7 @@ def command(
     a: str,
     b: str,
     model: str | None,
-    fmr: float,
+    fmr: float | None,
     threshold: float | None,
     aligned: bool,
     detector: str | None,
@@ -50,10 +51,13 @@ def command(
       tinyface verify one.jpg other.jpg
       tinyface verify one.jpg other.jpg --fmr 1e-4 && echo welcome
     """
-    from tinyface.faces.verify import verify
+    from tinyface.faces.verify import DEFAULT_FMR, verify
 
+    if fmr is not None and threshold is not None:
+        raise UsageError("--fmr chooses a threshold and --threshold is one: give either")
+    rate = DEFAULT_FMR if fmr is None else fmr
     recogniser = common.load_model(model, detector, backend, threads)
-    answer = verify(a, b, recogniser, aligned=aligned, fmr=fmr, threshold=threshold)
+    answer = verify(a, b, recogniser, aligned=aligned, fmr=rate, threshold=threshold)
     if as_json:
         common.print_json("verify/1", {"a": a, "b": b, **asdict(answer)})
     else:
