@@ -16,21 +16,22 @@ reflection, and one run of each costs half of what two would.
 
 from __future__ import annotations
 
+import argparse
+import os
 from collections.abc import Iterator
 from multiprocessing import Pool as Workers
 from pathlib import Path
-import argparse
-import os
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-import torch
 from torch import Tensor
 
 from training.alignment import Face, crop, faces, open_face
-from training.teachers import TEACHERS, embed, fast, load_teacher, targets
+from training.teachers import TARGET_WIDTH, TEACHERS, embed, fast, load_teacher, targets
 
 POOL = ("faces_utk", "faces_masks", "faces_more")
 VALIDATION = "validation_identities"
@@ -133,8 +134,8 @@ class Pool:
     """The rows that are ready: `batch` gives crops and unit targets."""
 
     def __init__(self, work: Path, kinds: tuple[str, ...] = ("crops", "mixed"),
-                 held_out: int = 0) -> None:
-        self.work, self.kinds, self.held_out = work, kinds, held_out
+                 held_out: int = 0, width: int = TARGET_WIDTH) -> None:
+        self.work, self.kinds, self.held_out, self.width = work, kinds, held_out, width
         self.refresh()
 
     def refresh(self) -> int:
@@ -149,9 +150,22 @@ class Pool:
             skip = self.held_out if kind == "crops" else 0
             if rows > skip:
                 goal = targets([torch.from_numpy(np.array(e[skip:rows])) for e in found])
+                if self.width < TARGET_WIDTH:
+                    goal = F.normalize(goal @ self._axes(goal), dim=1)
                 crops = np.load(self.work / f"{kind}.npy", mmap_mode="r")[skip:rows]
                 self.parts.append((crops, goal))
         return len(self)
+
+    def _axes(self, goal: Tensor) -> Tensor:
+        """(512, width): the targets' main directions, for a student of fewer dimensions.
+
+        Found once and kept, so that a later call with more rows aims at the same targets.
+        """
+        path = self.work / f"axes_{self.width}.npy"
+        if not path.exists():
+            axes = torch.linalg.eigh(goal.T @ goal).eigenvectors[:, -self.width:]
+            np.save(path, axes.numpy())
+        return torch.from_numpy(np.load(path))
 
     def __len__(self) -> int:
         return sum(len(goal) for _, goal in self.parts)

@@ -7,15 +7,12 @@ Table 1) is the depthwise network it is compared with.
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 FD_CHANNELS = (48, 128, 128, 256, 192, 192, 256, 512)
 FD_STRIDES = (2, 2, 2, 2, 2, 1, 1, 1)
-# (expansion, channels, repeats, first stride), Table 1 of the MobileFaceNet paper. A stride-2
-# bottleneck and the residual ones that follow it are two rows with two expansions there.
-MOBILE_ROWS = ((2, 64, 1, 2), (2, 64, 4, 1), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2),
-               (2, 128, 2, 1))
 
 
 class ConvUnit(nn.Module):
@@ -62,7 +59,70 @@ class FDFaceNet(nn.Module):
         return self.head(self.features(x))
 
 
-NETWORKS = {"fdfacenet": FDFaceNet}
+class Bottleneck(nn.Module):
+    """1x1 expansion, 3x3 depthwise, linear 1x1; with a residual where stride and width allow."""
+
+    def __init__(self, inp: int, out: int, wide: int, stride: int) -> None:
+        super().__init__()
+        self.conv = ConvUnit(inp, wide, 1, act="prelu")
+        self.conv_dw = ConvUnit(wide, wide, 3, stride, 1, groups=wide, act="prelu")
+        self.project = ConvUnit(wide, out, 1, linear=True)
+        self.residual = stride == 1 and inp == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.conv_dw(self.conv(x)))
+        return x + y if self.residual else y
+
+
+class Repeat(nn.Module):
+    """Residual bottlenecks one after another, under the name `model`."""
+
+    def __init__(self, width: int, wide: int, count: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(*(Bottleneck(width, width, wide, 1) for _ in range(count)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class MobileFaceNet(nn.Module):
+    """3x112x112 in [-1, 1] -> 128-d embedding (not normalised). 221 M MACs, 1.00 M parameters.
+
+    The names are those of the PyTorch port that most checkpoints come from.
+    """
+
+    def __init__(self, width: int = 128) -> None:
+        super().__init__()
+        self.conv1 = ConvUnit(3, 64, 3, 2, 1, act="prelu")
+        self.conv2_dw = ConvUnit(64, 64, 3, 1, 1, groups=64, act="prelu")
+        self.conv_23 = Bottleneck(64, 64, 128, 2)
+        self.conv_3 = Repeat(64, 128, 4)
+        self.conv_34 = Bottleneck(64, 128, 256, 2)
+        self.conv_4 = Repeat(128, 256, 6)
+        self.conv_45 = Bottleneck(128, 128, 512, 2)
+        self.conv_5 = Repeat(128, 256, 2)
+        self.conv_6_sep = ConvUnit(128, 512, 1, act="prelu")
+        self.conv_6_dw = ConvUnit(512, 512, 7, groups=512, linear=True)
+        self.linear = nn.Linear(512, width, bias=False)
+        self.bn = nn.BatchNorm1d(width)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The 7x7 map of 512 channels in front of the global depthwise convolution."""
+        x = self.conv_23(self.conv2_dw(self.conv1(x)))
+        x = self.conv_45(self.conv_4(self.conv_34(self.conv_3(x))))
+        return self.conv_6_sep(self.conv_5(x))
+
+    def head(self, x: Tensor) -> Tensor:
+        """The map -> the embedding."""
+        return self.bn(self.linear(self.conv_6_dw(x).flatten(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"fdfacenet": FDFaceNet,
+                                                "mobilefacenet": MobileFaceNet}
+WIDTHS = {"fdfacenet": 512, "mobilefacenet": 128}
 
 
 def stages(name: str, parameter: str) -> float:

@@ -9,19 +9,19 @@ counted over all resumptions; the checkpoint holds everything that the next step
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
 import argparse
 import json
 import signal
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from training.data import Pool, progress, validation
-from training.networks import NETWORKS
+from training.networks import NETWORKS, WIDTHS
 from training.pairs import evaluate
 from training.recogniser_export import export
 from training.student import Settings, Student, embeddings
@@ -33,11 +33,13 @@ class Log:
     """Every figure, one JSON object a line."""
 
     def __init__(self, path: Path) -> None:
-        self.file = open(path, "a", encoding="utf-8", buffering=1)
+        self.path = path
 
     def write(self, **figures: Any) -> None:
-        self.file.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v
-                                    for k, v in figures.items()}) + "\n")
+        line = json.dumps({k: round(v, 5) if isinstance(v, float) else v
+                           for k, v in figures.items()})
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 class Exam:
@@ -45,7 +47,7 @@ class Exam:
 
     def __init__(self, data: Path, work: Path, pool: Pool) -> None:
         self.crops, self.people = validation(data)
-        whole = Pool(work, ("crops",))
+        whole = Pool(work, ("crops",), width=pool.width)
         self.held, self.goal = whole.parts[0][0][:HELD_OUT], whole.parts[0][1][:HELD_OUT]
         self.pool = pool
 
@@ -65,15 +67,15 @@ class Run:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.args, self.ended = args, False
         settings = Settings(args.network, args.batch, args.chunk, args.muon, args.adam,
-                            args.relation, strength=args.strength, rest=not args.no_rest, small=args.small,
-                            seed=args.seed)
+                            args.relation, strength=args.strength, rest=not args.no_rest,
+                            small=args.small, seed=args.seed)
         self.student = Student(settings, device)
         self.folder = args.work / args.name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = self.folder / "checkpoint.pt"
         if args.resume and self.checkpoint.exists():
             self.student.load(self.checkpoint)
-        self.pool = Pool(args.work, held_out=HELD_OUT)
+        self.pool = Pool(args.work, held_out=HELD_OUT, width=WIDTHS[args.network])
         self.exam = Exam(args.data, args.work, self.pool)
         self.log = Log(self.folder / "log.jsonl")
         self.log.write(event="start", threads=torch.get_num_threads(), device=device,

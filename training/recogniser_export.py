@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 import json
 import os
+from pathlib import Path
 
-from safetensors.torch import save_file
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 
@@ -23,5 +23,11 @@ def export(model: nn.Module, path: Path, figures: dict[str, float]) -> None:
     part = path.with_suffix(".part")
     save_file(tensors, part)
     os.replace(part, path)
-    part.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path.with_suffix(".json"))
+    replace_text(path.with_suffix(".json"), json.dumps(figures, indent=1) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write `text` to `path`; the file appears whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-import copy
-import os
 
 import numpy as np
 import torch

@@ -1,0 +1,134 @@
+"""The figures for a recogniser's card: pair test, thresholds with their intervals, cost of fp16.
+
+    python -m training.recogniser_card --data DIR --work DIR --state X.safetensors --out CARD.json
+
+Thresholds come from two sets of impostor pairs: the labelled pictures, every pair of different
+people; and held-out pictures of the pool, which carry no names, so that a pair counts as two
+people only where the teachers' cosine stays under `SURELY_SAME`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from training.data import Pool, validation
+from training.networks import NETWORKS, WIDTHS
+from training.pairs import Floats, all_pairs, best_threshold, evaluate, threshold_at, unit
+from training.recogniser_export import replace_text
+from training.student import embeddings
+from training.teachers import TEACHERS, embed, load_teacher, targets
+
+RATES = (1e-2, 1e-3, 1e-4)
+SURELY_SAME = 0.5
+HELD_OUT = 1024
+
+
+def interval(scores: Floats, left: NDArray[np.int64], right: NDArray[np.int64], rate: float,
+             rounds: int = 400) -> tuple[float, float]:
+    """95 % interval of the threshold at `rate`, drawing people anew with replacement.
+
+    `left` and `right` number the people of each impostor pair from 0. Pairs share people, so
+    drawing pairs would give an interval that is far too narrow.
+    """
+    order = np.argsort(-scores)
+    s, a, b = scores[order], left[order], right[order]
+    count = int(max(a.max(), b.max())) + 1
+    rng = np.random.default_rng(11)
+    found = []
+    for _ in range(rounds):
+        drawn = np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float64)
+        passed = np.cumsum(drawn[a] * drawn[b])
+        at = min(int(np.searchsorted(passed, rate * passed[-1], "right")), len(s) - 1)
+        found.append(s[at])
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def thresholds(scores: Floats, left: NDArray[np.int64], right: NDArray[np.int64],
+               genuine: Floats | None) -> dict[str, dict[str, Any]]:
+    """For each of RATES: threshold, its 95 % interval, pairs above, and the TAR there."""
+    table: dict[str, dict[str, Any]] = {}
+    for rate in RATES:
+        at = threshold_at(scores, rate)
+        entry: dict[str, Any] = {"threshold": at, "pairs_above": int((scores >= at).sum()),
+                                 "interval95": interval(scores, left, right, rate)}
+        if genuine is not None:
+            entry["tar"] = float((genuine >= at).mean())
+        table[f"{rate:.0e}"] = entry
+    return table
+
+
+def labelled(found: NDArray[Any], people: list[str]) -> dict[str, Any]:
+    """Threshold table of the labelled pictures and the threshold of the best accuracy."""
+    e = unit(found)
+    similar = e @ e.T
+    same, other = all_pairs(people)
+    genuine, impostor = similar[tuple(same.T)], similar[tuple(other.T)]
+    number = np.unique(people, return_inverse=True)[1]
+    half = np.random.default_rng(3).choice(len(impostor), len(genuine), replace=False)
+    best = best_threshold(np.concatenate([genuine, impostor[half]]),
+                          np.arange(2 * len(genuine)) < len(genuine))
+    return {"genuine_pairs": len(genuine), "impostor_pairs": len(impostor),
+            "people": len(set(people)), "best_accuracy_threshold": best,
+            "mean_genuine": float(genuine.mean()), "mean_impostor": float(impostor.mean()),
+            "rates": thresholds(impostor, number[other[:, 0]], number[other[:, 1]], genuine)}
+
+
+def unlabelled(found: NDArray[Any], goal: NDArray[Any]) -> dict[str, Any]:
+    """Threshold table of held-out pool pictures, each taken for a person of its own."""
+    e, t = unit(found), unit(goal)
+    a, b = np.triu_indices(len(e), 1)
+    keep = (t @ t.T)[a, b] < SURELY_SAME
+    scores = (e @ e.T)[a, b][keep]
+    return {"impostor_pairs": int(keep.sum()), "left_out_as_same": int((~keep).sum()),
+            "rates": thresholds(scores, a[keep], b[keep], None)}
+
+
+def teachers(folder: Path, crops: NDArray[np.uint8], people: list[str]) -> dict[str, Any]:
+    """The pair test of each teacher and of both together, for comparison."""
+    found = {name: torch.cat(list(embed(load_teacher(folder, name), crops)))
+             for name in TEACHERS}
+    together = targets(list(found.values()))
+    return {name: evaluate(e.numpy(), people) for name, e in found.items()} | {
+        "both": evaluate(together.numpy(), people)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--state", type=Path, required=True, help="the exported .safetensors")
+    parser.add_argument("--teachers", type=Path, help="also give the teachers' figures")
+    parser.add_argument("--network", choices=sorted(NETWORKS), default="fdfacenet")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    model = NETWORKS[args.network]().eval()
+    state = load_file(args.state)
+    model.load_state_dict(state, strict=False)
+    crops, people = validation(args.data)
+    whole = embeddings(model, crops)
+    card: dict[str, Any] = {"pair_test": evaluate(whole, people),
+                            "labelled": labelled(whole, people)}
+    held, goal = Pool(args.work, ("crops",), width=WIDTHS[args.network]).parts[0]
+    card["held_out_pool"] = unlabelled(embeddings(model, held[:HELD_OUT]), goal[:HELD_OUT].numpy())
+    mirrored = embeddings(model, crops[:, :, ::-1])
+    card["pair_test_with_mirror"] = evaluate(unit(whole) + unit(mirrored), people)
+    model.load_state_dict({k: v.half().float() for k, v in state.items()}, strict=False)
+    halved = embeddings(model, crops)
+    card["pair_test_fp16_storage"] = evaluate(halved, people)
+    card["fp16_lowest_cosine"] = float((unit(whole) * unit(halved)).sum(1).min())
+    if args.teachers:
+        card["teachers"] = teachers(args.teachers, crops, people)
+    replace_text(args.out, json.dumps(card, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
