@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -527,17 +526,20 @@ def test_public_ncnn_model_against_ncnn(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours[0], theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
-def test_ncnn_recogniser_needs_one_output(tmp_path: Path) -> None:
-    two = attack.param(attack.INPUT, "Sigmoid a 1 1 in a", "Sigmoid b 1 1 in b")
-    with pytest.raises(FormatError, match="2 outputs"):
-        import_file(write_ncnn(tmp_path, two, b"\0"))
-    with pytest.raises(FormatError, match="not an embedding"):
-        import_file(write_ncnn(tmp_path, attack.param(attack.INPUT, attack.CONV), attack.WEIGHTS))
+def test_ncnn_tasks(tmp_path: Path) -> None:
+    two = attack.param(attack.INPUT, "Split s 1 2 in p q", "Sigmoid a 1 1 p a", "ReLU b 1 1 q b")
+    assert import_file(write_ncnn(tmp_path, two, b"\0")).card.task == "other"
+    path = write_ncnn(tmp_path, attack.param(attack.INPUT, attack.CONV), attack.WEIGHTS)
+    assert import_file(path).card.task == "other"  # a map is no embedding
+    with pytest.raises(FormatError, match="not one embedding"):
+        import_file(path, "fdfacenet")
+    with pytest.raises(FormatError, match="not boxes, scores and landmarks"):
+        import_file(path, "retinaface")
     with pytest.raises(UsageError, match="itself"):
-        import_file(tmp_path / "m.param", "fdfacenet")
+        import_file(path, ignore=["conv"])
     head = "InnerProduct fc 1 1 in out 0=2 2=96"
-    path = write_ncnn(
-        tmp_path, attack.param(attack.INPUT, head), bytes(4) + struct.pack("<96f", *range(96))
-    )
+    weights = attack.tagged(np.arange(96.0))
+    path = write_ncnn(tmp_path, attack.param(attack.INPUT, head), weights)
     card = import_file(path, preprocess={"colour": "bgr"}).card
-    assert (card.embedding_size, card.preprocess.height, card.preprocess.colour) == (2, 4, "bgr")
+    assert (card.task, card.embedding_size) == ("embed", 2)
+    assert (card.preprocess.height, card.preprocess.colour) == (4, "bgr")

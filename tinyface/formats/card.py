@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tinyface.errors import FormatError
 
 CHANNELS: Final = {"rgb": 3, "bgr": 3, "gray": 1}
-TASKS: Final = ("embed", "detect")
+TASKS: Final = ("embed", "detect", "other")
 MAX_TEXT: Final = 20_000  # characters of a free-text field
 MAX_SIDE: Final = 4096  # pixels
 MAX_ENTRIES: Final = 1000  # of a table
@@ -93,7 +93,7 @@ class Card:
     """What a model file says about its weights.
 
     name: of the weights; need not be that of the network.
-    task: "embed" or "detect".
+    task: "embed", "detect", or "other": it runs and is profiled, and nobody reads its output.
     embedding_size: length of the embedding; 0 for a detector.
     thresholds: cosine similarity above which two faces count as the same person, by
         false-match rate: ``{"1e-3": 0.31}``.

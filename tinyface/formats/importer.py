@@ -22,13 +22,15 @@ from tinyface.formats import known, safetensors
 from tinyface.formats.arrays import Array, map_file
 from tinyface.formats.card import Card, Preprocess
 from tinyface.formats.ncnn import read_ncnn
+from tinyface.formats.onnx import read_onnx
 from tinyface.formats.recognise import Match, fit, recognise
 from tinyface.formats.sniff import Kind, sniff
 from tinyface.formats.state_dict import strip_majority, tidy_keys
 from tinyface.formats.torch_checkpoint import open_checkpoint
 from tinyface.graph import Graph, Node
 from tinyface.networks import find
-from tinyface.ops import Flatten
+from tinyface.ops import Flatten, Transpose
+from tinyface.types import TensorType
 
 _WEIGHTS: Final = (Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.SAFETENSORS)
 _ADVICE: Final = {
@@ -70,7 +72,8 @@ def import_file(
         path: a PyTorch checkpoint, a safetensors file of tensors, an ncnn .param or an ONNX
             file; the content decides, not the suffix.
         network: its name in the registry. None: it is recognised from the file's SHA-256, or
-            from the names and shapes of the tensors. ncnn and ONNX files describe it themselves.
+            from the names and shapes of the tensors. ncnn and ONNX files describe their network
+            themselves; then it says only how to feed it and to read its output.
         name: of the weights, for the card; None: that of the known file, or of the network.
         ignore: tensors to leave out: their names, or beginnings of names.
         weights: the .bin beside an ncnn .param; None: the one of the same name.
@@ -88,9 +91,9 @@ def import_file(
     if kind in _WEIGHTS:
         return _import_weights(path, kind, network, ignore, changes)
     if kind in (Kind.NCNN_PARAM, Kind.ONNX):
-        if network or ignore:
-            raise UsageError(f"{path} describes its network itself: leave --network and --ignore")
-        return _import_graph(path, kind, weights, changes)
+        if ignore:
+            raise UsageError(f"{path} describes its network itself: leave --ignore away")
+        return _import_graph(path, kind, network, weights, changes)
     raise FormatError(f"{path} is {kind.value}: {_ADVICE[kind]}")
 
 
@@ -193,64 +196,99 @@ def sha256(path: Path) -> str:
 
 
 def _import_graph(
-    path: Path, kind: Kind, weights: str | os.PathLike[str] | None, changes: dict[str, Any]
+    path: Path,
+    kind: Kind,
+    network: str | None,
+    weights: str | os.PathLike[str] | None,
+    changes: dict[str, Any],
 ) -> Imported:
     given = changes["preprocess"]
     size = (int(given.get("height", 112)), int(given.get("width", 112)))
-    source = path
     if kind is Kind.NCNN_PARAM:
         graph = read_ncnn(path, weights, size)
-        source = Path(weights) if weights else path.with_suffix(".bin")
+        checksum = sha256(Path(weights) if weights else path.with_suffix(".bin"))
     else:
-        raise FormatError(f"{path} is {kind.value}: this is not read yet")
-    graph = as_recogniser(path, graph)
-    checksum = sha256(source)
+        graph, checksum = read_onnx(path, size), sha256(path)
     public = known.KNOWN.get(checksum)
+    entry = find(network) if network else None
+    graph, task = with_task(path, graph, entry.task if entry else None)
+    usual = entry.preprocess(graph) if entry else usual_preprocess(graph)
     found = [f"{kind.value}: {len(graph.nodes)} operators, {graph.param_count} parameters"]
     found += [f"this is {public.title}"] if public else []
-    shape = next(iter(graph.inputs.values())).shape
-    usual = usual_preprocess(graph)
-    found.append(
-        f"pixels go in as (x - {usual.mean[0]:g}) x {usual.scale[0]:.6g}, {usual.colour}"
-        + ("" if public else ": a guess, say otherwise if you know better")
-    )
+    if task == "other":
+        found.append("neither a recogniser nor a known detector: it can be run and profiled")
+    if not public and not entry and not given:
+        guess = f"(x - {usual.mean[0]:g}) x {usual.scale[0]:.6g}, {usual.colour}"
+        found.append(f"it does not say how pixels go in; taken is {guess}")
     fields = {
         "name": graph.name[:200] or "imported",
-        "task": "embed",
-        "embedding_size": graph.types[graph.outputs[0]].shape[1],
+        "task": task,
+        "embedding_size": graph.types[graph.outputs[0]].shape[1] if task == "embed" else 0,
+        "detector": dict(entry.detector) if entry and task == "detect" else {},
         "notes": f"imported from {path.name}; its licence is not known",
         "checksum": checksum,
         **(public.card if public else {}),
         **changes,
     }
+    shape = next(iter(graph.inputs.values())).shape
     fields["preprocess"] = _changed(usual, {**given, "height": shape[2], "width": shape[3]})
     return Imported(graph, Card(**fields), tuple(found))
 
 
-def as_recogniser(path: Path, graph: Graph) -> Graph:
-    """The graph with its output flattened to (n, d), where it is one map of one pixel.
+def with_task(path: Path, graph: Graph, wanted: str | None) -> tuple[Graph, str]:
+    """The graph with the outputs that its task asks for, and the task.
+
+    A recogniser has one output, flattened to (n, d). A detector has three, of 4, 2 and 10 numbers
+    for each of the same priors, which are named loc, conf and landms; because others have these,
+    too, it is one only where ``wanted`` says so.
 
     Raises:
-        FormatError: it has several inputs or outputs, or its output is no embedding.
+        FormatError: not one picture goes in, or the outputs are not those of ``wanted``.
     """
-    outputs = [graph.types[name] for name in graph.outputs]
+    graph = channels_first(graph)
     inputs = list(graph.inputs.values())
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise FormatError(
-            f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; recognisers, of one "
-            "picture and one embedding, can be imported. A detector's weights can, with "
-            "--network, from a PyTorch checkpoint"
-        )
-    if len(inputs[0].shape) != 4 or inputs[0].shape[1] not in (1, 3):
-        raise FormatError(f"{path}: its input is {inputs[0]}, not a picture of 1 or 3 channels")
-    shape = outputs[0].shape
-    if len(shape) < 2 or any(side != 1 for side in shape[2:]):
-        raise FormatError(f"{path}: its output is {outputs[0]}, not an embedding")
-    if len(shape) == 2:
+    if len(inputs) != 1 or inputs[0].rank != 4 or inputs[0].shape[1] not in (1, 3):
+        raise FormatError(f"{path}: takes {', '.join(map(str, inputs))}, not one picture")
+    shapes = {name: graph.types[name].shape for name in graph.outputs}
+    if wanted == "detect":
+        named = {shape[-1]: name for name, shape in shapes.items() if len(shape) == 3}
+        if len(shapes) != 3 or named.keys() != {4, 2, 10}:
+            raise FormatError(f"{path}: its outputs {shapes} are not boxes, scores and landmarks")
+        new = {named[4]: "loc", named[2]: "conf", named[10]: "landms"}
+        return rename(graph, new), "detect"
+    (last, shape), *more = shapes.items()
+    if more or len(shape) < 2 or any(side != 1 for side in shape[2:]):
+        if wanted:
+            raise FormatError(f"{path}: its outputs {shapes} are not one embedding")
+        return graph, "other"
+    if len(shape) > 2:
+        node = Node(f"{last}:flatten", Flatten(), (last,), (f"{last}:flatten",))
+        graph = replace(graph, nodes=(*graph.nodes, node), outputs=node.outputs)
+    return graph, "embed"
+
+
+def channels_first(graph: Graph) -> Graph:
+    """A network of pictures (n, h, w, c), as Keras has them, with a transposition in front."""
+    (name, kind), *more = graph.inputs.items()
+    if more or kind.rank != 4 or kind.shape[1] in (1, 3) or kind.shape[3] not in (1, 3):
         return graph
-    last = graph.outputs[0]
-    node = Node(f"{last}:flatten", Flatten(), (last,), (f"{last}:flatten",))
-    return replace(graph, nodes=(*graph.nodes, node), outputs=node.outputs)
+    n, h, w, c = kind.shape
+    first = Node(f"{name}:nchw", Transpose(perm=(0, 2, 3, 1)), (f"{name}:nchw",), (name,))
+    inputs = {f"{name}:nchw": TensorType((n, c, h, w))}
+    return replace(graph, inputs=inputs, nodes=(first, *graph.nodes))
+
+
+def rename(graph: Graph, new: Mapping[str, str]) -> Graph:
+    """The same graph with other names for some tensors, outputs in the order of ``new``."""
+
+    def renamed(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(new.get(name, name) for name in names)
+
+    nodes = tuple(
+        replace(node, inputs=renamed(node.inputs), outputs=renamed(node.outputs))
+        for node in graph.nodes
+    )
+    return replace(graph, nodes=nodes, outputs=tuple(new.values()))
 
 
 def usual_preprocess(graph: Graph) -> Preprocess:

@@ -1,0 +1,198 @@
+"""Read an ONNX file as a Graph. One function per operator; :data:`OPERATORS` is the whole list.
+
+What a node computes from constants alone is computed here (shapes, mostly); everything else
+becomes operators of :mod:`tinyface.ops`. A batch of free size is read as 1 and stays free: a
+reshape that keeps the first side says "keep" and not "1".
+Source of the semantics: the ONNX operator specification, opset 9 and newer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tinyface import limits
+from tinyface.builder import Builder
+from tinyface.errors import FormatError, GraphError
+from tinyface.formats import onnx_layers, onnx_matmul, onnx_moves, onnx_resize
+from tinyface.formats.arrays import Array
+from tinyface.formats.onnx_constants import FOLD, fold
+from tinyface.formats.onnx_file import OnnxFile, OnnxNode, open_onnx
+from tinyface.graph import Graph
+from tinyface.ops import Op
+from tinyface.types import Shape
+
+
+class Converter:
+    """Turns nodes into operators, in order.
+
+    constants: values that are known. tensors: ONNX's name -> the graph's, for all others.
+    made: the operator that makes a tensor. origins: the tensors whose shapes went into a
+    constant. state: the weights.
+    """
+
+    def __init__(self, file: OnnxFile, size: tuple[int, int]) -> None:
+        self.file = file
+        self.builder = Builder(file.name)
+        self.constants: dict[str, Array] = dict(file.constants)
+        self.tensors: dict[str, str] = {}
+        self.state: dict[str, Array] = {}
+        self.made: dict[str, Op] = {}
+        self.origins: dict[str, set[str]] = {}
+        for name, shape in file.inputs.items():
+            usual: tuple[int, ...] = (1,) * len(shape)
+            if len(shape) == 4:
+                usual = (1, *size, 3) if shape[3] in (1, 3) else (1, 3, *size)  # NHWC: Keras
+            sides = tuple(side or other for side, other in zip(shape, usual, strict=True))
+            self.tensors[name] = self.builder.input(self.checked(name), sides)
+
+    def checked(self, name: str) -> str:
+        if not name.isprintable() or not 1 <= len(name) <= limits.MAX_NAME_LENGTH:
+            raise FormatError(f"{self.file.path}: a tensor is named {name[:80]!r}")
+        return name
+
+    # -- what a node reads
+
+    def constant(self, node: OnnxNode, i: int) -> Array | None:
+        """Input i where it must be known beforehand; None where it is absent."""
+        if not node.has(i):
+            return None
+        if node.inputs[i] not in self.constants:
+            raise node.refuse(f"its input {i} ({node.inputs[i]!r}) must be a constant")
+        return self.constants[node.inputs[i]]
+
+    def integers(self, node: OnnxNode, i: int, attribute: str = "") -> tuple[int, ...] | None:
+        """Integers from input i (newer opsets) or else from an attribute; None: not given."""
+        value = self.constant(node, i)
+        if value is not None:
+            if value.dtype.kind not in "iub":
+                raise node.refuse(f"its input {i} must be integers")
+            return tuple(int(v) for v in value.reshape(-1))
+        return node.ints(attribute) if attribute and attribute in node.attributes else None
+
+    def is_constant(self, node: OnnxNode, i: int) -> bool:
+        return node.has(i) and node.inputs[i] in self.constants
+
+    def tensor(self, node: OnnxNode, i: int) -> str:
+        """Input i as a tensor of the graph; a constant becomes a weight of its own name."""
+        if not node.has(i):
+            raise node.refuse(f"its input {i} is missing")
+        name = node.inputs[i]
+        if name in self.tensors:
+            return self.tensors[name]
+        if name not in self.constants:
+            raise node.refuse(f"reads {name[:80]!r}, which no earlier node makes")
+        value = self.constants[name]
+        return self.weight(node, name, value if value.ndim else value.reshape(1))
+
+    def weight(self, node: OnnxNode, name: str, value: Array) -> str:
+        """A weight of the graph."""
+        if value.dtype.kind != "f":
+            raise node.refuse(f"{name[:80]!r} is of type {value.dtype}; only float32 is computed")
+        known = self.state.get(name)
+        if known is not None and known.shape != value.shape:
+            name = f"{node.outputs[0]}:{name}"
+        self.state[self.checked(name)] = np.ascontiguousarray(value, np.float32)
+        return self.builder.param(name, value.shape)
+
+    def own_weight(self, node: OnnxNode, part: str, value: Array) -> str:
+        """A weight made for this node."""
+        return self.weight(node, f"{node.outputs[0]}:{part}", value)
+
+    def shape(self, tensor: str) -> Shape:
+        return self.builder.shape(tensor)
+
+    # -- what it makes
+
+    def apply(self, op: Op, *inputs: str, node: OnnxNode, part: str = "") -> str:
+        """An operator named after the node's output; ``part`` for those on the way to it."""
+        name = f"{node.outputs[0]}:{part}" if part else node.outputs[0]
+        self.made[name] = op
+        return self.builder.apply(op, *inputs, name=self.checked(name))
+
+    def convert(self, node: OnnxNode) -> None:
+        """Add one node.
+
+        Raises:
+            FormatError: an operator that is not known, or that cannot be expressed; with place.
+        """
+        for name in node.outputs:
+            if name in self.tensors or name in self.constants:
+                raise node.refuse(f"makes {name[:80]!r} a second time")
+        known = [name in self.constants for name in node.inputs if name]
+        if node.kind == "Shape" and node.has(0) and node.inputs[0] in self.tensors:
+            self.constants[node.outputs[0]] = onnx_moves.shape_of(self, node)
+            self.origins[node.outputs[0]] = {self.tensors[node.inputs[0]]}
+            return
+        if all(known) and node.kind in FOLD:
+            arrays = tuple(self.constants[name] for name in node.inputs if name)
+            self.constants[node.outputs[0]] = fold(node, arrays)
+            self.origins[node.outputs[0]] = set().union(
+                *(self.origins.get(name, ()) for name in node.inputs)
+            )
+            return
+        make = OPERATORS.get(node.kind) or PATTERNS.get(node.kind)
+        if make is None:
+            raise node.refuse("this operator is not known here")
+        try:
+            made = make(self, node)
+        except (GraphError, IndexError, ValueError, OverflowError) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise node.refuse(str(error)[:300]) from None
+        wanted = [name for name in node.outputs[len(made) :] if name]
+        if wanted:
+            raise node.refuse(f"its output {wanted[0][:80]!r} is not computed here")
+        self.tensors.update(zip(node.outputs, made, strict=False))
+
+
+Make = Callable[[Converter, OnnxNode], list[str]]
+OPERATORS: Final[dict[str, Make]] = {
+    name.removeprefix("make_"): getattr(module, name)
+    for module in (onnx_layers, onnx_matmul, onnx_moves, onnx_resize)
+    for name in dir(module)
+    if name.startswith("make_")
+}
+PATTERNS: Final[dict[str, Make]] = {  # operators of which only certain uses are known
+    "Pow": onnx_matmul.pattern_Pow,
+    "Sqrt": onnx_matmul.pattern_Sqrt,
+}
+
+
+def read_onnx(path: str | os.PathLike[str], size: tuple[int, int] = (112, 112)) -> Graph:
+    """The network of an ONNX file.
+
+    Args:
+        path: one file, opset 9 or newer.
+        size: height and width of the picture where the file leaves them free.
+
+    Returns:
+        a graph with ONNX's names of inputs and, as far as they stay tensors, of outputs.
+
+    Raises:
+        MissingExtraError: the ``onnx`` package is not installed.
+        FormatError: see :func:`tinyface.formats.onnx_file.open_onnx`, and operators or uses of
+            them that are not known here; each with the node's place.
+    """
+    file = open_onnx(Path(path))
+    try:
+        converter = Converter(file, size)
+        for node in file.nodes:
+            converter.convert(node)
+        return _finish(converter)
+    except GraphError as error:
+        raise FormatError(f"{path}: {error}") from None
+
+
+def _finish(c: Converter) -> Graph:
+    outputs = []
+    for name in c.file.outputs:
+        if name not in c.tensors:
+            what = "is a constant" if name in c.constants else "is made by no node"
+            raise FormatError(f"{c.file.path}: the output {name[:80]!r} {what}")
+        outputs.append(c.tensors[name])
+    return c.builder.build(*outputs).bind(c.state)

@@ -1,0 +1,184 @@
+"""Arithmetic on constants: exporters write whole little programs that only compute a shape.
+
+:func:`fold` computes a node whose inputs are all known. Sizes are bounded before anything is
+allocated; whatever does not work out is a FormatError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from tinyface.errors import FormatError
+from tinyface.formats.arrays import Array
+from tinyface.formats.onnx_file import OnnxNode
+
+MAX_ELEMENTS: Final = 1 << 20  # of what is computed here; weights are larger, but not computed
+_TYPES: Final = {
+    1: np.float32,
+    6: np.int64,
+    7: np.int64,
+    9: np.bool_,
+    10: np.float32,
+    11: np.float32,
+}
+
+
+def _constant(node: OnnxNode) -> Array:
+    for name in ("value", "value_float", "value_floats", "value_int", "value_ints"):
+        if name in node.attributes:
+            value = np.asarray(node.attributes[name])
+            return value.astype(np.float32) if value.dtype.kind == "f" else value
+    raise node.refuse("a constant of a type that is not read")
+
+
+def _axes(node: OnnxNode, arrays: tuple[Array, ...], i: int = 1) -> tuple[int, ...] | None:
+    """Axes from an input (newer opsets) or the attribute; None if not given."""
+    if len(arrays) > i:
+        return tuple(int(v) for v in arrays[i].reshape(-1))
+    return node.ints("axes") if "axes" in node.attributes else None
+
+
+def _cast(node: OnnxNode, x: Array) -> Array:
+    to = node.attribute("to", 0)
+    if to not in _TYPES:
+        raise node.refuse(f"a cast to type {to}")
+    return x.astype(_TYPES[to])
+
+
+def _constant_of_shape(node: OnnxNode, shape: Array) -> Array:
+    value = np.asarray(node.attributes.get("value", np.zeros(1, np.float32))).reshape(-1)
+    return np.full(_bounded(node, shape), value[0])
+
+
+def _bounded(node: OnnxNode, shape: Array) -> tuple[int, ...]:
+    sides = tuple(int(side) for side in shape.reshape(-1))
+    if any(side < 0 for side in sides) or math.prod(sides) > MAX_ELEMENTS:
+        raise node.refuse(f"a constant of shape {sides}")
+    return sides
+
+
+def _gather(node: OnnxNode, x: Array, indices: Array) -> Array:
+    _bounded(node, np.array([x.size * max(indices.size, 1)]))
+    return np.take(x, indices, axis=node.attribute("axis", 0))
+
+
+def _range(node: OnnxNode, start: Array, limit: Array, delta: Array) -> Array:
+    count = math.ceil((limit.item() - start.item()) / delta.item())
+    _bounded(node, np.array([max(count, 0)]))
+    return np.arange(start.item(), limit.item(), delta.item()).astype(start.dtype)
+
+
+def _slice(node: OnnxNode, x: Array, *rest: Array) -> Array:
+    given = (
+        [tuple(int(v) for v in r.reshape(-1)) for r in rest]
+        if rest
+        else [node.ints("starts"), node.ints("ends"), node.ints("axes", ())]
+    )
+    starts, ends = given[:2]
+    axes = given[2] if len(given) > 2 and given[2] else tuple(range(len(starts)))
+    steps = given[3] if len(given) > 3 else (1,) * len(starts)
+    index = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        index[axis] = slice(start, end if end > -(1 << 31) else None, step)
+    return x[tuple(index)]
+
+
+def _squeeze(node: OnnxNode, *arrays: Array) -> Array:
+    return np.squeeze(arrays[0], _axes(node, arrays))
+
+
+def _unsqueeze(node: OnnxNode, *arrays: Array) -> Array:
+    return np.expand_dims(arrays[0], _axes(node, arrays) or ())
+
+
+def _reshape(node: OnnxNode, x: Array, shape: Array) -> Array:
+    sides = [int(s) for s in shape.reshape(-1)]
+    if not node.attribute("allowzero", 0):
+        sides = [x.shape[i] if s == 0 else s for i, s in enumerate(sides)]
+    return x.reshape(sides)
+
+
+def _concat(node: OnnxNode, *arrays: Array) -> Array:
+    return np.concatenate(arrays, node.attribute("axis", 0))
+
+
+def _transpose(node: OnnxNode, x: Array) -> Array:
+    return x.transpose(node.ints("perm", tuple(reversed(range(x.ndim)))))
+
+
+def _div(_: OnnxNode, a: Array, b: Array) -> Array:
+    if a.dtype.kind == "f":
+        with np.errstate(all="ignore"):
+            return np.asarray(a / b)
+    return np.trunc(a / b).astype(a.dtype)
+
+
+def _expand(node: OnnxNode, x: Array, shape: Array) -> Array:
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, _bounded(node, shape)))
+
+
+def _reduce(how: Callable[..., Any]) -> Callable[..., Array]:
+    def run(node: OnnxNode, *arrays: Array) -> Array:
+        axes = _axes(node, arrays)
+        return np.asarray(how(arrays[0], axis=axes, keepdims=bool(node.attribute("keepdims", 1))))
+
+    return run
+
+
+def _simple(how: Callable[..., Any]) -> Callable[..., Array]:
+    """An operator that NumPy has under another name."""
+    return lambda node, *arrays: np.asarray(how(*arrays))
+
+
+_NUMPY: Final[dict[str, Callable[..., Any]]] = {
+    "Add": np.add, "And": np.logical_and, "Ceil": np.ceil, "Equal": np.equal, "Exp": np.exp,
+    "Floor": np.floor, "Greater": np.greater, "Less": np.less, "Max": np.maximum,
+    "Min": np.minimum, "Mod": np.mod, "Mul": np.multiply, "Neg": np.negative,
+    "Not": np.logical_not, "Pow": np.power, "Reciprocal": np.reciprocal, "Sqrt": np.sqrt,
+    "Sub": np.subtract, "Where": np.where,
+}  # fmt: skip
+FOLD: Final[dict[str, Callable[..., Array]]] = {
+    "Constant": _constant,
+    "ConstantOfShape": _constant_of_shape,
+    "Cast": _cast,
+    "Concat": _concat,
+    "Div": _div,
+    "Expand": _expand,
+    "Gather": _gather,
+    "Identity": lambda node, x: x,
+    "Range": _range,
+    "ReduceMax": _reduce(np.max),
+    "ReduceProd": _reduce(np.prod),
+    "ReduceSum": _reduce(np.sum),
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    **{name: _simple(how) for name, how in _NUMPY.items()},
+}
+
+
+def fold(node: OnnxNode, arrays: tuple[Array, ...]) -> Array:
+    """The node's only output.
+
+    Raises:
+        FormatError: an operator that is not in :data:`FOLD`, or values that do not fit.
+    """
+    if node.kind not in FOLD:
+        raise node.refuse("this computation on constants is not known here")
+    largest = math.prod(a.size or 1 for a in arrays if a.size < MAX_ELEMENTS)
+    if len(arrays) == 2 and largest > MAX_ELEMENTS * 64:
+        raise node.refuse("this computation on constants is too large")
+    try:
+        with np.errstate(all="ignore"):
+            result = FOLD[node.kind](node, *arrays)
+    except FormatError:
+        raise
+    except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError, MemoryError) as e:
+        raise node.refuse(f"its constants do not fit ({type(e).__name__})") from None
+    return result.astype(np.float32) if result.dtype == np.float64 else result

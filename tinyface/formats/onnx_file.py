@@ -1,0 +1,204 @@
+"""Open an ONNX file and hand out its nodes and constants, checked.
+
+Uses the ``onnx`` package (extra ``tinyface[onnx]``) for the protobuf; what the numbers in it may
+be is checked here. Refused outright: data in other files, subgraphs (control flow), sparse
+tensors, quantised and custom operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from tinyface import limits
+from tinyface.errors import FormatError, MissingExtraError
+from tinyface.formats.arrays import Array
+
+OLDEST_OPSET: Final = 9
+_QUANTISED: Final = ("Quant", "QLinear", "Dequantize", "ConvInteger", "MatMulInteger")
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """One node. ``inputs`` keep "" for optional ones that are absent."""
+
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    opset: int
+    where: str
+
+    def refuse(self, problem: str) -> FormatError:
+        return FormatError(f"{self.where}: {problem}")
+
+    def has(self, i: int) -> bool:
+        """Whether input i is there."""
+        return i < len(self.inputs) and bool(self.inputs[i])
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """An attribute of the default's type; a list comes as a tuple.
+
+        Raises:
+            FormatError: it has another type.
+        """
+        value = self.attributes.get(name, default)
+        if default is not None and type(value) is not type(default):
+            raise self.refuse(f"its attribute {name} is {str(value)[:40]!r}")
+        return value
+
+    def ints(self, name: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """An attribute that is a list of integers and, without a default, must be there."""
+        value = self.attributes.get(name, default)
+        if not isinstance(value, tuple) or not all(type(v) is int for v in value):
+            raise self.refuse(f"its attribute {name} is missing or no list of integers")
+        return value
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What the conversion needs of a file.
+
+    inputs: name -> shape, None for a side that is free. constants: initialisers by name.
+    """
+
+    path: Path
+    name: str
+    inputs: Mapping[str, tuple[int | None, ...]]
+    outputs: tuple[str, ...]
+    nodes: Sequence[OnnxNode]
+    constants: Mapping[str, Array]
+
+
+def open_onnx(path: Path) -> OnnxFile:
+    """Parse and check.
+
+    Raises:
+        MissingExtraError: the ``onnx`` package is not installed.
+        FormatError: not ONNX, too large, another opset, or one of the things named above.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise MissingExtraError("onnx", "onnx", "importing ONNX files") from None
+    if path.stat().st_size > limits.MAX_PARAM_BYTES:
+        raise FormatError(f"{path}: over {limits.MAX_PARAM_BYTES} bytes")
+    try:
+        model = onnx.load_model(str(path), load_external_data=False)
+    except Exception as error:  # protobuf has its own exceptions, one per implementation
+        raise FormatError(f"{path}: not a readable ONNX file ({type(error).__name__})") from None
+    opset = _opset(path, model)
+    if model.functions:
+        model = _inlined(path, model)
+    graph = model.graph
+    if len(graph.node) > limits.MAX_NODES or len(graph.initializer) > limits.MAX_TENSORS:
+        raise FormatError(f"{path}: too many nodes ({len(graph.node)}) or tensors")
+    if graph.sparse_initializer:
+        raise FormatError(f"{path}: sparse tensors are not read; export it with dense ones")
+    constants = {t.name: read_tensor(t, f"{path}: tensor {t.name!r}") for t in graph.initializer}
+    nodes = [_read_node(path, i, node, opset) for i, node in enumerate(graph.node)]
+    inputs = {v.name: _read_shape(path, v) for v in graph.input if v.name not in constants}
+    outputs = tuple(v.name for v in graph.output)
+    name = graph.name if graph.name.isprintable() else ""
+    return OnnxFile(path, name[:200] or path.stem, inputs, outputs, nodes, constants)
+
+
+def _opset(path: Path, model: Any) -> int:
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if not OLDEST_OPSET <= opset <= newest:
+        raise FormatError(
+            f"{path}: opset {opset}; {OLDEST_OPSET} to {newest} are read. Export it again with "
+            "opset_version=17"
+        )
+    return int(opset)
+
+
+def _inlined(path: Path, model: Any) -> Any:
+    """Newer exporters write functions; their bodies take the place of the calls."""
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception:
+        raise FormatError(f"{path}: its local functions cannot be inlined") from None
+
+
+def read_tensor(tensor: Any, where: str) -> Array:
+    """A TensorProto as an array over its own bytes; float64 and float16 become float32.
+
+    Raises:
+        FormatError: data in another file, sizes that do not agree, or a type that is not read.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+        raise FormatError(
+            f"{where}: its data are in another file, which is not opened; save the model as one "
+            "file: onnx.save(onnx.load(FILE), OUT)"
+        )
+    if len(tensor.dims) > limits.MAX_RANK or any(d < 0 for d in tensor.dims):
+        raise FormatError(f"{where}: shape {list(tensor.dims)[:20]}")
+    size = 1
+    for side in tensor.dims:
+        size *= side
+    if size > limits.MAX_TENSOR_BYTES // 4:
+        raise FormatError(f"{where}: {size} elements")
+    try:
+        array: Array = numpy_helper.to_array(tensor)
+    except Exception as error:  # whatever a damaged tensor makes of it
+        raise FormatError(f"{where}: damaged ({type(error).__name__})") from None
+    if array.shape != tuple(tensor.dims):
+        raise FormatError(f"{where}: has {array.size} elements, its shape needs {size}")
+    if array.dtype.kind == "f":
+        return array.astype(np.float32, copy=False)
+    if array.dtype.kind in "iu" and array.dtype != np.uint64:
+        return array.astype(np.int64)
+    if array.dtype.kind == "b":
+        return array
+    raise FormatError(f"{where}: elements of type {array.dtype} are not read")
+
+
+def _read_node(path: Path, index: int, node: Any, opset: int) -> OnnxNode:
+    from onnx import AttributeProto, helper
+
+    label = next((o for o in node.output if o), node.name)[:80]
+    where = f"{path}: node {index}, {node.op_type[:40]!r} (makes {label!r})"
+    if node.domain not in ("", "ai.onnx"):
+        raise FormatError(f"{where}: operators of {node.domain[:80]!r} are not known here")
+    if node.op_type.startswith(_QUANTISED):
+        raise FormatError(f"{where}: the network is quantised; import the float32 one")
+    attributes: dict[str, Any] = {}
+    for attribute in node.attribute:
+        kind = attribute.type
+        if kind in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
+            raise FormatError(f"{where}: it holds a subgraph (control flow), which is not read")
+        if kind in (AttributeProto.TENSOR,):
+            value: Any = read_tensor(attribute.t, where)
+        elif kind in (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.STRING):
+            value = helper.get_attribute_value(attribute)
+            value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        elif kind in (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS):
+            value = tuple(helper.get_attribute_value(attribute))
+        else:
+            raise FormatError(f"{where}: its attribute {attribute.name[:40]!r} is of no known type")
+        attributes[attribute.name] = value
+    return OnnxNode(node.op_type, tuple(node.input), tuple(node.output), attributes, opset, where)
+
+
+def _read_shape(path: Path, value: Any) -> tuple[int | None, ...]:
+    from onnx import TensorProto
+
+    kind = value.type.tensor_type
+    where = f"{path}: input {value.name[:80]!r}"
+    if kind.elem_type not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
+        raise FormatError(f"{where} is not of floating point; export the network for float32 input")
+    if not kind.HasField("shape") or len(kind.shape.dim) > limits.MAX_RANK:
+        raise FormatError(f"{where} has no shape; export it with one")
+    return tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)

@@ -1,0 +1,342 @@
+"""ONNX operators that compute: ``make_TYPE(converter, node) -> tensors``."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from tinyface.formats.ncnn_layers import same
+from tinyface.formats.onnx_file import OnnxNode
+from tinyface.ops import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Clip,
+    Conv2d,
+    Div,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    HardSigmoid,
+    HardSwish,
+    L2Normalize,
+    LeakyReLU,
+    Linear,
+    Maximum,
+    MaxPool,
+    Mul,
+    Op,
+    PReLU,
+    Reduce,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    Softmax,
+    Sub,
+    Transpose,
+)
+
+if TYPE_CHECKING:
+    from tinyface.formats.onnx import Converter
+
+_LARGEST: Final = float(np.finfo(np.float32).max)
+Pads = tuple[int, int, int, int]
+
+
+# -- windows: convolution and pooling, of maps (n, c, h, w) and of lines (n, c, l)
+
+
+def _as_map(c: Converter, node: OnnxNode, x: str) -> tuple[str, bool]:
+    """(n, c, l) -> (n, c, 1, l), and whether it was a line."""
+    shape = c.shape(x)
+    if len(shape) == 4:
+        return x, False
+    if len(shape) != 3:
+        raise node.refuse(f"of an input with {len(shape)} axes; 3 and 4 are known here")
+    return c.apply(Reshape(shape=(0, shape[1], 1, shape[2])), x, node=node, part="map"), True
+
+
+def _as_line(c: Converter, node: OnnxNode, y: str, line: bool) -> str:
+    shape = c.shape(y)
+    return c.apply(Reshape(shape=(0, shape[1], -1)), y, node=node) if line else y
+
+
+def _window(
+    c: Converter, node: OnnxNode, x: str, kernel: tuple[int, ...], line: bool
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], Pads]:
+    """kernel, stride, dilation (height, width) and pads (top, left, bottom, right)."""
+    axes = 1 if line else 2
+    ones = (1,) * axes
+    values = [kernel, node.ints("strides", ones), node.ints("dilations", ones)]
+    pads = node.ints("pads", (0,) * (2 * axes))
+    if any(len(v) != axes for v in values) or len(pads) != 2 * axes:
+        raise node.refuse("its kernel, strides, dilations and pads differ in length")
+    if line:
+        values = [(1, *v) for v in values]
+        pads = (0, pads[0], 0, pads[1])
+    (kh, kw), (sh, sw), (dh, dw) = values
+    auto = node.attribute("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        if min(sh, sw, kh, kw, dh, dw) < 1:
+            raise node.refuse("a stride, kernel or dilation below 1")
+        extent = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
+        pads = same(c.shape(x)[2:], extent, (sh, sw), upper=auto == "SAME_UPPER")
+    elif auto == "VALID":
+        pads = (0, 0, 0, 0)
+    elif auto != "NOTSET":
+        raise node.refuse(f"padding {auto!r}")
+    top, left, bottom, right = pads
+    return (kh, kw), (sh, sw), (dh, dw), (top, left, bottom, right)
+
+
+def make_Conv(c: Converter, node: OnnxNode) -> list[str]:
+    x, line = _as_map(c, node, c.tensor(node, 0))
+    if line and c.is_constant(node, 1):
+        values = c.constant(node, 1)
+        assert values is not None
+        if values.ndim != 3:
+            raise node.refuse("a weight with another number of axes than its input")
+        weight = c.own_weight(node, "weight", values[:, :, None, :])
+    elif line:
+        shape = c.shape(c.tensor(node, 1))
+        op = Reshape(shape=(0, shape[1], 1, shape[2]))
+        weight = c.apply(op, c.tensor(node, 1), node=node, part="weight")
+    else:
+        weight = c.tensor(node, 1)
+    own = c.shape(weight)[2:]
+    _, stride, dilation, pad = _window(c, node, x, own[1:] if line else own, line)
+    conv = Conv2d(stride=stride, pad=pad, dilation=dilation, groups=node.attribute("group", 1))
+    inputs = [x, weight, c.tensor(node, 2)] if node.has(2) else [x, weight]
+    y = c.apply(conv, *inputs, node=node, part="line" if line else "")
+    return [_as_line(c, node, y, line)]
+
+
+def _pool(c: Converter, node: OnnxNode, op: type[MaxPool] | type[AveragePool]) -> list[str]:
+    x, line = _as_map(c, node, c.tensor(node, 0))
+    kernel, stride, dilation, pad = _window(c, node, x, node.ints("kernel_shape"), line)
+    options: dict[str, Any] = {"ceil": bool(node.attribute("ceil_mode", 0))}
+    if op is AveragePool:
+        options["count_include_pad"] = bool(node.attribute("count_include_pad", 0))
+    pool = op(kernel=kernel, stride=stride, dilation=dilation, pad=pad, **options)
+    return [_as_line(c, node, c.apply(pool, x, node=node, part="line" if line else ""), line)]
+
+
+def make_MaxPool(c: Converter, node: OnnxNode) -> list[str]:
+    if node.attribute("storage_order", 0):
+        raise node.refuse("storage in columns")
+    return _pool(c, node, MaxPool)
+
+
+def make_AveragePool(c: Converter, node: OnnxNode) -> list[str]:
+    return _pool(c, node, AveragePool)
+
+
+def _global(c: Converter, node: OnnxNode, op: Op, mode: str) -> list[str]:
+    x = c.tensor(node, 0)
+    rank = len(c.shape(x))
+    if rank == 4:
+        return [c.apply(op, x, node=node)]
+    return [c.apply(Reduce(mode=mode, axes=tuple(range(2, rank))), x, node=node)]
+
+
+def make_GlobalAveragePool(c: Converter, node: OnnxNode) -> list[str]:
+    return _global(c, node, GlobalAveragePool(), "mean")
+
+
+def make_GlobalMaxPool(c: Converter, node: OnnxNode) -> list[str]:
+    return _global(c, node, GlobalMaxPool(), "max")
+
+
+# -- dense
+
+
+def make_Gemm(c: Converter, node: OnnxNode) -> list[str]:
+    """y = alpha A' B' + beta C; B as a constant is brought into our layout (out, in) once."""
+    alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
+    a = c.tensor(node, 0)
+    if node.attribute("transA", 0):
+        a = c.apply(Transpose(perm=(1, 0)), a, node=node, part="a")
+    flip = not node.attribute("transB", 0)
+    if c.is_constant(node, 1):
+        values = c.constant(node, 1)
+        assert values is not None
+        scaled = values.astype(np.float32) * np.float32(alpha)
+        b = c.own_weight(node, "weight", scaled.T if flip else scaled)
+    else:
+        b = c.tensor(node, 1)
+        b = c.apply(Transpose(perm=(1, 0)), b, node=node, part="b") if flip else b
+    inputs = [a, b]
+    if c.is_constant(node, 2):
+        bias = c.constant(node, 2)
+        assert bias is not None
+        if bias.size in (1, c.shape(b)[0]) and bias.size == max(bias.shape[-1:], default=1):
+            full = np.broadcast_to(bias.reshape(-1) * np.float32(beta), (c.shape(b)[0],))
+            inputs.append(c.own_weight(node, "bias", full))
+    variable = not c.is_constant(node, 1)
+    added = node.has(2) and len(inputs) == 2
+    scale = variable and alpha != 1
+    if scale and len(inputs) == 3:
+        raise node.refuse("a factor on a product of two tensors")
+    y = c.apply(Linear(), *inputs, node=node, part="product" if added or scale else "")
+    if scale:
+        factor = c.own_weight(node, "alpha", np.array([alpha], np.float32))
+        y = c.apply(Mul(), y, factor, node=node, part="scaled" if added else "")
+    if added:
+        term = c.tensor(node, 2)
+        if beta != 1:
+            factor = c.own_weight(node, "beta", np.array([beta], np.float32))
+            term = c.apply(Mul(), term, factor, node=node, part="term")
+        y = c.apply(Add(), y, term, node=node)
+    return [y]
+
+
+# -- normalisation
+
+
+def make_BatchNormalization(c: Converter, node: OnnxNode) -> list[str]:
+    if node.attribute("training_mode", 0):
+        raise node.refuse("in training mode; export it after model.eval()")
+    eps = node.attribute("epsilon", 1e-5)
+    inputs = [c.tensor(node, i) for i in range(5)]
+    rank = len(c.shape(inputs[0]))
+    if rank <= 4:
+        return [c.apply(BatchNorm(eps=eps), *inputs, node=node)]
+    raise node.refuse(f"of an input with {rank} axes")
+
+
+def make_LpNormalization(c: Converter, node: OnnxNode) -> list[str]:
+    if node.attribute("p", 2) != 2:
+        raise node.refuse("a norm other than L2")
+    axis = node.attribute("axis", -1)
+    return [c.apply(L2Normalize(axis=axis, eps=1e-30), c.tensor(node, 0), node=node)]
+
+
+# -- activations
+
+
+def _unary(c: Converter, node: OnnxNode, op: Op) -> list[str]:
+    return [c.apply(op, c.tensor(node, 0), node=node)]
+
+
+def make_Relu(c: Converter, node: OnnxNode) -> list[str]:
+    return _unary(c, node, ReLU())
+
+
+def make_LeakyRelu(c: Converter, node: OnnxNode) -> list[str]:
+    return _unary(c, node, LeakyReLU(alpha=node.attribute("alpha", 0.01)))
+
+
+def make_Sigmoid(c: Converter, node: OnnxNode) -> list[str]:
+    return _unary(c, node, Sigmoid())
+
+
+def make_HardSigmoid(c: Converter, node: OnnxNode) -> list[str]:
+    alpha, beta = node.attribute("alpha", 0.2), node.attribute("beta", 0.5)
+    return _unary(c, node, HardSigmoid(alpha=alpha, beta=beta))
+
+
+def make_HardSwish(c: Converter, node: OnnxNode) -> list[str]:
+    return _unary(c, node, HardSwish())
+
+
+def make_Clip(c: Converter, node: OnnxNode) -> list[str]:
+    """Bounds are attributes before opset 11, inputs since; infinite ones mean none."""
+    bounds = []
+    for i, name, default in ((1, "min", -_LARGEST), (2, "max", _LARGEST)):
+        value = c.constant(node, i)
+        bound = node.attribute(name, default) if value is None else float(value.reshape(()))
+        bounds.append(min(max(bound, -_LARGEST), _LARGEST))
+    low, high = bounds
+    return _unary(c, node, Clip(low=min(low, high), high=high))  # min above max: max wins
+
+
+def make_PRelu(c: Converter, node: OnnxNode) -> list[str]:
+    """Per channel or with one slope; any other slope as max(x, 0) - slope max(-x, 0)."""
+    x, shape = c.tensor(node, 0), c.shape(c.tensor(node, 0))
+    slope = c.constant(node, 1) if c.is_constant(node, 1) else None
+    if slope is not None and 2 <= len(shape) <= 4:
+        wide = (1,) * (len(shape) - slope.ndim) + slope.shape
+        if slope.size == 1 or (len(wide) == len(shape) and slope.size == wide[1] == shape[1]):
+            return [c.apply(PReLU(), x, c.own_weight(node, "slope", slope.reshape(-1)), node=node)]
+    minus = c.own_weight(node, "minus", np.array([-1], np.float32))
+    mirrored = c.apply(Mul(), x, minus, node=node, part="mirrored")
+    below = c.apply(ReLU(), mirrored, node=node, part="below")
+    below = c.apply(Mul(), below, c.tensor(node, 1), node=node, part="sloped")
+    above = c.apply(ReLU(), x, node=node, part="above")
+    return [c.apply(Sub(), above, below, node=node)]
+
+
+def make_Softmax(c: Converter, node: OnnxNode) -> list[str]:
+    """Before opset 13 the axes from ``axis`` on count as one."""
+    x, shape = c.tensor(node, 0), c.shape(c.tensor(node, 0))
+    axis = node.attribute("axis", -1 if node.opset >= 13 else 1)
+    if not -len(shape) <= axis < len(shape):
+        raise node.refuse(f"axis {axis} of an input with {len(shape)} axes")
+    axis %= len(shape)
+    if node.opset >= 13 or math.prod(shape[axis + 1 :]) == 1:
+        return [c.apply(Softmax(axis=axis), x, node=node)]
+    matrix = (-1, math.prod(shape[axis:]))
+    y = c.apply(Reshape(shape=matrix), x, node=node, part="matrix")
+    y = c.apply(Softmax(axis=1), y, node=node, part="softmax")
+    return [c.apply(Reshape(shape=(-1, *shape[1:])), y, node=node)]
+
+
+# -- element by element
+
+
+def _chain(c: Converter, node: OnnxNode, op: type[Op]) -> list[str]:
+    """One, two or more inputs, from the left."""
+    y = c.tensor(node, 0)
+    if len(node.inputs) == 1:
+        return [y]
+    for i in range(1, len(node.inputs)):
+        part = "" if i == len(node.inputs) - 1 else f"of{i + 1}"
+        y = c.apply(op(), y, c.tensor(node, i), node=node, part=part)
+    return [y]
+
+
+def make_Add(c: Converter, node: OnnxNode) -> list[str]:
+    return _chain(c, node, Add)
+
+
+make_Sum = make_Add
+
+
+def make_Sub(c: Converter, node: OnnxNode) -> list[str]:
+    return _chain(c, node, Sub)
+
+
+def make_Mul(c: Converter, node: OnnxNode) -> list[str]:
+    return _chain(c, node, Mul)
+
+
+def make_Div(c: Converter, node: OnnxNode) -> list[str]:
+    return _chain(c, node, Div)
+
+
+def make_Max(c: Converter, node: OnnxNode) -> list[str]:
+    return _chain(c, node, Maximum)
+
+
+def make_Min(c: Converter, node: OnnxNode) -> list[str]:
+    """-max(-a, -b, ...)."""
+    minus = c.own_weight(node, "minus", np.array([-1], np.float32))
+    negated = [
+        c.apply(Mul(), c.tensor(node, i), minus, node=node, part=f"minus{i}")
+        for i in range(len(node.inputs))
+    ]
+    y = negated[0]
+    for i, other in enumerate(negated[1:], start=2):
+        y = c.apply(Maximum(), y, other, node=node, part=f"of{i}")
+    return [c.apply(Mul(), y, minus, node=node)]
+
+
+def make_Neg(c: Converter, node: OnnxNode) -> list[str]:
+    minus = c.own_weight(node, "minus", np.array([-1], np.float32))
+    return [c.apply(Mul(), c.tensor(node, 0), minus, node=node)]
+
+
+def make_Reciprocal(c: Converter, node: OnnxNode) -> list[str]:
+    one = c.own_weight(node, "one", np.array([1], np.float32))
+    return [c.apply(Div(), one, c.tensor(node, 0), node=node)]

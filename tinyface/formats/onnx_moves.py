@@ -1,0 +1,247 @@
+"""ONNX operators that move, resize or reduce: ``make_TYPE(converter, node) -> tensors``."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tinyface.formats.arrays import Array
+from tinyface.formats.onnx_file import OnnxNode
+from tinyface.ops import (
+    Add,
+    Concat,
+    Flatten,
+    Identity,
+    Pad,
+    Reduce,
+    Reshape,
+    Slice,
+    Split,
+    Transpose,
+)
+from tinyface.types import Shape
+
+if TYPE_CHECKING:
+    from tinyface.formats.onnx import Converter
+
+_END: Final = (1 << 31) - 1  # of a slice: to the end
+_FLOATS: Final = (1, 10, 11)  # ONNX's numbers of float32, float16, float64
+
+
+def shape_of(c: Converter, node: OnnxNode) -> Array:
+    """``Shape`` of a tensor: known here, because all shapes are."""
+    shape = c.shape(c.tensor(node, 0))
+    start, end = node.attribute("start", 0), node.attribute("end", len(shape))
+    return np.array(shape[start:end], np.int64)
+
+
+def _reshape(c: Converter, node: OnnxNode, new: Shape, part: str = "") -> list[str]:
+    """To a known shape. A first side that stays is "kept" (0), so that the batch stays free."""
+    x = c.tensor(node, 0)
+    old = c.shape(x)
+    if new and old and new[0] == old[0]:
+        new = (0, *new[1:])
+    return [c.apply(Reshape(shape=new), x, node=node, part=part)]
+
+
+def make_Reshape(c: Converter, node: OnnxNode) -> list[str]:
+    new = c.integers(node, 1, "shape")
+    if new is None:
+        raise node.refuse("its shape is missing")
+    old = c.shape(c.tensor(node, 0))
+    if 0 in new and node.attribute("allowzero", 0):
+        raise node.refuse("an empty tensor")
+    if len(new) > len(old) and 0 in new[len(old) :]:
+        raise node.refuse("keeps a side that its input does not have")
+    return _reshape(c, node, new)
+
+
+def make_Flatten(c: Converter, node: OnnxNode) -> list[str]:
+    return [c.apply(Flatten(axis=node.attribute("axis", 1)), c.tensor(node, 0), node=node)]
+
+
+def _axes(c: Converter, node: OnnxNode, rank: int) -> tuple[int, ...] | None:
+    """Axes, from input 1 or the attribute, counted from the front; None: not given."""
+    axes = c.integers(node, 1, "axes")
+    if axes is None:
+        return None
+    if any(not -rank <= axis < rank for axis in axes) or len({a % rank for a in axes}) != len(axes):
+        raise node.refuse(f"axes {axes} of {rank}")
+    return tuple(axis % rank for axis in axes)
+
+
+def make_Squeeze(c: Converter, node: OnnxNode) -> list[str]:
+    shape = c.shape(c.tensor(node, 0))
+    axes = _axes(c, node, len(shape))
+    if axes is None:
+        axes = tuple(i for i, side in enumerate(shape) if side == 1)
+    if any(shape[axis] != 1 for axis in axes):
+        raise node.refuse(f"axes {axes} of shape {shape} are not of length 1")
+    return _reshape(c, node, tuple(side for i, side in enumerate(shape) if i not in axes))
+
+
+def make_Unsqueeze(c: Converter, node: OnnxNode) -> list[str]:
+    shape = list(c.shape(c.tensor(node, 0)))
+    given = c.integers(node, 1, "axes") or ()
+    axes = _axes(c, node, len(shape) + len(given)) or ()
+    for axis in sorted(axes):
+        shape.insert(axis, 1)
+    return _reshape(c, node, tuple(shape))
+
+
+def make_Transpose(c: Converter, node: OnnxNode) -> list[str]:
+    x = c.tensor(node, 0)
+    usual = tuple(reversed(range(len(c.shape(x)))))
+    return [c.apply(Transpose(perm=node.ints("perm", usual)), x, node=node)]
+
+
+def make_Concat(c: Converter, node: OnnxNode) -> list[str]:
+    if "axis" not in node.attributes:
+        raise node.refuse("its axis is missing")
+    parts = [c.tensor(node, i) for i in range(len(node.inputs))]
+    return [c.apply(Concat(axis=node.attribute("axis", 0)), *parts, node=node)]
+
+
+def make_Split(c: Converter, node: OnnxNode) -> list[str]:
+    x, axis = c.tensor(node, 0), node.attribute("axis", 0)
+    sizes = c.integers(node, 1, "split")
+    if sizes is None:  # equal parts, the last one smaller where they do not fit
+        count, side = node.attribute("num_outputs", len(node.outputs)), c.shape(x)[axis]
+        share = -(-side // max(count, 1))
+        sizes = tuple(min(share, side - share * i) for i in range(count))
+    names = [c.checked(name or f"{node.outputs[0]}:{i}") for i, name in enumerate(node.outputs)]
+    if len(sizes) != len(names):
+        raise node.refuse(f"{len(sizes)} sizes for {len(names)} outputs")
+    return list(c.builder.apply_many(Split(axis=axis, sizes=sizes), x, names=names))
+
+
+def make_Slice(c: Converter, node: OnnxNode) -> list[str]:
+    """Attributes before opset 10, inputs since."""
+    x = c.tensor(node, 0)
+    starts, ends = c.integers(node, 1, "starts"), c.integers(node, 2, "ends")
+    if starts is None or ends is None:
+        raise node.refuse("its starts or ends are missing")
+    axes = c.integers(node, 3, "axes") or tuple(range(len(starts)))
+    steps = c.integers(node, 4) or (1,) * len(starts)
+    clipped = [tuple(max(-_END, min(v, _END)) for v in given) for given in (starts, ends, steps)]
+    op = Slice(axes=axes, starts=clipped[0], ends=clipped[1], steps=clipped[2])
+    return [c.apply(op, x, node=node)]
+
+
+def make_Gather(c: Converter, node: OnnxNode) -> list[str]:
+    """Known indices: the slices that the runs of evenly spaced ones are, joined again."""
+    x, axis = c.tensor(node, 0), node.attribute("axis", 0)
+    shape, indices = c.shape(x), c.constant(node, 1)
+    if indices is None or not indices.size or not -len(shape) <= axis < len(shape):
+        raise node.refuse("its indices are missing, or its axis does not exist")
+    axis %= len(shape)
+    wanted = [int(i) + (shape[axis] if i < 0 else 0) for i in indices.reshape(-1)]
+    if not all(0 <= i < shape[axis] for i in wanted):
+        raise node.refuse(f"indices {wanted[:8]} of a side of {shape[axis]}")
+    cuts: list[str] = []
+    for first, count, step in _runs(wanted):
+        end = first + count * step
+        cut = Slice(
+            axes=(axis,), starts=(first,), ends=(end if end >= 0 else -_END,), steps=(step,)
+        )
+        cuts.append(c.apply(cut, x, node=node, part=f"cut{len(cuts)}"))
+    y = cuts[0]
+    if len(cuts) > 1:
+        y = c.apply(Concat(axis=axis), *cuts, node=node, part="cuts")
+    out = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
+    return [c.apply(Reshape(shape=(0, *out[1:]) if axis else out), y, node=node)]
+
+
+def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
+    """[0, 1, 2, 7, 5] -> (first, count, step) of each run: [(0, 3, 1), (7, 2, -2)]."""
+    runs: list[tuple[int, int, int]] = []
+    for index in indices:
+        first, count, step = runs[-1] if runs else (0, 0, 0)
+        if count == 1 and index != first:
+            runs[-1] = (first, 2, index - first)
+        elif count > 1 and index == first + count * step:
+            runs[-1] = (first, count + 1, step)
+        else:
+            runs.append((index, 1, 1))
+    return runs
+
+
+def make_Expand(c: Converter, node: OnnxNode) -> list[str]:
+    """Repeating sides of 1 is adding zeros of the larger shape."""
+    x, target = c.tensor(node, 0), c.integers(node, 1)
+    if target is None:
+        raise node.refuse("its shape is missing")
+    shape = np.broadcast_shapes(c.shape(x), target)
+    if shape == c.shape(x):
+        return [c.apply(Identity(), x, node=node)]
+    if math.prod(shape) > 1 << 24:
+        raise node.refuse(f"expands to {shape}")
+    return [c.apply(Add(), x, c.own_weight(node, "zeros", np.zeros(shape, np.float32)), node=node)]
+
+
+def make_Pad(c: Converter, node: OnnxNode) -> list[str]:
+    """Attributes before opset 11, inputs since; axes since 18."""
+    x = c.tensor(node, 0)
+    rank = len(c.shape(x))
+    if node.attribute("mode", "constant") != "constant":
+        raise node.refuse(f"of mode {node.attribute('mode', '')!r}; known here is 'constant'")
+    pads, value = c.integers(node, 1, "pads"), c.constant(node, 2)
+    axes = c.integers(node, 3) or tuple(range(rank))
+    if pads is None or len(pads) != 2 * len(axes):
+        raise node.refuse("its pads are missing, or not two for each axis")
+    before, after = [0] * rank, [0] * rank
+    for i, axis in enumerate(axes):
+        before[axis], after[axis] = pads[i], pads[i + len(axes)]
+    number = node.attribute("value", 0.0) if value is None else float(value.reshape(()))
+    op = Pad(before=tuple(before), after=tuple(after), value=number)
+    return [c.apply(op, x, node=node)]
+
+
+def make_Identity(c: Converter, node: OnnxNode) -> list[str]:
+    return [c.apply(Identity(), c.tensor(node, 0), node=node)]
+
+
+def make_Dropout(c: Converter, node: OnnxNode) -> list[str]:
+    training = c.constant(node, 2)
+    if training is not None and training.any():
+        raise node.refuse("in training mode; export it after model.eval()")
+    return make_Identity(c, node)
+
+
+def make_Cast(c: Converter, node: OnnxNode) -> list[str]:
+    if node.attribute("to", 0) not in _FLOATS:
+        raise node.refuse("a cast of a tensor to integers")
+    return make_Identity(c, node)
+
+
+# -- reductions
+
+
+def _reduce(c: Converter, node: OnnxNode, mode: str) -> list[str]:
+    x = c.tensor(node, 0)
+    rank = len(c.shape(x))
+    axes = _axes(c, node, rank)
+    if not axes:
+        if node.attribute("noop_with_empty_axes", 0):
+            return make_Identity(c, node)
+        axes = tuple(range(rank))
+    op = Reduce(mode=mode, axes=axes, keepdims=bool(node.attribute("keepdims", 1)))
+    return [c.apply(op, x, node=node)]
+
+
+def make_ReduceMean(c: Converter, node: OnnxNode) -> list[str]:
+    return _reduce(c, node, "mean")
+
+
+def make_ReduceSum(c: Converter, node: OnnxNode) -> list[str]:
+    return _reduce(c, node, "sum")
+
+
+def make_ReduceMax(c: Converter, node: OnnxNode) -> list[str]:
+    return _reduce(c, node, "max")
+
+
+def make_ReduceL2(c: Converter, node: OnnxNode) -> list[str]:
+    return _reduce(c, node, "l2")
