@@ -100,6 +100,12 @@ def print_table(
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip()))
 
 
+def brief(text: str | None) -> str:
+    """The first sentence of a field of a card, for one line; "not stated" where it is empty."""
+    first = (text or "not stated").split("\n")[0].split(". ")[0].rstrip(".")
+    return first if len(first) <= 80 else f"{first[:79]}…"
+
+
 def si(number: float, unit: str = "") -> str:
     """1234567 -> "1.23 M"."""
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -130,17 +130,14 @@ def _print(report: dict[str, Any]) -> None:
         "system": found["system"],
         "python": f"{found['python']} ({found['executable']})",
     }
-    entries |= {name: _text(value) for name, value in report["engine"].items()}
+    engine = {k: v for k, v in report["engine"].items() if k != "problem"}
+    entries |= {k: ", ".join(v) if isinstance(v, list) else str(v) for k, v in engine.items()}
     entries["packages"] = ", ".join(f"{k} {v or 'missing'}" for k, v in report["packages"].items())
     for role, model in report["models"].items():
         entries[role] = f"{model['name']}: {model['file']}" if "name" in model else "none"
         if "name" in model:
-            entries[f"{role} licence"] = model["licence"] or "not stated"
+            entries[f"{role} licence"] = common.brief(model["licence"])
     entries |= report["folders"]
     width = max(map(len, entries))
     for name, text in entries.items():
         click.echo(f"{name:<{width}}  {text}")
-
-
-def _text(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)

@@ -97,7 +97,8 @@ def headline(graph: Graph, card: Card | None) -> list[str]:
         p = card.preprocess
         lines += [
             f"input: {p.colour}, (x - {list(p.mean)}) * {[round(s, 6) for s in p.scale]}",
-            f"licence: {card.licence or 'not stated'}; trained on: {card.data or 'not stated'}",
+            f"licence: {card.licence or 'not stated'}",
+            f"trained on: {card.data or 'not stated'}",
         ]
         if card.thresholds:
             pairs = (f"{value:.3f} at FMR {rate}" for rate, value in card.thresholds.items())

@@ -38,7 +38,7 @@ def command(name: str | None, as_json: bool) -> int:
     if weights:
         common.print_table(
             ["name", "task", "licence", "file"],
-            [[w["name"], w["task"], w["licence"] or "not stated", w["file"]] for w in weights],
+            [[w["name"], w["task"], common.brief(w["licence"]), w["file"]] for w in weights],
         )
     else:
         click.echo("  none; import some with  tinyface import\n")
