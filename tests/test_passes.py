@@ -358,6 +358,10 @@ def branch(
         ([branch("a", (1, 5)), branch("b", (5, 1))], ["conv2d", "conv2d", "add"]),
         ([branch("a", 3), branch("b", 3, groups=2)], ["conv2d", "conv2d", "add"]),
         ([branch("a", 3, pad=2, dilation=2), branch("b", 1)], ["conv2d", "conv2d", "add"]),
+        (
+            [branch("a", 3, pad=2, dilation=2), branch("b", 3, pad=2, dilation=2)],
+            ["conv2d", "conv2d", "add"],
+        ),
         ([lambda b, x: x, lambda b, x: b.batch_norm(x, key="bn")], ["batch_norm", "add"]),
         # two families in one sum, and a term that belongs to neither
         (
