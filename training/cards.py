@@ -29,11 +29,12 @@ class Text:
     notes: str
 
 
-LICENCE = (
-    "Apache-2.0 for what is this project's own in the weights. The pictures that they were learnt "
-    "from were published for research, and so were those that their teachers had learnt from: use "
-    "the weights for research, teaching and testing. The project can grant no more than that; for "
-    "a product, train on pictures that you have the rights to (training/README.md)."
+LICENCE = "Apache-2.0; learnt from pictures and teachers for research use only, see the notes"
+TERMS = (
+    "Apache-2.0 holds for what is this project's own in the weights. The pictures that they were "
+    "learnt from were published for research, and so were those that their teachers had learnt "
+    "from: use the weights for research, teaching and testing. The project can grant no more than "
+    "that; for a product, train on pictures that you have the rights to (training/README.md)."
 )
 PICTURES = (
     "UTKFace (23,707 pictures, research use only); SCUT-FBP5500 (5,490, non-commercial research); "
@@ -47,14 +48,14 @@ RECOGNISER = Text(
     PICTURES + "Teachers: mobilefacenet.pt of foamliu/MobileFaceNet (Apache-2.0; trained on a "
     "refined MS-Celeb-1M, a collection for non-commercial research that its makers withdrew) and "
     "mobilefacenet-v1 of zuoqing1988/ZQCNN (MIT; its data are not stated).",
-    "thresholds from all pairs of a FaceScrub subset, found and aligned by the detector that "
-    "ships; see weights/README.md",
+    TERMS + " Thresholds are from all pairs of a FaceScrub subset, found and aligned by the "
+    "detector that ships; see weights/README.md.",
 )
 DETECTOR = Text(
     LICENCE,
     PICTURES + "Composed into scenes, several to a picture. Teacher: retinaface_mnet025.pth of "
     "biubug6/Pytorch_Retinaface (MIT; trained on WIDER FACE, for research use).",
-    "learnt from random weights by copying the teacher's outputs and maps; see weights/README.md",
+    TERMS + " See weights/README.md.",
 )
 
 HEAD = """\
@@ -65,7 +66,7 @@ info NAME` prints the card that travels inside a file.
 
 ## What you may do with them
 
-{licence}
+{terms}
 
 That means for you: in a course, a paper, an experiment, on your own photographs, use them freely.
 In a product or a service, or where a decision about a person hangs on them, do not: the people in
@@ -145,7 +146,7 @@ def _span(ends: Sequence[float], form: str) -> str:
 
 def readme(folder: Path) -> str:
     """The text for the model files in a folder."""
-    parts = [HEAD.format(licence=textwrap.fill(LICENCE, 98))]
+    parts = [HEAD.format(terms=textwrap.fill(TERMS, 98))]
     for path in sorted(folder.glob("*.safetensors")):
         card = read_card(path)
         body = detector_card if card.task == "detect" else recogniser_card
