@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tinyface import ops
+from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
 from tinyface.graph import Graph
 from tinyface.ops.spec import Array
@@ -219,3 +220,20 @@ def magnitude(op: Any, *inputs: Any) -> Any:
     if isinstance(op, ops.FUSABLE):
         return x + 1  # slope at most 1; a clip may add its end
     return op.run(*inputs)
+
+
+def kinds(graph: Graph) -> list[str]:
+    return [node.op.kind for node in graph.nodes]
+
+
+def assert_same_outputs(before: Graph, after: Graph, dtype: str) -> None:
+    """Equal within the bound derived in random_graphs.drift."""
+    inputs = inputs_for(before, dtype)
+    expected = run_graph(before.astype(dtype), inputs)
+    result = run_graph(after.astype(dtype), inputs)
+    allowed = drift(before, inputs, dtype)
+    assert list(result) == list(expected)
+    for name, y in expected.items():
+        apart = np.abs(result[name].astype(np.float64) - y)
+        assert result[name].shape == y.shape
+        assert (apart <= allowed[name]).all()
