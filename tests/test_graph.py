@@ -11,9 +11,10 @@ import pytest
 from tinyface import limits
 from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
-from tinyface.errors import AttributeBoundsError, GraphError
+from tinyface.errors import AttributeBoundsError, BackendError, GraphError
 from tinyface.graph import Graph, Node, blank
 from tinyface.ops import Add, Conv2d, Flatten, PReLU, ReLU
+from tinyface.runtime import NumpyExecutable
 from tinyface.types import Cost, TensorType
 
 
@@ -206,3 +207,11 @@ def test_an_input_may_be_an_output() -> None:
     graph = Graph("id", {"x": TensorType((2,))}, ("x", "y"), (node,), {})
     out = run_graph(graph, {"x": np.array([-1, 2], np.float32)})
     assert out["x"].tolist() == [-1, 2] and out["y"].tolist() == [0, 2]
+
+
+def test_columns_beyond_the_limit_are_refused_before_they_are_made() -> None:
+    b = Builder("wide")
+    x = b.input("x", (1, 64, 1024, 1024))
+    graph = b.build(b.conv(x, 64, 63, pad=31, groups=64, key="c"))  # 1 TB of columns
+    with pytest.raises(BackendError, match=r"wide: c \(conv2d\) would need \d+ MiB"):
+        NumpyExecutable(graph)

@@ -14,6 +14,7 @@ from tinyface import tracing
 from tinyface.backends.numpy import run_graph
 from tinyface.errors import BackendError, GraphError
 from tinyface.graph import Graph, Node
+from tinyface.limits import MAX_ARENA_BYTES
 from tinyface.ops.spec import Array
 from tinyface.passes import optimise
 from tinyface.tracing import Record
@@ -36,10 +37,23 @@ class Executable(Protocol):
 
 
 class NumpyExecutable:
-    """The reference engine behind the interface of the fast one."""
+    """The reference engine behind the interface of the fast one.
+
+    Raises:
+        BackendError: an operator's temporaries (im2col columns) would take more than
+            ``limits.MAX_ARENA_BYTES``.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        for node in graph.nodes:
+            # scratch counts each byte written and read: half of it is what is alive at most
+            if self._scratch(node) // 2 > MAX_ARENA_BYTES:
+                raise BackendError(
+                    f"{graph.name}: {node.name} ({node.op.kind}) would need "
+                    f"{self._scratch(node) >> 21} MiB of temporaries in NumPy, more than the limit "
+                    f"of {MAX_ARENA_BYTES >> 20}: use a smaller image or batch, or --backend c"
+                )
 
     def run(
         self, inputs: Mapping[str, Array], records: list[Record] | None = None
@@ -82,7 +96,7 @@ def default_threads() -> int:
 
 
 def choose_backend(wanted: str) -> str:
-    """ "c" or "numpy"; "auto" takes the C engine where its extension was built.
+    """The engine to use, "c" or "numpy"; "auto" takes C where its extension was built.
 
     Raises:
         BackendError: an unknown name, or "c" where there is no extension.
