@@ -18,7 +18,7 @@ SOURCES = (
 # product is fused with a sum only where a kernel asks for it; -g0 because Python's own flags ask
 # for debug information, which would be fifteen times the size of the code.
 FLAGS = (
-    "-std=c11 -O2 -pthread -ffp-contract=off -fno-math-errno -fno-tree-vectorize "
+    "-std=c11 -O2 -g0 -pthread -ffp-contract=off -fno-math-errno -fno-tree-vectorize "
     "-fno-tree-slp-vectorize -g0"
 ).split()
 

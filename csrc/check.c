@@ -67,6 +67,10 @@ static int32_t check_shape(const tf_step *s)
     if ((s->op == TF_NEAREST || s->op == TF_BILINEAR) && !(s->alpha > 0.0f && s->alpha < 1e6f &&
         s->beta > 0.0f && s->beta < 1e6f))
         return TF_BAD_SHAPE;
+    if (s->op == TF_WINOGRAD &&
+        (s->kh != 3 || s->kw != 3 || s->sh != 1 || s->sw != 1 || s->dh != 1 || s->dw != 1 ||
+         s->groups != 1 || s->block < 1 || s->flags & TF_HALF))
+        return TF_BAD_SHAPE;
     if (s->op == TF_CONV && (s->block < 1 || s->panels < 1)) return TF_BAD_SHAPE;
     return TF_OK;
 }
@@ -118,13 +122,19 @@ static int32_t check_params(const tf_kernels *k, const tf_step *s, const int64_t
     int32_t bad = check_vector(s, s->w, weights, has_bias, bytes, buffers);
     if (!bad) bad = check_vector(s, s->bias, vectors, has_bias, bytes, buffers);
     if (!bad) bad = check_vector(s, s->slope, vectors, s->act == TF_PRELU, bytes, buffers);
-    if (!bad) bad = check_vector(s, s->zero, s->c, is_conv(s->op), bytes, buffers);
+    if (!bad) bad = check_vector(s, s->zero, tf_max(s->c, 2 * vl), is_conv(s->op), bytes, buffers);
     return bad;
+}
+
+static int64_t wino_tiles(const tf_step *s)
+{
+    return s->n * tf_ceil_div(s->oh, 4) * tf_ceil_div(s->ow, 4);
 }
 
 /* The kernel walks tasks that must cover the output and not more. */
 static int32_t check_tasks(const tf_kernels *k, const tf_step *s)
 {
+    if (s->op == TF_WINOGRAD) return tf_ceil_div(wino_tiles(s), s->block) == s->tasks ? TF_OK : TF_BAD_SHAPE;
     if (s->op != TF_CONV) return TF_OK;
     const int64_t panels = tf_ceil_div(s->oc / s->groups, 2 * k->isa.lanes) * s->groups;
     const int64_t blocks = tf_ceil_div((int64_t)s->n * s->oh * s->ow, s->block);
@@ -138,6 +148,10 @@ int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
         const int64_t most = s->oc / s->groups > k->isa.lanes ? k->isa.rows_wide : k->isa.rows_slim;
         const int64_t tiles = tf_ceil_div(tf_min(s->block, (int64_t)s->n * s->oh * s->ow), most);
         return tiles * ((int64_t)s->kh * s->kw + 2) * rows * pointer;
+    }
+    if (s->op == TF_WINOGRAD) {
+        const int64_t tiles = tf_min(s->block, wino_tiles(s)); /* V, M, a row of pointers each */
+        return tiles * (36 * (s->c + 2 * (int64_t)k->isa.lanes) * 4 + 2 * rows * pointer);
     }
     if (s->op == TF_DEPTHWISE) {
         const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;

@@ -5,6 +5,7 @@
 #include "act.h"
 #include "gemm.h"
 #include "conv.h"
+#include "winograd.h"
 #include "gemv.h"
 #include "depthwise.h"
 #include "eltwise.h"
@@ -21,6 +22,7 @@ const tf_kernels TF_CAT(tf_, ISA_NAME) = {
     .isa = {TF_STR(ISA_NAME), VL, ROWS_WIDE, ROWS_SLIM},
     .run = {
         [TF_CONV] = conv_run,
+        [TF_WINOGRAD] = winograd_run,
         [TF_GEMV] = gemv_run,
         [TF_DEPTHWISE] = depthwise_run,
         [TF_MAXPOOL] = maxpool_run,

@@ -39,7 +39,7 @@ typedef struct {
 static window slide(const tf_step *s, const operands *o, int64_t i, int64_t oc, int64_t oy,
                     int64_t ox)
 {
-    const int64_t dense = s->op == TF_CONV, per = dense ? s->c / s->groups : 1;
+    const int64_t dense = s->op == TF_CONV || s->op == TF_WINOGRAD, per = dense ? s->c / s->groups : 1;
     const int64_t first = dense ? oc / (s->oc / s->groups) * per : oc;
     window r = {.most = -INFINITY};
     for (int64_t k = 0; k < per; k++)
@@ -114,6 +114,9 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
         v = r.sum + bias;
         *size = r.size + fabs(bias);
         *terms = (double)r.inside + 1;
+        /* F(4x4, 3x3): the transforms amplify by at most the product of their row sums; seen
+         * is far less */
+        if (s->op == TF_WINOGRAD) *terms *= 4, *size += 1;
         break;
     case TF_GEMV:
         v = bias;

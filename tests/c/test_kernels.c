@@ -70,6 +70,13 @@ static tf_step random_step(int32_t op)
         s.c = s.groups * (1 + (int32_t)draw(20));
         s.oc = s.groups * (draw(2) ? odd() : 1 + (int32_t)draw(70));
     }
+    if (op == TF_WINOGRAD) {
+        s.kh = s.kw = 3, s.oc = odd() + (int32_t)draw(40);
+        s.pt = (int32_t)draw(3), s.pl = (int32_t)draw(3);
+        s.pb = (int32_t)draw(3), s.pr = (int32_t)draw(3);
+        while ((s.oh = s.h + s.pt + s.pb - 2) < 1) s.h++;
+        while ((s.ow = s.wd + s.pl + s.pr - 2) < 1) s.wd++;
+    }
     if (op == TF_GEMV) s.n = s.h = s.wd = s.oh = s.ow = 1, s.oc = odd() + (int32_t)draw(90);
     if (op == TF_NEAREST || op == TF_BILINEAR) {
         s.oh = odd(), s.ow = odd();
@@ -84,9 +91,10 @@ static tf_step random_step(int32_t op)
         if (s.c % s.groups || s.first + s.oc > s.c) return random_step(op);
     }
     if (op == TF_AVGPOOL && draw(2)) s.flags |= TF_COUNT_PAD;
-    if (op == TF_CONV || op == TF_GEMV || (op >= TF_ADD && op <= TF_AFFINE) || op == TF_DEPTHWISE)
+    const int product = op == TF_CONV || op == TF_GEMV || op == TF_WINOGRAD;
+    if (product || (op >= TF_ADD && op <= TF_AFFINE) || op == TF_DEPTHWISE)
         s.act = (int32_t)draw(TF_ACTS);
-    if (op == TF_CONV || op == TF_GEMV) s.flags |= (int32_t)(draw(2) * (1 + draw(2)));
+    if (product) s.flags |= (int32_t)(draw(2) * (1 + draw(2)));
     if ((op == TF_CONV || op == TF_GEMV) && draw(3) == 0) s.flags |= TF_HALF;
     return s;
 }
@@ -102,6 +110,30 @@ static int64_t pack_group(float *out, const float *w, int64_t taps, int64_t per,
             for (int64_t k = 0; k < per; k++)
                 for (int64_t j = 0; j < width; j++)
                     out[n++] = first + j < o ? w[((first + j) * per + k) * taps + tap] : 0.0f;
+    }
+    return n;
+}
+
+/* U = G w G^T of F(4x4, 3x3) with the points 0, +-sqrt(1/2), +-sqrt 2: (o, c, 3, 3) -> per panel
+ * 36 matrices (c, 2 lanes), as tinyface/plan/pack.py. */
+static int64_t pack_winograd(float *out, const float *w, int64_t c, int64_t o, int64_t lanes)
+{
+    const double a2 = 0.5, b2 = 2, a = sqrt(a2), b = sqrt(b2);
+    const double na = 1 / (2 * a2 * (a2 - b2)), nb = 1 / (2 * b2 * (b2 - a2));
+    const double g[6][3] = {{1 / (a2 * b2), 0, 0}, {na, na * a, na * a2}, {na, -na * a, na * a2},
+                            {nb, nb * b, nb * b2}, {nb, -nb * b, nb * b2}, {0, 0, 1}};
+    int64_t n = 0;
+    for (int64_t first = 0; first < o; first += 2 * lanes) {
+        const int64_t width = o - first > lanes ? 2 * lanes : lanes;
+        for (int64_t t = 0; t < 36; t++)
+            for (int64_t k = 0; k < c; k++)
+                for (int64_t j = 0; j < width; j++, n++) {
+                    double sum = 0;
+                    for (int64_t q = 0; q < 9 && first + j < o; q++)
+                        sum += g[t / 6][q / 3] * g[t % 6][q % 3] *
+                               (double)w[((first + j) * c + k) * 9 + q];
+                    out[n] = (float)sum;
+                }
     }
     return n;
 }
@@ -133,10 +165,11 @@ static int64_t put(float *all, int64_t *size, const float *v, int64_t n)
 static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
 {
     const int64_t taps = (int64_t)s->kh * s->kw, lanes = isa->lanes, g = s->groups;
-    const int dense = s->op == TF_CONV || s->op == TF_GEMV, dw = s->op == TF_DEPTHWISE;
+    const int wino = s->op == TF_WINOGRAD, dw = s->op == TF_DEPTHWISE;
+    const int dense = s->op == TF_CONV || s->op == TF_GEMV || wino;
     const int64_t per = dense ? s->c / g : 1, o = s->oc / g;
     const int64_t outs = dense ? (o + lanes - 1) / lanes * lanes * g : s->oc;
-    float *all = calloc((size_t)(outs * taps * per + 2 * outs + 2 * s->c + 64), sizeof *all);
+    float *all = calloc((size_t)(outs * (wino ? 36 : taps) * per + 2 * outs + 2 * s->c + 64), sizeof *all);
     int64_t size = 0;
     p->w = p->bias = p->slope = NULL;
     const int affine = s->op == TF_AFFINE && draw(2);
@@ -145,7 +178,10 @@ static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
         p->bias = fill(s->oc);
         s->w = 0;
     }
-    if (dense) {
+    if (wino) {
+        s->flags &= ~TF_HALF;
+        size = pack_winograd(all, p->w, per, o, lanes);
+    } else if (dense) {
         if (s->flags & TF_HALF) { /* weights that fp16 holds exactly */
             for (int64_t i = 0; i < s->oc * per * taps; i++) p->w[i] = (float)((int)draw(65) - 32) / 32;
         }
@@ -172,7 +208,7 @@ static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
         for (int64_t i = 0; i < s->oc; i++) all[offset + i / o * (outs / g) + i % o] = v[i];
         *(k ? &s->slope : &s->bias) = offset;
     }
-    if (dense || dw) s->zero = put(all, &size, NULL, s->c);
+    if (dense || dw) s->zero = put(all, &size, NULL, s->c > 2 * lanes ? s->c : 2 * lanes);
     p->params = guard_new(size, end);
     memcpy(p->params.data, all, (size_t)size * sizeof *all);
     free(all);
@@ -204,6 +240,11 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
         const int64_t pixels = (int64_t)s->n * s->oh * s->ow;
         s->block = 1 + (int32_t)draw((uint32_t)pixels), s->panels = 1 + (int32_t)draw((uint32_t)panels);
         s->tasks = (int32_t)((pixels + s->block - 1) / s->block * ((panels + s->panels - 1) / s->panels));
+    }
+    if (s->op == TF_WINOGRAD) {
+        const int64_t tiles = (int64_t)s->n * ((s->oh + 3) / 4) * ((s->ow + 3) / 4);
+        s->block = 1 + (int32_t)draw((uint32_t)tiles);
+        s->tasks = (int32_t)((tiles + s->block - 1) / s->block);
     }
     return p;
 }
@@ -285,7 +326,7 @@ int main(int argc, char **argv)
     for (int32_t i = 0; i < count; i++) {
         const tf_kernels *k = tf_kernels_for(isas[i].name);
         for (int32_t op = 0; op < TF_OPS; op++) {
-            if (op == TF_FROM_NCHW || op == TF_TO_NCHW || op == TF_WINOGRAD) continue;
+            if (op == TF_FROM_NCHW || op == TF_TO_NCHW) continue;
             int bad = 0;
             for (int c = 0; c < cases && bad < 3; c++) bad += run_case(k, isas + i, op);
             if (bad) printf("%s: operator %d failed\n", isas[i].name, op);

@@ -38,6 +38,25 @@ def conv_panels(weight: Array, groups: int, lanes: int) -> Array:
     return np.concatenate([panels(rows[:, g * o : (g + 1) * o], lanes) for g in range(groups)])
 
 
+def winograd_panels(weight: Array, lanes: int) -> Array:
+    """(o, c, 3, 3) -> panels of U = G w G^T, 36 matrices (c, 2 lanes) each; in float64.
+
+    G evaluates a filter's polynomial at 0, a, -a, b, -b and infinity, a^2 = 1/2 and b^2 = 2
+    (csrc/winograd.h); each row is divided by the product of the distances to the other points.
+    """
+    a, b = np.sqrt(0.5), np.sqrt(2.0)
+    rows = [[1 / (a * b) ** 2, 0, 0]]
+    for p, q in ((a, b), (-a, b), (b, a), (-b, a)):
+        rows.append([v / (2 * p**2 * (p**2 - q**2)) for v in (1, p, p**2)])
+    g = np.array([*rows, [0, 0, 1]])
+    u = np.einsum("ik,ockl,jl->ijco", g, weight.astype(np.float64), g)
+    o, c = weight.shape[:2]
+    u = u.reshape(36, c, o).astype(np.float32)
+    wide = 2 * lanes
+    parts = [panels(m, lanes) for first in range(0, o, wide) for m in u[:, :, first : first + wide]]
+    return np.concatenate(parts)
+
+
 def padded_vector(vector: Array, groups: int, lanes: int) -> Array:
     """(o,) -> each group's values followed by zeros up to whole vectors."""
     per_group = vector.shape[0] // groups

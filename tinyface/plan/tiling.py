@@ -57,3 +57,14 @@ def conv_blocks(isa: Isa, pixels: int, k: int, outputs: int, groups: int, fresh:
 def row_tasks(rows: int, work: int) -> int:
     """Tasks for an operator whose unit is a row; ``work``: MACs or elements altogether."""
     return max(1, min(MAX_TASKS, rows, work // LEAST_WORK))
+
+
+def winograd_block(isa: Isa, tiles: int, channels: int, outputs: int) -> int:
+    """Tiles per task: the transformed inputs (36 floats a channel and tile) stay in L2, and the
+    weights, read once per block, are used by as many rows as that allows."""
+    fits = 2 * CACHE // (36 * channels * FLOAT)
+    block = max(2 * isa.rows_wide, min(fits, 8 * isa.rows_wide))
+    count = -(-tiles // block)
+    if count < 4 and tiles >= 4 * isa.rows_wide:
+        count = 4  # something to share
+    return -(-tiles // count)
