@@ -88,7 +88,7 @@ def find(net: RetinaFace, samples: list[Sample], floor: float = FLOOR) -> list[F
     device = next(net.parameters()).device
     answers = []
     for picture, _ in samples:
-        out = net(to_input(torch.from_numpy(picture)[None].to(device)))
+        out = net(to_input(torch.tensor(picture, device=device)[None]))
         answers.append(decode(out, 0, *picture.shape[:2], floor))
     return answers
 

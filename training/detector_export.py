@@ -35,6 +35,7 @@ def export(net: RetinaFace, folder: Path, figures: dict[str, Any], run: dict[str
     }
     part = folder / "detector_state.safetensors.part"
     save_file(state, part, metadata={"network": "retinaface_mnet025", "format": "pt"})
+    part.chmod(0o644)
     os.replace(part, folder / "detector_state.safetensors")
     card = {
         "network": "RetinaFace, MobileNetV1x0.25, three levels, five landmarks",
