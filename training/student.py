@@ -133,17 +133,18 @@ class Student:
                 value.copy_(own[name])
 
     @torch.no_grad()
-    def settle(self, pool: Pool, samples: int = 1024) -> nn.Module:
-        """The averaged network with its batch statistics computed anew from the pool."""
+    def settle(self, pool: Pool, samples: int = 2048) -> nn.Module:
+        """The averaged network with its batch statistics computed anew, from clean crops of the
+        pool: what it will meet in use, not what it learnt from.
+        """
         model = copy.deepcopy(self.average).train()
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # plain mean over the batches
-        gen = torch.Generator().manual_seed(7)
         rows = np.random.default_rng(7).choice(len(pool), samples, replace=len(pool) < samples)
         for part in np.array_split(rows, max(1, samples // 128)):
-            model(augment(pool.batch(part)[0].to(self.device), gen, self.settings.strength))
+            model(centre(pool.batch(part)[0].to(self.device)))
         for norm in norms:
             norm.momentum = 0.1
         return model.eval()
