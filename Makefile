@@ -38,6 +38,8 @@ $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 # tinyface itself is there: pip only adds what the extra names, and builds nothing again
 $(VENV)/.installed-test: $(VENV)/.installed scripts/install_torch.py
 	$(BIN)/python -m pip install --quiet 'tinyface[test]'
+	$(BIN)/python -m pip install --quiet --only-binary :all: 'tinyface[test-peers]' \
+	  || echo 'Not all of onnx, onnxruntime, ncnn, matplotlib: tests that need them are skipped.'
 	$(BIN)/python scripts/install_torch.py $(TORCH)
 	@touch $@
 

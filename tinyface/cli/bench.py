@@ -27,8 +27,15 @@ HEADERS = ("network", "engine", "isa", "threads", "MMACs", "ms", "least", "middl
     "-o", "--output", "form", type=click.Choice(["table", "md", "json", "csv"]), default="table",
     show_default=True,
 )  # fmt: skip
+@common.json_option
 def command(
-    models: tuple[str, ...], threads: str, isa: str, with_numpy: bool, rounds: int, form: str
+    models: tuple[str, ...],
+    threads: str,
+    isa: str,
+    with_numpy: bool,
+    rounds: int,
+    form: str,
+    as_json: bool,
 ) -> int:
     """Time networks: every model with every number of threads and instruction set.
 
@@ -55,7 +62,7 @@ def command(
     warning = machine.disturbance(described["before"], described["after"])
     if warning:
         common.note(f"these times are not to be trusted: {warning}")
-    if form == "json":
+    if as_json or form == "json":
         document = {"machine": described, "timings": [t.to_json() for t in timings]}
         common.print_json("bench/1", document | {"warning": warning})
     elif form == "csv":
