@@ -397,6 +397,20 @@ def test_export_is_read_back_with_the_right_keys(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_tamed_variances_fit_fp16_and_change_nothing():
+    net, x = random_net(4), torch.randn(1, 3, 64, 64)
+    norm = net.body.stage1[0][1]
+    norm.running_var.mul_(torch.logspace(0, 8, len(norm.running_var)))
+    with torch.no_grad():
+        before = net(x)
+        detector_export.tame_variances(net)
+        after = net(x)
+    assert float(norm.running_var.max()) <= 1e3
+    assert detector_export.half_cost(net) < 1e-3
+    for a, b in zip(before[:3], after[:3], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(a.abs().max()))
+
+
 # -- figures ---------------------------------------------------------------------------------------
 
 
