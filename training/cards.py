@@ -196,12 +196,7 @@ def _numbers(values: Sequence[float]) -> str:
 def recogniser_card(card: Card) -> Iterator[str]:
     """Figures, thresholds, failures; only the training's own where nothing else was measured."""
     f = card.figures
-    t = f["training"]
-    yield (
-        f"**Training.** {t.get('samples', 0):,} samples in {t.get('minutes', 0):.0f} minutes; "
-        f"cosine to the teachers' embeddings on held-out pictures {t['held_out_cosine']:.3f}. "
-        "How to repeat it: `training/README.md`.\n"
-    )
+    yield f"**Training.** {_training(f['training'])} How to repeat it: `training/README.md`.\n"
     if "operating_points" not in f:
         yield "No thresholds: they were not measured.\n"
         return
@@ -215,6 +210,17 @@ def recogniser_card(card: Card) -> Iterator[str]:
     yield THRESHOLD_TEXT
     yield table(["FMR", "threshold", "interval", "let in", "TAR", "interval"], threshold_rows(card))
     yield RECOGNISER_FAILS
+
+
+def _training(figures: Mapping[str, Any]) -> str:
+    """How long, and how near to the teachers, as far as the training's own card says."""
+    text = f"{figures['samples']:,} samples"
+    if "minutes" in figures:
+        text += f" in {figures['minutes']:.0f} minutes"
+    if "held_out_cosine" in figures:
+        near = figures["held_out_cosine"]
+        text += f"; cosine to the teachers' embeddings on held-out pictures {near:.3f}"
+    return f"{text}."
 
 
 def detector_card(card: Card) -> Iterator[str]:

@@ -105,7 +105,7 @@ def torch_outputs(network: str, state: Arrays, inputs: list[NDArray[np.float32]]
     return outputs
 
 
-def test_inputs(card: Card) -> list[NDArray[np.float32]]:
+def sample_inputs(card: Card) -> list[NDArray[np.float32]]:
     """The sample pictures and noise, prepared as the card says."""
     p = card.preprocess
     noise = np.random.default_rng(0).integers(0, 256, (p.height, p.width, 3), dtype=np.uint8)
@@ -141,7 +141,7 @@ def check(path: Path, network: str, state: Arrays) -> tuple[float, float]:
         ModelError: one of them is more than rounding explains.
     """
     graph, card = load_model(path)
-    inputs = test_inputs(card)
+    inputs = sample_inputs(card)
     session = Session(graph)
     found = [session.run(x) for x in inputs]
     kind = np.dtype(card.stored)
