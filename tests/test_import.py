@@ -19,11 +19,12 @@ from safetensors.numpy import save_file
 from tinyface import networks
 from tinyface.backends.numpy import run_graph
 from tinyface.errors import CheckpointError, FormatError, ModelError, UsageError
-from tinyface.formats import known
+from tinyface.formats import known, recognise
 from tinyface.formats.importer import import_file
 from tinyface.formats.modelfile import load_model, save_model
 from tinyface.formats.ncnn import LAYERS, read_ncnn
 from tinyface.formats.sniff import Kind, sniff
+from tinyface.networks.signatures import SIGNATURES, signature
 
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
@@ -148,6 +149,29 @@ def test_no_two_networks_are_mistaken() -> None:
         ["mobilefacenet-512", "mobilefacenet-facexzoo"],
         ["retinaface-mnet0.25", "retinaface-mnet0.25-lowres"],
     ]
+
+
+def test_the_index_of_names_is_that_of_the_builders() -> None:
+    built = {name: signature(e.build().params) for name, e in networks.REGISTRY.items()}
+    changed = dict(built.items() - SIGNATURES.items())
+    assert not changed, "enter these in tinyface/networks/signatures.py"
+    assert built == SIGNATURES
+
+
+def test_recognising_builds_only_what_is_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    monkeypatch.setattr(
+        recognise, "_default", lambda name: (built.append(name), networks.find(name).build())[1]
+    )
+    (match,) = recognise.recognise(state_of("pocketnet-s-128"))
+    assert match.entry.name == "pocketnet-s-128"
+    assert built == ["pocketnet-s-128", "pocketnet-s-256"]
+    built.clear()
+    state = state_of("lightcnn9") | {"fc2.weight": np.ones((9, 256)), "fc2.bias": np.ones(9)}
+    assert [m.entry.name for m in recognise.recognise(state)] == ["lightcnn9"]
+    assert built == ["lightcnn9"]
+    monkeypatch.setattr(recognise, "SIGNATURES", {})  # a network that was not entered
+    assert [m.entry.name for m in recognise.recognise(state)] == ["lightcnn9"]
 
 
 @pytest.mark.parametrize("name", ["retinaface-mnet0.25", "retinaface-mnet0.25-lowres"])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from tinyface.errors import CheckpointError, GraphError, TinyfaceError, UsageError
 from tinyface.formats.arrays import Array
 from tinyface.graph import Graph
 from tinyface.networks import REGISTRY, Entry
+from tinyface.networks.signatures import SIGNATURES, signature
 
 _SHOWN = 5  # names in a message
 
@@ -98,18 +100,49 @@ def _compare(entry: Entry, state: Mapping[str, Array], graph: Graph) -> Match:
     )
 
 
+def _likely(state: Mapping[str, Array]) -> list[Entry]:
+    """The networks whose parameters have these names, found without building all of them."""
+    found: dict[Any, set[str]] = {}  # by what tells an entry's reading of names from another's
+
+    def signatures(entry: Entry) -> set[str]:
+        kept = (name for name in state if not name.endswith(entry.ignore))
+        renamed = {signature(entry.rename(state))} if entry.rename else set()
+        return {signature(state), signature(kept), *renamed}
+
+    likely = []
+    for entry in REGISTRY.values():
+        reading = (entry.ignore, entry.rename)
+        if reading not in found:
+            found[reading] = signatures(entry)
+        if SIGNATURES.get(entry.name) in found[reading]:
+            likely.append(entry)
+    return likely
+
+
+def _search(
+    state: Mapping[str, Array], entries: Iterable[Entry]
+) -> tuple[list[Match], list[Match]]:
+    """Those that fit, if any: in their usual size, else in another; and all that were tried."""
+    usual = [_compare(entry, state, _default(entry.name)) for entry in entries]
+    exact = [match for match in usual if match.exact]
+    if exact:
+        return exact, usual
+    matches = [_resized(match, state) for match in usual]
+    return [match for match in matches if match.exact], matches
+
+
 def recognise(state: Mapping[str, Array]) -> list[Match]:
     """All networks of the registry that have exactly these tensors, in its order.
 
     Raises:
         CheckpointError: there is none. Where one comes close, the message says what differs.
     """
-    usual = [_compare(entry, state, _default(entry.name)) for entry in REGISTRY.values()]
-    matches = [_resized(match, state) for match in usual]
-    for candidates in (usual, matches):
-        exact = [match for match in candidates if match.exact]
-        if exact:
-            return exact
+    exact, _ = _search(state, _likely(state))
+    if exact:
+        return exact
+    exact, matches = _search(state, REGISTRY.values())
+    if exact:
+        return exact
     best = max(matches, key=lambda match: match.agreement)
     if best.agreement < 0.5:
         raise CheckpointError(
