@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -149,9 +150,10 @@ class _Context:
         self.stride = scratch
         self.pool = ffi.NULL
         if threads > 1:
-            self._pool_memory = _aligned(lib.tf_pool_bytes())
-            self.pool = ffi.cast("tf_pool *", ffi.from_buffer(self._pool_memory))
+            memory = _aligned(lib.tf_pool_bytes())
+            self.pool = ffi.cast("tf_pool *", ffi.from_buffer(memory))
             threads = lib.tf_pool_start(self.pool, threads)
+            weakref.finalize(self, _stop, lib, self.pool, memory, self.pid)
         self.scratch = _aligned(scratch * threads)
 
     def run(
@@ -173,10 +175,11 @@ class _Context:
         )  # fmt: skip
         return list(ticks) if timed else []
 
-    def __del__(self) -> None:
-        pool = getattr(self, "pool", None)
-        if pool and self.pid == os.getpid():
-            _engine.lib.tf_pool_stop(pool)
+
+def _stop(lib: Any, pool: Any, memory: Array, pid: int) -> None:
+    """End the threads of a pool, whose memory lives until now; a forked child has none."""
+    if os.getpid() == pid:
+        lib.tf_pool_stop(pool)
 
 
 def _aligned(nbytes: int) -> Array:
