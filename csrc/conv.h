@@ -31,27 +31,43 @@ typedef struct {
     int64_t i, oy, ox;
 } conv_pixel;
 
-/* Row pointers of one tile: [taps][ROWS_MAX] into x, then [ROWS_MAX] into y, then into z. */
+/* Pointers for row r of a tile: does the window of pixel `at` reach beyond the map? */
+static int conv_window(const tf_call *call, const float **p, const conv_pixel *at)
+{
+    const tf_step *s = call->s;
+    const int64_t iy = at->oy * s->sh - s->pt, ix = at->ox * s->sw - s->pl;
+    const int64_t first = at->i * s->x.img + iy * s->x.row + ix * s->x.ld;
+    int clipped = 0;
+    for (int64_t ky = 0; ky < s->kh; ky++)
+        for (int64_t kx = 0; kx < s->kw; kx++, p += ROWS_MAX) {
+            const int64_t y = iy + ky * s->dh, x = ix + kx * s->dw;
+            const int inside = y >= 0 && y < s->h && x >= 0 && x < s->wd;
+            *p = inside ? call->x + (first + ky * s->dh * s->x.row + kx * s->dw * s->x.ld)
+                        : call->zero;
+            clipped |= !inside;
+        }
+    return clipped;
+}
+
+/* Row pointers of one tile: [taps][ROWS_MAX] into x, then [ROWS_MAX] into y, then into z. Where
+ * two neighbours lie inside of the map, the second one's pointers are the first one's, moved. */
 static void conv_point(const tf_call *call, const float **table, conv_pixel *at, int64_t rows)
 {
     const tf_step *s = call->s;
-    const int64_t taps = (int64_t)s->kh * s->kw, down = s->dh * s->x.row;
-    const int64_t right = (int64_t)s->dw * s->x.ld;
+    const int64_t taps = (int64_t)s->kh * s->kw, step = (int64_t)s->sw * s->x.ld;
+    const int64_t reach = (int64_t)(s->kw - 1) * s->dw;
+    int fresh = 1;
     for (int64_t r = 0; r < rows; r++) {
-        const float **p = table + r;
-        const int64_t iy = at->oy * s->sh - s->pt, ix = at->ox * s->sw - s->pl;
-        int64_t row = at->i * s->x.img + iy * s->x.row + ix * s->x.ld;
-        for (int64_t y = iy; y < iy + (int64_t)s->kh * s->dh; y += s->dh, row += down) {
-            int64_t pixel = row;
-            for (int64_t x = ix; x < ix + (int64_t)s->kw * s->dw; x += s->dw, pixel += right) {
-                const int inside = y >= 0 && y < s->h && x >= 0 && x < s->wd;
-                *p = inside ? call->x + pixel : call->zero;
-                p += ROWS_MAX;
-            }
-        }
+        const int64_t ix = (int64_t)at->ox * s->sw - s->pl;
+        if (fresh || ix + reach >= s->wd)
+            fresh = conv_window(call, table + r, at);
+        else
+            for (const float **p = table + r; p < table + taps * ROWS_MAX; p += ROWS_MAX)
+                p[0] = p[-1] + step;
         table[taps * ROWS_MAX + r] = call->y + tf_at(&s->y, at->i, at->oy, at->ox);
         if (call->z) table[(taps + 1) * ROWS_MAX + r] = call->z + tf_at(&s->z, at->i, at->oy, at->ox);
         if (++at->ox == s->ow) {
+            fresh = 1;
             at->ox = 0;
             if (++at->oy == s->oh) at->oy = 0, at->i++;
         }

@@ -12,32 +12,35 @@ enum { STRIP = 4 };
 /* acc += x * w for the kernel column under which input column `col` lies of output `i`. */
 #define DW_TAP(i)                                                                                  \
     if (col - (i) * sw >= 0 && col - (i) * sw < kw) {                                              \
-        a##i = v_fma(x0, v_load(w + (col - (i) * sw) * ldw), a##i);                                \
+        a##i = v_fma(x0, DW_LOAD(w + (col - (i) * sw) * ldw), a##i);                               \
         if (nv > 1) b##i = v_fma(x1, v_load(w + (col - (i) * sw) * ldw + VL), b##i);               \
     }
 #define DW_COLUMN(k)                                                                               \
     if ((k) < (STRIP - 1) * sw + kw) {                                                             \
         const int col = (k);                                                                       \
-        const vf x0 = v_load(p[k] + c), x1 = nv > 1 ? v_load(p[k] + c + VL) : x0;                  \
+        const vf x0 = DW_LOAD(p[k] + c), x1 = nv > 1 ? v_load(p[k] + c + VL) : x0;                  \
         DW_TAP(0) DW_TAP(1) DW_TAP(2) DW_TAP(3)                                                    \
     }
+
+#define DW_LOAD(p) (part ? v_load_n(p, s->c - c) : v_load(p))
 
 static inline vf dw_act(vf v, const tf_call *call, int64_t c)
 {
     const tf_step *s = call->s;
     if (s->act == TF_NONE) return v;
-    if (s->act == TF_PRELU) return v_prelu(v, v_load(call->slope + c));
+    if (s->act == TF_PRELU) return v_prelu(v, v_load_n(call->slope + c, s->c - c));
     return v_act(v, s);
 }
 
-/* STRIP outputs x nv vectors of channels from c on; sw and kw are constants at the call. */
+/* STRIP outputs x nv vectors of channels from c on; part: the last, incomplete vector. kw, sw, nv
+ * and part are constants at the call. */
 static inline __attribute__((always_inline)) void
-dw_strip(const int kw, const int sw, const int nv, const tf_call *call, const float *const *table,
-         int64_t pitch, float *y, int64_t c)
+dw_strip(const int kw, const int sw, const int nv, const int part, const tf_call *call,
+         const float *const *table, int64_t pitch, float *y, int64_t c)
 {
     const tf_step *s = call->s;
     const int64_t ldw = s->c, ldy = s->y.ld;
-    const vf bias0 = v_load(call->bias + c), bias1 = nv > 1 ? v_load(call->bias + c + VL) : bias0;
+    const vf bias0 = DW_LOAD(call->bias + c), bias1 = nv > 1 ? v_load(call->bias + c + VL) : bias0;
     vf a0 = bias0, a1 = bias0, a2 = bias0, a3 = bias0;
     vf b0 = bias1, b1 = bias1, b2 = bias1, b3 = bias1;
     const float *w = call->w + c;
@@ -47,19 +50,22 @@ dw_strip(const int kw, const int sw, const int nv, const tf_call *call, const fl
         DW_COLUMN(6) DW_COLUMN(7) DW_COLUMN(8) DW_COLUMN(9) DW_COLUMN(10)
     }
 #define DW_STORE(i)                                                                                \
-    v_store(y + (i) * ldy + c, dw_act(a##i, call, c));                                             \
+    if (part)                                                                                      \
+        v_store_n(y + (i) * ldy + c, dw_act(a##i, call, c), s->c - c);                             \
+    else                                                                                           \
+        v_store(y + (i) * ldy + c, dw_act(a##i, call, c));                                         \
     if (nv > 1) v_store(y + (i) * ldy + c + VL, dw_act(b##i, call, c + VL));
     DW_STORE(0) DW_STORE(1) DW_STORE(2) DW_STORE(3)
 }
 
-/* All full vectors of channels; the remainder is left to dw_pixel. */
 #define DW_STRIPS(name, kw, sw)                                                                    \
     static void name(const tf_call *call, const float *const *table, int64_t pitch, float *y)      \
     {                                                                                              \
         const int64_t n = call->s->c;                                                              \
         int64_t c = 0;                                                                             \
-        for (; c + 2 * VL <= n; c += 2 * VL) dw_strip(kw, sw, 2, call, table, pitch, y, c);        \
-        for (; c + VL <= n; c += VL) dw_strip(kw, sw, 1, call, table, pitch, y, c);                \
+        for (; c + 2 * VL <= n; c += 2 * VL) dw_strip(kw, sw, 2, 0, call, table, pitch, y, c);     \
+        for (; c + VL <= n; c += VL) dw_strip(kw, sw, 1, 0, call, table, pitch, y, c);             \
+        if (c < n) dw_strip(kw, sw, 1, 1, call, table, pitch, y, c);                               \
     }
 DW_STRIPS(dw_3x1, 3, 1)
 DW_STRIPS(dw_3x2, 3, 2)
@@ -67,12 +73,12 @@ DW_STRIPS(dw_5x1, 5, 1)
 DW_STRIPS(dw_5x2, 5, 2)
 DW_STRIPS(dw_7x1, 7, 1)
 
-/* One output pixel, channels from c to s->c: any window. 4 vectors run side by side because a
- * single sum would wait for the latency of every addition. */
-static void dw_pixel(const tf_call *call, const float *const *table, int64_t pitch, float *y,
-                     int64_t c)
+/* One output pixel, any window. 4 vectors run side by side because a single sum would wait for
+ * the latency of every addition. */
+static void dw_pixel(const tf_call *call, const float *const *table, int64_t pitch, float *y)
 {
     const tf_step *s = call->s;
+    int64_t c = 0;
     for (; c + 4 * VL <= s->c; c += 4 * VL) {
         vf a0 = v_load(call->bias + c), a1 = v_load(call->bias + c + VL);
         vf a2 = v_load(call->bias + c + 2 * VL), a3 = v_load(call->bias + c + 3 * VL);
@@ -129,7 +135,6 @@ static void depthwise_run(const tf_call *call, int32_t task, void *scratch)
     if (s->dw == 1 && s->sw == 2) strip = s->kw == 3 ? dw_3x2 : s->kw == 5 ? dw_5x2 : NULL;
 
     const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;
-    const int64_t full = s->c / VL * VL;
     const float **table = scratch; /* [kh][pitch]: the pixels under the current windows */
     const int64_t shift = s->sh % s->dh == 0 ? tf_min(s->sh / s->dh, s->kh) : s->kh;
     int64_t from, to;
@@ -142,14 +147,14 @@ static void depthwise_run(const tf_call *call, int32_t task, void *scratch)
         for (int64_t ky = keep; ky < s->kh; ky++)
             dw_point(call, table + ky * pitch, i, oy * s->sh - s->pt + ky * s->dh, pitch);
         float *y = call->y + tf_at(&s->y, i, oy, 0);
-        const int64_t strips = strip && s->ow >= STRIP && full ? tf_ceil_div(s->ow, STRIP) : 0;
-        for (int64_t k = 0; k < strips; k++) { /* the last strip may overlap the one before */
-            const int64_t ox = tf_min(k * STRIP, s->ow - STRIP);
+        if (!strip || s->ow < STRIP) {
+            for (int64_t ox = 0; ox < s->ow; ox++)
+                dw_pixel(call, table + ox * s->sw, pitch, y + ox * s->y.ld);
+            continue;
+        }
+        for (int64_t k = 0; k < s->ow; k += STRIP) { /* the last strip may overlap the one before */
+            const int64_t ox = tf_min(k, s->ow - STRIP);
             strip(call, table + ox * s->sw, pitch, y + ox * s->y.ld);
         }
-        const int64_t rest = strips ? full : 0;
-        if (rest < s->c)
-            for (int64_t ox = 0; ox < s->ow; ox++)
-                dw_pixel(call, table + ox * s->sw, pitch, y + ox * s->y.ld, rest);
     }
 }

@@ -1,30 +1,43 @@
 /* normal.h: softmax and L2 normalisation over the channels of each pixel. Tasks own rows. */
 
-/* exp(x - max) / sum: shifted by the maximum, so that nothing overflows. */
-static void softmax_pixel(const tf_step *s, const float *x, float *y)
+/* exp(x - max) / sum: shifted by the maximum, so that nothing overflows. Three passes over a row,
+ * so that the exponentials of short softmaxes, too, fill whole vectors. */
+static void softmax_row(const tf_step *s, const float *x, float *y)
 {
-    float most = x[0], sum = 0.0f;
-    for (int64_t c = 1; c < s->c; c++) most = x[c] > most ? x[c] : most;
-    for (int64_t c = 0; c < s->c; c += VL) {
-        const vf v = v_sub(v_load_n(x + c, s->c - c), v_set1(most));
-        v_store_n(y + c, v_exp(v), s->c - c);
+    for (int64_t k = 0; k < s->ow; k++) {
+        const float *in = x + k * s->x.ld;
+        float *out = y + k * s->y.ld, most = in[0];
+        for (int64_t c = 1; c < s->c; c++) most = in[c] > most ? in[c] : most;
+        for (int64_t c = 0; c < s->c; c++) out[c] = in[c] - most;
     }
-    for (int64_t c = 0; c < s->c; c++) sum += y[c];
-    for (int64_t c = 0; c < s->c; c++) y[c] /= sum;
+    const int64_t spans = s->y.ld == s->c ? 1 : s->ow, length = s->ow / spans * (int64_t)s->c;
+    for (int64_t k = 0; k < spans; k++)
+        for (int64_t c = 0; c < length; c += VL) {
+            float *out = y + k * s->y.ld + c;
+            v_store_n(out, v_exp(v_load_n(out, length - c)), length - c);
+        }
+    for (int64_t k = 0; k < s->ow; k++) {
+        float *out = y + k * s->y.ld, sum = 0.0f;
+        for (int64_t c = 0; c < s->c; c++) sum += out[c];
+        const float by = 1.0f / sum;
+        for (int64_t c = 0; c < s->c; c++) out[c] *= by;
+    }
 }
 
 /* x / max(|x|, alpha). The squares are summed in double: a vector of 2^24 values keeps its
  * last bits. */
-static void l2norm_pixel(const tf_step *s, const float *x, float *y)
+static void l2norm_row(const tf_step *s, const float *x, float *y)
 {
-    double sum = 0.0;
-    for (int64_t c = 0; c < s->c; c++) sum += (double)x[c] * (double)x[c];
-    const float norm = (float)sqrt(sum), least = s->alpha;
-    const float by = 1.0f / (norm > least ? norm : least);
-    for (int64_t c = 0; c < s->c; c++) y[c] = x[c] * by;
+    for (int64_t k = 0; k < s->ow; k++, x += s->x.ld, y += s->y.ld) {
+        double sum = 0.0;
+        for (int64_t c = 0; c < s->c; c++) sum += (double)x[c] * (double)x[c];
+        const float norm = (float)sqrt(sum), least = s->alpha;
+        const float by = 1.0f / (norm > least ? norm : least);
+        for (int64_t c = 0; c < s->c; c++) y[c] = x[c] * by;
+    }
 }
 
-#define NORMAL(name, pixel)                                                                        \
+#define NORMAL(name, row)                                                                          \
     static void name(const tf_call *call, int32_t task, void *scratch)                             \
     {                                                                                              \
         (void)scratch;                                                                             \
@@ -32,9 +45,8 @@ static void l2norm_pixel(const tf_step *s, const float *x, float *y)
         int64_t from, to;                                                                          \
         tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);                               \
         for (int64_t u = from; u < to; u++)                                                        \
-            for (int64_t k = 0; k < s->ow; k++)                                                    \
-                pixel(s, call->x + tf_at(&s->x, u / s->oh, u % s->oh, k),                          \
-                      call->y + tf_at(&s->y, u / s->oh, u % s->oh, k));                            \
+            row(s, call->x + tf_at(&s->x, u / s->oh, u % s->oh, 0),                                \
+                call->y + tf_at(&s->y, u / s->oh, u % s->oh, 0));                                  \
     }
-NORMAL(softmax_run, softmax_pixel)
-NORMAL(l2norm_run, l2norm_pixel)
+NORMAL(softmax_run, softmax_row)
+NORMAL(l2norm_run, l2norm_row)

@@ -1,7 +1,8 @@
 """One function per operator: which C step computes it, on which views, with which numbers.
 
 ``LOWER`` maps an operator's kind to its function (planner, node) -> None. Convolution and
-fully connected layers, which pack weights, are in ``lower_conv.py``.
+fully connected layers, which pack weights, are in ``lower_conv.py``; what only renames or moves
+values is in ``lower_shape.py``.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from tinyface import ops
 from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
 from tinyface.plan.lower_conv import act_fields, conv2d, linear, tail_act
+from tinyface.plan.lower_shape import (
+    concat,
+    identity,
+    reshape,
+    shuffle,
+    slices,
+    split,
+    tasks,
+    transpose,
+)
 from tinyface.plan.model import View
-from tinyface.plan.planner import NHWC, Planner
-from tinyface.plan.tiling import row_tasks
+from tinyface.plan.planner import Planner
 
 Lower = Callable[[Planner, Node], None]
-
-
-def tasks(view: View, work: int = 1) -> int:
-    """Tasks for an operator that is shared by rows; ``work`` per output element."""
-    n, c, h, w = view.shape
-    return row_tasks(n * h, n * c * h * w * work)
 
 
 # ------------------------------------------------------------------- element-wise
@@ -247,130 +251,8 @@ def along_channels(p: Planner, node: Node) -> None:
 def innermost(view: View, shape: tuple[int, ...]) -> View:
     """A flat tensor as a map whose channels are its last axis."""
     n, c, rows = shape[0], shape[-1], math.prod(shape[1:-1])
-    return View(view.buffer, (n, c, rows, 1), view.offset, view.img, c, c)
-
-
-# ------------------------------------------------------------------- renaming, moving
-
-
-def reshape(p: Planner, node: Node) -> None:
-    """The same floats under another shape, wherever the layout allows."""
-    name, result = node.inputs[0], node.outputs[0]
-    old, new = p.shape(name), p.shape(result)
-    view = p.views[name]
-    if view.is_map and len(old) == 4 and len(new) == 2 and math.prod(old[2:]) > 1 < old[1]:
-        if new[0] == old[0] and view.dense and result not in p.graph.outputs:
-            p.bind(result, replace(view, planar=old[1:]))
-            return
-    flat = p.as_flat(name)
-    if new[0] != old[0] and flat.img != math.prod(old[1:]):
-        flat = compact(p, name, flat)
-    p.bind(result, View(flat.buffer, new, flat.offset, math.prod(new[1:]) if new[0] != old[0] else flat.img))
-
-
-def compact(p: Planner, name: str, flat: View) -> View:
-    """A copy without gaps between the images."""
-    out = p.new(f"{name}.dense", flat.shape, as_map=False)
-    p.emit(f"{name}.dense", "copy", "copy", p.as_map_of_flat(flat), p.as_map_of_flat(out), op="TF_AFFINE")
-    return out
-
-
-def transpose(p: Planner, node: Node) -> None:
-    """NCHW to NHWC is a change of name here, and back."""
-    name, result = node.inputs[0], node.outputs[0]
-    perm: tuple[int, ...] = node.op.perm  # type: ignore[attr-defined]
-    shape = p.shape(name)
-    if perm == NHWC:
-        x = p.as_map(name)
-        if not x.dense:
-            y = View(p.new(result, as_map=False).buffer, x.shape, 0, 0)
-            out = p.views[result]
-            n, c, h, w = x.shape
-            y = View(out.buffer, x.shape, out.offset, out.img, w * c, c)
-            p.emit(result, "transpose", "copy", x, y, op="TF_AFFINE", node=node, tasks=tasks(x))
-            return
-        p.bind(result, View(x.buffer, p.shape(result), x.offset, x.img))
-    elif perm == (0, 3, 1, 2):
-        flat = p.as_flat(name)
-        n, h, w, c = shape
-        p.bind(result, View(flat.buffer, (n, c, h, w), flat.offset, flat.img, w * c, c))
-    elif perm == tuple(range(len(perm))):
-        p.bind(result, p.views[name])
-    else:
-        raise p.unsupported(node, "only NCHW to NHWC and back")
-
-
-def concat(p: Planner, node: Node) -> None:
-    """Nothing to do for parts that were written in place; the others are copied."""
-    whole = node.outputs[0]
-    rank = len(p.shape(whole))
-    if rank < 2 or node.op.axis % rank != 1:  # type: ignore[attr-defined]
-        raise p.unsupported(node, "only along axis 1")
-    host = p.views.get(whole) or p.new(whole)
-    host.buffer.shared = True
-    offset = 0
-    for i, part in enumerate(node.inputs):
-        size = p.shape(part)[1] * (1 if host.is_map else math.prod(p.shape(part)[2:]))
-        there = p.views[part]
-        if there.buffer is not host.buffer or there.offset != host.offset + offset:
-            if host.is_map:
-                x = p.as_map(part)
-                y = View(host.buffer, x.shape, host.offset + offset, host.img, host.row, host.ld)
-            else:
-                x = p.as_map_of_flat(p.as_flat(part))
-                y = replace(x, buffer=host.buffer, offset=host.offset + offset, img=host.img)
-            p.emit(
-                f"{whole}.{i}", "concat", "copy", x, y, op="TF_AFFINE", tasks=tasks(x),
-                reason="a part that could not be written in place",
-            )  # fmt: skip
-        offset += size
-
-
-def split(p: Planner, node: Node) -> None:
-    """Views of the whole."""
-    rank = len(p.shape(node.inputs[0]))
-    if rank not in (2, 4) or node.op.axis % rank != 1:  # type: ignore[attr-defined]
-        raise p.unsupported(node, "only along the channels of a map")
-    x = p.as_map(node.inputs[0])
-    offset = x.offset
-    for name in node.outputs:
-        n, c, *rest = p.shape(name)
-        p.bind(name, replace(x, shape=(n, c, *(rest or (1, 1))), offset=offset))
-        offset += c
-
-
-def slices(p: Planner, node: Node) -> None:
-    """A view with larger strides."""
-    shape = p.shape(node.inputs[0])
-    if len(shape) not in (2, 4):
-        raise p.unsupported(node, "only maps and matrices")
-    op: Any = node.op
-    x = p.as_map(node.inputs[0])
-    index = (*op.index(len(shape)), *[slice(None)] * (4 - len(shape)))
-    ranges = [range(*s.indices(side)) for s, side in zip(index, x.shape, strict=True)]
-    if any(r.step < 1 for r in ranges) or ranges[1].step != 1:
-        raise p.unsupported(node, "channels with a step, or backwards")
-    strides = (x.img, 1, x.row, x.ld)
-    offset = x.offset + sum(r.start * s for r, s in zip(ranges, strides, strict=True))
-    n, c, h, w = (len(r) for r in ranges)
-    p.bind(
-        node.outputs[0],
-        View(x.buffer, (n, c, h, w), offset, x.img * ranges[0].step,
-             x.row * ranges[2].step, x.ld * ranges[3].step),
-    )  # fmt: skip
-
-
-def shuffle(p: Planner, node: Node) -> None:
-    """Channel shuffle: a copy."""
-    x, y = p.as_map(node.inputs[0]), p.new(node.outputs[0])
-    p.emit(
-        node.name, node.op.kind, "shuffle", x, y, node=node,
-        op="TF_SHUFFLE", groups=node.op.groups, tasks=tasks(x),  # type: ignore[attr-defined]
-    )  # fmt: skip
-
-
-def identity(p: Planner, node: Node) -> None:
-    p.bind(node.outputs[0], p.views[node.inputs[0]])
+    high = next(k for k in (64, 16, 4, 1) if rows % k == 0)  # rows of the map: the threads' share
+    return View(view.buffer, (n, c, high, rows // high), view.offset, view.img, rows // high * c, c)
 
 
 def _kinds(*classes: type[Op]) -> tuple[str, ...]:

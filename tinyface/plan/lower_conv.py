@@ -138,10 +138,10 @@ def winograd(
     tiles = n * -(-oh // 4) * -(-ow // 4)
     block = winograd_block(p.isa, tiles, c, o)
     p.packer.need_zeros(max(c, 2 * p.isa.lanes))
-    macs = 36 * tiles * c * o
+    direct = 9 * n * oh * ow * c * o / 1e6
     p.emit(
         p.result(node), node.op.kind, f"winograd_{p.isa.name}_4x4", x, y, z, node=node,
-        params=params, reason=f"{macs / 1e6:.0f} M products instead of {9 * n * oh * ow * c * o / 1e6:.0f} M",
+        params=params, reason=f"{36 * tiles * c * o / 1e6:.0f} M products, not {direct:.0f} M",
         **fields | {"op": "TF_WINOGRAD", "block": block, "tasks": -(-tiles // block)},
     )  # fmt: skip
 
@@ -152,10 +152,10 @@ def conv_input(
     """The input map. An NCHW image with few channels gets its padding while it is turned
     channels-last, so that a whole kernel row is contiguous: kh taps of kw c inputs."""
     name = node.inputs[0]
-    view = p.views[name]
+    view = p.at(name)
     _, c, kh, kw = weight.shape
     shape = p.shape(name)
-    image = not view.is_map and shape[1] == c and 1 < c * kw and c <= FEW_CHANNELS and kw > 1
+    image = not view.is_map and shape[1] == c and c * kw > 1 and c <= FEW_CHANNELS and kw > 1
     if not image or fields["dw"] != 1 or math.prod(shape[2:]) == 1:
         return p.as_map(name), fields
     pads = (fields["pt"], fields["pl"], fields["pb"], fields["pr"])
@@ -223,7 +223,7 @@ def linear(p: Planner, node: Node) -> None:
     name, weight_name, bias_name, slope_name, residual = (*node.inputs, "", "", "")[:5]
     weight = p.param(weight_name, node)
     o, k = weight.shape
-    view = p.views[name]
+    view = p.at(name)
     planar = view.planar
     if planar:
         c, h, w = planar

@@ -82,14 +82,15 @@ class Step:
 
     name: node (of the last one, where several are fused); op: its kind; kernel: what runs;
     reason: why that kernel. compulsory: every operand once; algorithmic: what is really touched.
-    fields: numbers of ``tf_step``; x, y, z: operands; params: packed vectors by field name.
+    fields: numbers of ``tf_step``, or names of its enumerations; x, y, z: operands; params:
+    offsets of packed vectors by field name.
     """
 
     name: str
     op: str
     kernel: str
     output_shape: Shape
-    fields: dict[str, int | float]
+    fields: dict[str, int | float | str]
     x: View
     y: View
     z: View | None = None

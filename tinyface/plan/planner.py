@@ -50,6 +50,7 @@ class Planner:
         self.pending = {name: len(readers) for name, readers in graph.readers.items()}
         self.alive: dict[Buffer, int] = {}  # readers of anything in a buffer still to come
         self.outputs: dict[str, Buffer] = {}
+        self.node = Node("", Identity(), (), ())  # the one being lowered
 
     # ------------------------------------------------------------------- whole
 
@@ -67,9 +68,13 @@ class Planner:
         for node in graph.nodes:
             if node.name in skipped:
                 continue
+            self.node = node
             lower = LOWER.get(node.op.kind)
             if lower is None:
                 raise self.unsupported(node)
+            fed = [n for n in (*node.inputs, *node.outputs) if n and n not in graph.params]
+            if any(len(self.shape(name)) < 2 for name in fed):
+                raise self.unsupported(node, "scalars and vectors without a batch")
             lower(self, node)
             for name in {*node.inputs} - {""}:
                 self._release(name, node)
@@ -120,9 +125,10 @@ class Planner:
             if node.op.kind not in TAKES_ACT or getattr(node.op, "act", None) is not None:
                 continue
             reader = self._single_reader(node.outputs[0])
-            if reader is not None and isinstance(reader.op, FUSABLE):
-                if reader.inputs[0] == node.outputs[0] and self._constant(reader.inputs[1:]):
-                    self.tails[node.name] = reader
+            if reader is None or not isinstance(reader.op, FUSABLE):
+                continue
+            if reader.inputs[0] == node.outputs[0] and self._constant(reader.inputs[1:]):
+                self.tails[node.name] = reader
 
     def _constant(self, names: Sequence[str]) -> bool:
         return all(name in self.graph.params for name in names if name)
@@ -142,7 +148,9 @@ class Planner:
             op, source = node.op, node.inputs[0] if node.inputs else ""
             same = isinstance(op, Identity)
             if isinstance(op, (Reshape, Flatten)):
-                same = types[source].rank != 4 or math.prod(types[source].shape[2:]) == 1
+                maker = self.graph.producers.get(source)
+                rows = maker is not None and isinstance(maker.op, Transpose)  # row-major already
+                same = rows or types[source].rank != 4 or math.prod(types[source].shape[2:]) == 1
                 same = same and types[source].shape[0] == types[name].shape[0]
             if isinstance(op, Transpose):
                 same = op.perm == NHWC
@@ -166,9 +174,12 @@ class Planner:
             for part in node.inputs:
                 source = self._writer(part)
                 fits = source == part or rank != 4
-                if source and fits and source not in self.homes and source not in self.graph.outputs:
+                free = source not in self.homes and source not in self.graph.outputs
+                if source and fits and free:
                     self.homes[source] = (whole, offset)
-                offset += types[part].shape[1] * math.prod(types[part].shape[2:] if rank != 4 else ())
+                offset += types[part].shape[1] * (
+                    math.prod(types[part].shape[2:]) if rank != 4 else 1
+                )
 
     def _find_direct(self) -> None:
         """Outputs whose layout is the caller's: they are computed in place."""
@@ -187,6 +198,12 @@ class Planner:
 
     def shape(self, name: str) -> Shape:
         return self.graph.types[name].shape
+
+    def at(self, name: str) -> View:
+        """Where a tensor lies; only weights may be constants."""
+        if name in self.graph.params:
+            raise self.unsupported(self.node, f"{name} is a constant")
+        return self.views[name]
 
     def param(self, name: str, node: Node) -> Array:
         """A weight's array; only constants can be packed."""
@@ -226,9 +243,8 @@ class Planner:
 
     def _release(self, name: str, node: Node) -> None:
         if name in self.views:
-            self.alive[self.views[name].buffer] = (
-                self.alive.get(self.views[name].buffer, 0) - node.inputs.count(name)
-            )
+            buffer = self.views[name].buffer
+            self.alive[buffer] = self.alive.get(buffer, 0) - node.inputs.count(name)
 
     def take_over(self, name: str, source: View, node: Node, readers: int) -> View:
         """A place for an element-wise result: that of ``source`` where this is its last use."""
@@ -251,7 +267,7 @@ class Planner:
 
     def as_map(self, name: str) -> View:
         """The tensor as a channels-last map, moved if need be."""
-        view = self.views[name]
+        view = self.at(name)
         if view.is_map and view.planar is None:
             return view
         shape = self.shape(name)
@@ -265,7 +281,7 @@ class Planner:
             return self.as_map_of_flat(self.as_flat(name))
         if (name, "map") not in self.moved:
             if len(shape) != 4:
-                raise BackendError(f"{self.graph.name}: {name} {shape} is not a map")
+                raise self.unsupported(self.node, "a tensor of this rank")
             self.moved[name, "map"] = self.from_planes(name, view, (0, 0, 0, 0))
         return self.moved[name, "map"]
 
@@ -288,7 +304,7 @@ class Planner:
 
     def as_flat(self, name: str) -> View:
         """The tensor row-major, moved if need be."""
-        view = self.views[name]
+        view = self.at(name)
         if not view.is_map:
             return view
         shape = self.shape(name)
@@ -315,7 +331,7 @@ class Planner:
             return
         buffer = self.outputs[name] = Buffer("output", name, self.graph.types[name].size)
         shape = self.shape(name)
-        view = self.views[name]
+        view = self.at(name)
         out = _dense(buffer, shape, False)
         if view.is_map and (view.planar or math.prod(view.shape[2:]) > 1):
             self.to_planes(name, view, out)

@@ -1,0 +1,141 @@
+"""Operators that rename or move values: views where addressing can do it, else copies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from tinyface.graph import Node
+from tinyface.plan.model import View
+from tinyface.plan.planner import NHWC, Planner
+from tinyface.plan.tiling import row_tasks
+
+
+def tasks(view: View, work: int = 1) -> int:
+    """Tasks for an operator that is shared by rows; ``work`` per output element."""
+    n, c, h, w = view.shape
+    return row_tasks(n * h, n * c * h * w * work)
+
+
+def reshape(p: Planner, node: Node) -> None:
+    """The same floats under another shape, wherever the layout allows."""
+    name, result = node.inputs[0], node.outputs[0]
+    old, new = p.shape(name), p.shape(result)
+    view = p.at(name)
+    flattened = view.is_map and len(old) == 4 and len(new) == 2 and new[0] == old[0]
+    if flattened and math.prod(old[2:]) > 1 < old[1] and view.dense:
+        p.bind(result, replace(view, planar=(old[1], old[2], old[3])))
+        return
+    flat = p.as_flat(name)
+    img = flat.img
+    if new[0] != old[0]:  # images are cut anew: there must be no gaps between them
+        flat = flat if img == math.prod(old[1:]) else compact(p, name, flat)
+        img = math.prod(new[1:])
+    p.bind(result, View(flat.buffer, new, flat.offset, img))
+
+
+def compact(p: Planner, name: str, flat: View) -> View:
+    """A copy without gaps between the images."""
+    out = p.new(f"{name}.dense", flat.shape, as_map=False)
+    x, y = p.as_map_of_flat(flat), p.as_map_of_flat(out)
+    p.emit(f"{name}.dense", "copy", "copy", x, y, op="TF_AFFINE")
+    return out
+
+
+def transpose(p: Planner, node: Node) -> None:
+    """NCHW to NHWC is a change of name here, and back."""
+    name, result = node.inputs[0], node.outputs[0]
+    perm: tuple[int, ...] = node.op.perm  # type: ignore[attr-defined]
+    shape = p.shape(name)
+    if perm == NHWC:
+        x = p.as_map(name)
+        if not x.dense:
+            y = View(p.new(result, as_map=False).buffer, x.shape, 0, 0)
+            out = p.at(result)
+            n, c, h, w = x.shape
+            y = View(out.buffer, x.shape, out.offset, out.img, w * c, c)
+            p.emit(result, "transpose", "copy", x, y, op="TF_AFFINE", node=node, tasks=tasks(x))
+            return
+        p.bind(result, View(x.buffer, p.shape(result), x.offset, x.img))
+    elif perm == (0, 3, 1, 2):
+        flat = p.as_flat(name)
+        n, h, w, c = shape
+        p.bind(result, View(flat.buffer, (n, c, h, w), flat.offset, flat.img, w * c, c))
+    elif perm == tuple(range(len(perm))):
+        p.bind(result, p.at(name))
+    else:
+        raise p.unsupported(node, "only NCHW to NHWC and back")
+
+
+def concat(p: Planner, node: Node) -> None:
+    """Nothing to do for parts that were written in place; the others are copied."""
+    whole = node.outputs[0]
+    rank = len(p.shape(whole))
+    if rank < 2 or node.op.axis % rank != 1:  # type: ignore[attr-defined]
+        raise p.unsupported(node, "only along axis 1")
+    host = p.views.get(whole) or p.new(whole)
+    host.buffer.shared = True
+    offset = 0
+    for i, part in enumerate(node.inputs):
+        size = p.shape(part)[1] * (1 if host.is_map else math.prod(p.shape(part)[2:]))
+        there = p.at(part)
+        if there.buffer is not host.buffer or there.offset != host.offset + offset:
+            if host.is_map:
+                x = p.as_map(part)
+                y = View(host.buffer, x.shape, host.offset + offset, host.img, host.row, host.ld)
+            else:
+                x = p.as_map_of_flat(p.as_flat(part))
+                y = replace(x, buffer=host.buffer, offset=host.offset + offset, img=host.img)
+            p.emit(
+                f"{whole}.{i}", "concat", "copy", x, y, op="TF_AFFINE", tasks=tasks(x),
+                reason="a part that could not be written in place",
+            )  # fmt: skip
+        offset += size
+
+
+def split(p: Planner, node: Node) -> None:
+    """Views of the whole."""
+    rank = len(p.shape(node.inputs[0]))
+    if rank not in (2, 4) or node.op.axis % rank != 1:  # type: ignore[attr-defined]
+        raise p.unsupported(node, "only along the channels of a map")
+    x = p.as_map(node.inputs[0])
+    offset = x.offset
+    for name in node.outputs:
+        n, c, *rest = p.shape(name)
+        p.bind(name, replace(x, shape=(n, c, *(rest or (1, 1))), offset=offset))
+        offset += c
+
+
+def slices(p: Planner, node: Node) -> None:
+    """A view with larger strides."""
+    shape = p.shape(node.inputs[0])
+    if len(shape) not in (2, 4):
+        raise p.unsupported(node, "only maps and matrices")
+    op: Any = node.op
+    x = p.as_map(node.inputs[0])
+    index = (*op.index(len(shape)), *[slice(None)] * (4 - len(shape)))
+    ranges = [range(*s.indices(side)) for s, side in zip(index, x.shape, strict=True)]
+    if any(r.step < 1 for r in ranges) or ranges[1].step != 1:
+        raise p.unsupported(node, "channels with a step, or backwards")
+    strides = (x.img, 1, x.row, x.ld)
+    offset = x.offset + sum(r.start * s for r, s in zip(ranges, strides, strict=True))
+    n, c, h, w = (len(r) for r in ranges)
+    p.bind(
+        node.outputs[0],
+        View(x.buffer, (n, c, h, w), offset, x.img * ranges[0].step,
+             x.row * ranges[2].step, x.ld * ranges[3].step),
+    )  # fmt: skip
+
+
+def shuffle(p: Planner, node: Node) -> None:
+    """Channel shuffle: a copy."""
+    x, y = p.as_map(node.inputs[0]), p.new(node.outputs[0])
+    p.emit(
+        node.name, node.op.kind, "shuffle", x, y, node=node,
+        op="TF_SHUFFLE", groups=node.op.groups, tasks=tasks(x),  # type: ignore[attr-defined]
+    )  # fmt: skip
+
+
+def identity(p: Planner, node: Node) -> None:
+    p.bind(node.outputs[0], p.at(node.inputs[0]))
