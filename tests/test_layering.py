@@ -16,13 +16,13 @@ PACKAGE = ROOT / "tinyface"
 
 # From the bottom up; a module imports only from its own layer or from below.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "limits", "files", "machine"),
+    ("errors", "limits", "files", "machine", "fetch"),
     ("types",),
     ("ops",),
     ("graph", "builder"),
     ("passes", "networks", "formats"),
     ("plan", "backends", "runtime", "tracing"),
-    ("vision", "faces", "traffic", "model", "modelstore"),
+    ("vision", "faces", "traffic", "model", "modelstore", "crosscheck"),
     ("cli", "__main__", ""),  # "" is tinyface/__init__.py, the public API
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

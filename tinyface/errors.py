@@ -28,6 +28,10 @@ class MissingExtraError(UsageError):
         )
 
 
+class DownloadError(TinyfaceError):
+    """A public file could not be fetched; the message says how to get it by hand."""
+
+
 class BackendError(UsageError):
     """The engine that was asked for cannot run here (no C extension, unknown ISA…)."""
 

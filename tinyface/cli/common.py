@@ -108,6 +108,7 @@ def brief(text: str | None) -> str:
 
 def si(number: float, unit: str = "") -> str:
     """1234567 -> "1.23 M"."""
+    number = float(f"{number:.3g}")  # first, so that 999,648 is 1 M
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= factor:
             return f"{number / factor:.3g} {prefix}{unit}"

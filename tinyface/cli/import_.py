@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tinyface.cli import common
-from tinyface.errors import UsageError
+from tinyface.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from tinyface.crosscheck import Check
+    from tinyface.formats.importer import Imported
 
 
 @click.command("import", short_help="Make a model file of trained weights.")
@@ -37,22 +42,13 @@ from tinyface.errors import UsageError
 @click.option("--licence", metavar="TEXT", help="Licence of the weights, for the card.")
 @click.option("--data", metavar="TEXT", help="What they were trained on, for the card.")
 @click.option("--half", is_flag=True, help="Store the weights as float16: half the size.")
+@click.option(
+    "--verify", is_flag=True,
+    help="Compare with onnxruntime, ncnn or PyTorch, where these are installed.",
+)  # fmt: skip
 @common.json_option
 def command(
-    file: str,
-    network: str | None,
-    output: str | None,
-    name: str | None,
-    ignore: tuple[str, ...],
-    weights: str | None,
-    colour: str | None,
-    mean: str | None,
-    scale: str | None,
-    thresholds: tuple[str, ...],
-    licence: str | None,
-    data: str | None,
-    half: bool,
-    as_json: bool,
+    file: str, output: str | None, half: bool, verify: bool, as_json: bool, **options: Any
 ) -> int:
     """Read trained weights, without PyTorch and without running anything from the file.
 
@@ -64,33 +60,69 @@ def command(
     Example:
       tinyface import mobilefacenet.pt --network mobilefacenet-relu6 -o mine.safetensors
       tinyface import retinaface_mnet025.pth
+      tinyface import recogniser.onnx --verify
     """
-    from tinyface.formats.importer import import_file
     from tinyface.formats.modelfile import save_model
 
-    given = {"colour": colour, "mean": _numbers(mean), "scale": _numbers(scale)}
-    limits = _thresholds(thresholds)
     target = None if output is None else _checked(output)
-    preprocess = {key: value for key, value in given.items() if value is not None}
-    imported = import_file(
-        file, network, name=name, ignore=ignore, weights=weights, preprocess=preprocess
-    )
+    imported = _read(file, **options)
     for line in imported.found:
         common.note(line)
-    card = replace(
-        imported.card,
-        licence=licence or imported.card.licence,
-        data=data or imported.card.data,
-        thresholds=limits or imported.card.thresholds,
-    )
-    path = target or _own_folder(card.name)
-    save_model(path, imported.graph, card, "float16" if half else "float32")
+    checks = _verify(file, imported, options["weights"]) if verify else []
+    path = target or _own_folder(imported.card.name)
+    save_model(path, imported.graph, imported.card, "float16" if half else "float32")
     if as_json:
-        document = {"model": str(path), "network": imported.graph.name, "card": card.to_json()}
-        common.print_json("import/1", document | {"found": list(imported.found)})
+        document = {
+            "model": str(path),
+            "network": imported.graph.name,
+            "card": imported.card.to_json(),
+            "found": list(imported.found),
+            "verified": [asdict(check) for check in checks],
+        }
+        common.print_json("import/1", document)
     else:
         click.echo(click.format_filename(path))
     return 0
+
+
+def _read(file: str, network: str | None, **options: Any) -> Imported:
+    """The file as a network, its card changed as the options say."""
+    from tinyface.formats.importer import import_file
+
+    given = {"colour": options["colour"]} | {k: _numbers(options[k]) for k in ("mean", "scale")}
+    limits = _thresholds(options["thresholds"])
+    imported = import_file(
+        file,
+        network,
+        name=options["name"],
+        ignore=options["ignore"],
+        weights=options["weights"],
+        preprocess={key: value for key, value in given.items() if value is not None},
+    )
+    card = imported.card
+    card = replace(
+        card,
+        licence=options["licence"] or card.licence,
+        data=options["data"] or card.data,
+        thresholds=limits or card.thresholds,
+    )
+    return replace(imported, card=card)
+
+
+def _verify(file: str, imported: Imported, weights: str | None) -> list[Check]:
+    """Compare with other runtimes and say so.
+
+    Raises:
+        ModelError: one computes something else.
+    """
+    from tinyface.crosscheck import crosscheck
+
+    checks = crosscheck(file, imported, weights)
+    for check in checks:
+        if not check.good:
+            raise ModelError(f"{file}: {check}; no model was written: please report this file")
+        common.note(str(check))
+    return checks
 
 
 def _checked(output: str) -> Path:

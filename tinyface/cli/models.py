@@ -6,33 +6,71 @@ from typing import Any
 
 import click
 
-from tinyface.cli import common
+from tinyface.cli import common, get
 from tinyface.cli.common import si
 
 
-@click.command("models", short_help="Networks and installed weights.")
-@click.argument("name", metavar="[NAME]", required=False)
+class NameOrCommand(click.Group):
+    """A group in which any word that is no subcommand is the NAME of ``show``."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands:
+            return "show", show, args
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    "models",
+    cls=NameOrCommand,
+    invoke_without_command=True,
+    subcommand_metavar="[NAME | get [NAME]]",
+    short_help="Networks and weights: installed ones, public ones.",
+)
 @common.json_option
-def command(name: str | None, as_json: bool) -> int:
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> int:
     """List the networks that tinyface can build, and the trained weights that are installed.
 
-    With NAME, that network's layers (the same as 'tinyface info NAME'). Parameters are the
-    trainable ones, as papers count; F (Z) is the FDFaceNet paper's feature-map output with batch
-    norm folded: 8 bytes per output element of every layer.
+    With NAME, that network's layers (the same as 'tinyface info NAME'); with 'get', public
+    weights are fetched. Parameters are the trainable ones, as papers count, MACs those of
+    convolutions and linear layers. F is the FDFaceNet paper's feature-map output, 8 bytes per
+    output element of every layer, (U) with batch norm as layers of its own and (Z) with it
+    folded. 'tinyface tables' holds them against what was printed.
 
     \b
     Example:
       tinyface models
       tinyface models fdfacenet
+      tinyface models get mobilefacenet-foamliu
     """
+    if ctx.invoked_subcommand is None:
+        return _list(as_json)
+    return 0
+
+
+@click.command("show", hidden=True)
+@click.argument("name")
+@common.json_option
+@click.pass_context
+def show(ctx: click.Context, name: str, as_json: bool) -> int:
+    """The layers of a network."""
     from tinyface.cli import info
 
-    if name:
-        status: int = info.command.main([name, *["--json"] * as_json], standalone_mode=False)
-        return status
+    as_json = as_json or bool(ctx.parent and ctx.parent.params["as_json"])
+    status: int = info.command.main([name, *["--json"] * as_json], standalone_mode=False)
+    return status
+
+
+command.add_command(get.command)
+
+
+def _list(as_json: bool) -> int:
     weights, networks = installed_weights(), network_rows()
     if as_json:
-        common.print_json("models/1", {"weights": weights, "networks": networks})
+        document = {"weights": weights, "public": get.rows(), "networks": networks}
+        common.print_json("models/1", document)
         return 0
     click.echo("Trained weights, for -m and --detector:")
     if weights:
@@ -42,17 +80,26 @@ def command(name: str | None, as_json: bool) -> int:
         )
     else:
         click.echo("  none; import some with  tinyface import\n")
+    click.echo(
+        "Public weights, for  tinyface models get: " + ", ".join(r["name"] for r in get.rows())
+    )
     click.echo("Networks, for  tinyface info  and  tinyface import --network:")
     common.print_table(
-        ["network", "params", "MACs", "F (Z)", "source", "status"],
+        ["network", "params", "MACs", "F (U)", "F (Z)", "printed", "status", "source"],
         [
-            [n["name"], si(n["parameters"]), si(n["macs"]), si(n["fmap_folded_bytes"], "B"),
-             n["source"], n["status"]]
+            [n["name"], si(n["parameters"]), si(n["macs"]), si(n["fmap_unfused_bytes"], "B"),
+             si(n["fmap_folded_bytes"], "B"), _printed(n["published"]), n["status"], n["source"]]
             for n in networks
         ],
-        right=(1, 2, 3),
+        right=(1, 2, 3, 4),
     )  # fmt: skip
     return 0
+
+
+def _printed(published: dict[str, str]) -> str:
+    """``{"params_M": "3.17", "fmap_MB": "7.39"}`` -> ``3.17 M, F 7.39 MB``."""
+    forms = {"params_M": "{} M", "macs_M": "{} M MACs", "fmap_MB": "F {} MB"}
+    return ", ".join(forms[key].format(value) for key, value in published.items()) or "-"
 
 
 def installed_weights() -> list[dict[str, Any]]:
@@ -89,6 +136,8 @@ def network_rows() -> list[dict[str, Any]]:
                 "task": entry.task,
                 "parameters": c.params,
                 "macs": c.macs,
+                "macs_paper": c.macs_paper,
+                "macs_pooled": c.macs_pooled,
                 "fmap_unfused_bytes": c.fmap_unfused,
                 "fmap_folded_bytes": c.fmap_folded,
                 "source": entry.source,

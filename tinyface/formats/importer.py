@@ -231,7 +231,8 @@ def _import_graph(
         **changes,
     }
     shape = next(iter(graph.inputs.values())).shape
-    fields["preprocess"] = _changed(usual, {**given, "height": shape[2], "width": shape[3]})
+    told = {**(public.preprocess if public else {}), **given}
+    fields["preprocess"] = _changed(usual, {**told, "height": shape[2], "width": shape[3]})
     return Imported(graph, Card(**fields), tuple(found))
 
 
