@@ -1,0 +1,78 @@
+"""The weights that ship, on the sample pictures: what `make demo` shows must hold."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyface
+from tinyface import modelstore
+from tinyface.cli.main import run
+from tinyface.model import Model
+
+ROOT = Path(__file__).parent.parent
+IMAGES = ROOT / "docs" / "images"
+A, CHANGED, B = (IMAGES / f"portrait_{name}.jpg" for name in ("a", "a_changed", "b"))
+GROUP = ROOT / "tests" / "images" / "group_of_four.jpg"
+
+FILES = [modelstore.packaged_folder() / f"{name}.safetensors" for name in ("fdfacenet", "detector")]
+pytestmark = pytest.mark.skipif(
+    not all(path.is_file() for path in FILES), reason="no trained weights in weights/"
+)
+
+
+@pytest.fixture(autouse=True)
+def only_what_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYFACE_CACHE", str(tmp_path / "empty"))
+    monkeypatch.delenv("TINYFACE_MODEL", raising=False)
+    monkeypatch.delenv("TINYFACE_DETECTOR", raising=False)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tinyface.load(FILES[0], detector=FILES[1])
+
+
+def test_they_are_the_defaults() -> None:
+    assert [modelstore.default("embed"), modelstore.default("detect")] == FILES
+
+
+def test_small_enough_and_described(model: Model) -> None:
+    for path in FILES:
+        assert path.stat().st_size <= 7_000_000
+    for card in (model.card, model.detector.card):
+        assert card.licence and card.data and card.source
+    assert {1e-2, 1e-3, 1e-4} <= {float(rate) for rate in model.card.thresholds}
+
+
+def test_a_changed_copy_is_the_same_and_another_person_is_not(model: Model) -> None:
+    same, other = tinyface.verify(A, CHANGED, model), tinyface.verify(A, B, model)
+    assert same.same and not other.same
+    assert same.cosine > other.cosine + 0.3
+
+
+def test_faces_of_a_group(model: Model) -> None:
+    found = model.embed_faces(GROUP)
+    assert len(found) == 4
+    centres = np.array([f.face.box.reshape(2, 2).mean(axis=0) for f in found])
+    quarters = {(bool(x > 320), bool(y > 320)) for x, y in centres}  # one in each of the four
+    assert len(quarters) == 4
+    # two women on the left, two men on the right: neither woman is one of the men
+    embeddings, left = np.array([f.embedding for f in found]), centres[:, 0] < 320
+    assert (embeddings[left] @ embeddings[~left].T < min(model.card.thresholds.values())).all()
+
+
+def test_both_engines_agree(model: Model) -> None:
+    reference = tinyface.load(FILES[0], backend="numpy", detector=FILES[1])
+    expected, found = reference.embed([A, B]), model.embed([A, B])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["embed", str(A)]) == 0
+    assert run(["verify", str(A), str(CHANGED)]) == 0
+    assert run(["verify", str(A), str(B)]) == 10
+    capsys.readouterr()
+    assert run(["doctor", "--json"]) in (0, 1)  # 1: no C engine here
+    assert json.loads(capsys.readouterr().out)["models"]["recogniser"]["licence"]
