@@ -224,7 +224,8 @@ def _ncnn(module: Any, folder: Path, param: str, weights: str) -> dict[str, Arra
     if net.load_param(param) or net.load_model(weights):
         raise SystemExit("it does not load the model")
     extractor = net.create_extractor()
-    extractor.input(net.input_names()[0], module.Mat(np.load(folder / "in.npy")[0]))
+    x = np.load(folder / "in.npy")[0]  # a Mat keeps no hold of the array that it is made of
+    extractor.input(net.input_names()[0], module.Mat(x).clone())
     results: dict[str, Array] = {}
     for name in net.output_names():
         status, value = extractor.extract(name)
