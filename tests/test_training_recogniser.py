@@ -44,12 +44,12 @@ def work(tmp_path):
         rows = rng.standard_normal((80, 128)).astype(np.float32)
         rows[70:] = np.nan  # this teacher is not through yet
         np.save(tmp_path / f"crops_{name}.npy", rows)
-        np.save(tmp_path / f"mixed_{name}.npy",
-                rng.standard_normal((24, 128)).astype(np.float32))
+        np.save(tmp_path / f"mixed_{name}.npy", rng.standard_normal((24, 128)).astype(np.float32))
     return tmp_path
 
 
 # Pair figures ---------------------------------------------------------------------------------
+
 
 def test_area_is_the_share_of_ordered_pairs():
     genuine, impostor = np.array([0.9, 0.5, 0.3]), np.array([0.5, 0.1])
@@ -113,6 +113,7 @@ def test_interval_holds_the_threshold_and_shrinks_with_people():
 
 # Alignment ------------------------------------------------------------------------------------
 
+
 def test_similarity_recovers_a_known_transform():
     turn = np.deg2rad(25)
     m = 1.7 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -126,16 +127,17 @@ def test_crop_puts_the_landmarks_on_the_template():
     points = TEMPLATE * 2 + 20
     picture = np.zeros((280, 280, 3), np.uint8)
     for x, y in points.round().astype(int):
-        picture[y - 3:y + 4, x - 3:x + 4] = 255
+        picture[y - 3 : y + 4, x - 3 : x + 4] = 255
     small = crop(Image.fromarray(picture), points, 128)
     for x, y in TEMPLATE + 8:
-        window = small[int(y) - 5:int(y) + 7, int(x) - 5:int(x) + 7, 0].astype(float)
-        rows, cols = np.mgrid[int(y) - 5:int(y) + 7, int(x) - 5:int(x) + 7]
+        window = small[int(y) - 5 : int(y) + 7, int(x) - 5 : int(x) + 7, 0].astype(float)
+        rows, cols = np.mgrid[int(y) - 5 : int(y) + 7, int(x) - 5 : int(x) + 7]
         assert abs((rows * window).sum() / window.sum() - y) < 0.4
         assert abs((cols * window).sum() / window.sum() - x) < 0.4
 
 
 # Augmentation ---------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("size", [97, 112])
 def test_augmentation_keeps_shape_and_range(size):
@@ -173,6 +175,7 @@ def test_mixtures_lie_between_their_two_faces():
 
 
 # Networks, steps, checkpoints -----------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_networks_have_the_published_size(name):
@@ -264,8 +267,9 @@ def test_a_resumed_run_takes_the_same_next_step(work, tmp_path):
     second.load(tmp_path / "c.pt")
     assert second.samples == 16
     assert first.step(pool, 0.31) == second.step(pool, 0.31)
-    for (name, a), b in zip(first.average.state_dict().items(),
-                            second.average.state_dict().values(), strict=True):
+    for (name, a), b in zip(
+        first.average.state_dict().items(), second.average.state_dict().values(), strict=True
+    ):
         assert torch.equal(a, b), name
 
 
@@ -273,8 +277,11 @@ def test_layers_come_to_rest(work):
     student = Student(Settings(batch=4, chunk=4))
     before = {k: v.clone() for k, v in student.model.named_parameters()}
     student.step(data.Pool(work), 0.7)
-    still = {k.split(".")[0] for k, v in student.model.named_parameters()
-             if torch.equal(v, before[k]) and k.endswith("conv.weight")}
+    still = {
+        k.split(".")[0]
+        for k, v in student.model.named_parameters()
+        if torch.equal(v, before[k]) and k.endswith("conv.weight")
+    }
     assert still == {"conv1", "conv2"}
 
 
@@ -305,13 +312,25 @@ InnerProduct     fc    1 1 a out 0=3 1=1 2=6
 
 def _ncnn(folder, tag=0.0, spare=0):
     rng = np.random.default_rng(0)
-    parts = {"conv": rng.normal(size=54), "bn": np.concatenate(
-        [rng.normal(size=4), rng.uniform(0.5, 2, 2), rng.normal(size=2)]),
-        "act": rng.normal(size=2), "fc": rng.normal(size=6), "bias": rng.normal(size=3)}
+    parts = {
+        "conv": rng.normal(size=54),
+        "bn": np.concatenate([rng.normal(size=4), rng.uniform(0.5, 2, 2), rng.normal(size=2)]),
+        "act": rng.normal(size=2),
+        "fc": rng.normal(size=6),
+        "bias": rng.normal(size=3),
+    }
     parts = {k: v.astype("<f4") for k, v in parts.items()}
     flag = np.array([tag], "<f4")
-    words = [flag, parts["conv"], parts["bn"], parts["act"], flag, parts["fc"], parts["bias"],
-             np.zeros(spare, "<f4")]
+    words = [
+        flag,
+        parts["conv"],
+        parts["bn"],
+        parts["act"],
+        flag,
+        parts["fc"],
+        parts["bias"],
+        np.zeros(spare, "<f4"),
+    ]
     (folder / "t.param").write_text(PARAM)
     np.concatenate(words).tofile(folder / "t.bin")
     return parts
@@ -323,8 +342,13 @@ def test_ncnn_reader_computes_what_the_files_say(tmp_path):
     x = torch.randn(4, 3, 2, 2)
     with torch.no_grad():
         found = graph(x)
-    y = torch.nn.functional.conv2d(x * 0.5, torch.from_numpy(parts["conv"]).view(2, 3, 3, 3),
-                                   stride=2, padding=1).flatten(1).numpy()
+    y = (
+        torch.nn.functional.conv2d(
+            x * 0.5, torch.from_numpy(parts["conv"]).view(2, 3, 3, 3), stride=2, padding=1
+        )
+        .flatten(1)
+        .numpy()
+    )
     slope, mean, var, bias = parts["bn"].reshape(4, 2)
     y = (y - mean) / np.sqrt(var) * slope + bias
     y = np.where(y > 0, y, y * parts["act"])

@@ -68,8 +68,10 @@ class Builder:
         """Add an operator with several outputs (split)."""
         types = op.infer(*(self._types[name] if name else None for name in inputs))
         base = next((n for n in names if n), "") or f"{op.kind}_{len(self._nodes)}"
-        outputs = tuple(names) if len(names) == len(types) and all(names) else tuple(
-            base if len(types) == 1 else f"{base}.{i}" for i in range(len(types))
+        outputs = (
+            tuple(names)
+            if len(names) == len(types) and all(names)
+            else tuple(base if len(types) == 1 else f"{base}.{i}" for i in range(len(types)))
         )
         self._types.update(zip(outputs, types, strict=True))
         self._nodes.append(Node(base, op, inputs, outputs))

@@ -19,10 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-TEMPLATE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
-                     [41.5493, 92.3655], [70.7299, 92.2041]])
-LANDMARKS = [f"{part}_{axis}" for part in ("eye_l", "eye_r", "nose", "mouth_l", "mouth_r")
-             for axis in "xy"]
+TEMPLATE = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+)
+LANDMARKS = [
+    f"{part}_{axis}" for part in ("eye_l", "eye_r", "nose", "mouth_l", "mouth_r") for axis in "xy"
+]
 
 
 def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -36,8 +44,9 @@ def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDAr
     return np.hstack([scale * rot, (md - scale * rot @ ms)[:, None]])
 
 
-def crop(picture: Image.Image, points: NDArray[np.float64], size: int, border: str = "zero"
-         ) -> NDArray[np.uint8]:
+def crop(
+    picture: Image.Image, points: NDArray[np.float64], size: int, border: str = "zero"
+) -> NDArray[np.uint8]:
     """`size`x`size`x3 RGB crop, the 112x112 template in its middle.
 
     Bilinear, pixel centres at integer coordinates. `border` is "zero" (what `tinyface` does),
@@ -53,8 +62,9 @@ def crop(picture: Image.Image, points: NDArray[np.float64], size: int, border: s
     a = np.linalg.inv(forward)[:2]
     # Pillow samples at (x + 1/2, y + 1/2) and takes pixel centres at halves.
     a[:, 2] += 0.5 - 0.5 * (a[:, 0] + a[:, 1])
-    warped = picture.transform((size, size), Image.Transform.AFFINE, tuple(a.ravel()),
-                               Image.Resampling.BILINEAR)
+    warped = picture.transform(
+        (size, size), Image.Transform.AFFINE, tuple(a.ravel()), Image.Resampling.BILINEAR
+    )
     return np.asarray(warped)
 
 
@@ -69,8 +79,10 @@ class Face(NamedTuple):
 def faces(archive: Path) -> list[Face]:
     """Every row of `archive`'s .csv, in its order."""
     with open(archive.with_suffix(".csv"), encoding="utf-8", newline="") as table:
-        return [Face(archive, row["file"], np.array([float(row[k]) for k in LANDMARKS])
-                     .reshape(5, 2)) for row in csv.DictReader(table)]
+        return [
+            Face(archive, row["file"], np.array([float(row[k]) for k in LANDMARKS]).reshape(5, 2))
+            for row in csv.DictReader(table)
+        ]
 
 
 @cache

@@ -35,8 +35,9 @@ def move(x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = SIZ
     shift = [_uniform(n, -4, 4, gen) * strength * 2 / side for _ in range(2)]
     half = SIZE / side  # the template's share of the stored crop
     cos, sin = torch.cos(angle) * half, torch.sin(angle) * half
-    theta = torch.stack([flip * cos * sx, -sin * sy, shift[0],
-                         flip * sin * sx, cos * sy, shift[1]], 1).view(n, 2, 3)
+    theta = torch.stack(
+        [flip * cos * sx, -sin * sy, shift[0], flip * sin * sx, cos * sy, shift[1]], 1
+    ).view(n, 2, 3)
     grid = F.affine_grid(theta, [n, 3, size, size], align_corners=False)
     return F.grid_sample(x, grid.to(x.device), "bilinear", "border", align_corners=False)
 
@@ -46,9 +47,9 @@ def soften(x: Tensor, gen: torch.Generator, share: float = 0.3) -> Tensor:
     parts = max(1, int(len(x) * share / 4))
     for k in range(4 if share else 0):
         low = int(torch.randint(28, 97, (1,), generator=gen))
-        part = x[k * parts:(k + 1) * parts]
+        part = x[k * parts : (k + 1) * parts]
         small = F.interpolate(part, size=(low, low), mode="bilinear", antialias=True)
-        x[k * parts:(k + 1) * parts] = F.interpolate(small, size=x.shape[2:], mode="bilinear")
+        x[k * parts : (k + 1) * parts] = F.interpolate(small, size=x.shape[2:], mode="bilinear")
     return x
 
 
@@ -86,8 +87,7 @@ def cover(x: Tensor, gen: torch.Generator, share: float = 0.2, border: float = 0
     return x * seen[:, None].to(x)
 
 
-def augment(x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = SIZE
-            ) -> Tensor:
+def augment(x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = SIZE) -> Tensor:
     """(b,3,128,128) in 0..255 -> (b,3,size,size) in [-1, 1], channels last."""
     x = recolour(move(x / 255, gen, strength, size), gen)
     x = soften(x, gen, 0.3 * strength)
@@ -101,5 +101,5 @@ def augment(x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = 
 def centre(x: Tensor) -> Tensor:
     """The clean middle: (b,3,s,s) in 0..255 -> (b,3,112,112) in [-1, 1], channels last."""
     edge = (x.shape[-1] - SIZE) // 2
-    x = x[:, :, edge:edge + SIZE, edge:edge + SIZE]
+    x = x[:, :, edge : edge + SIZE, edge : edge + SIZE]
     return ((x - 127.5) / 127.5).contiguous(memory_format=torch.channels_last)

@@ -40,8 +40,12 @@ CROP = 128
 
 def progress() -> Progress:
     """A bar with counts and the time that is left."""
-    return Progress(TextColumn("{task.description}"), BarColumn(),
-                    TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
 
 
 def _aligned(job: tuple[int, Face]) -> NDArray[np.uint8]:
@@ -118,7 +122,7 @@ def build_embeddings(work: Path, kind: str, teacher: str, folder: Path, threads:
     with progress() as bar:
         task = bar.add_task(f"{kind}: {teacher}", total=len(crops), completed=start)
         for part in embed(model, crops[start:], mirror):
-            out[start:start + len(part)] = part.numpy()
+            out[start : start + len(part)] = part.numpy()
             start += len(part)
             bar.advance(task, len(part))
     out.flush()
@@ -133,8 +137,13 @@ def ready(embeddings: NDArray[np.float32]) -> int:
 class Pool:
     """The rows that are ready: `batch` gives crops and unit targets."""
 
-    def __init__(self, work: Path, kinds: tuple[str, ...] = ("crops", "mixed"),
-                 held_out: int = 0, width: int = TARGET_WIDTH) -> None:
+    def __init__(
+        self,
+        work: Path,
+        kinds: tuple[str, ...] = ("crops", "mixed"),
+        held_out: int = 0,
+        width: int = TARGET_WIDTH,
+    ) -> None:
         self.work, self.kinds, self.held_out, self.width = work, kinds, held_out, width
         self.refresh()
 
@@ -163,7 +172,7 @@ class Pool:
         """
         path = self.work / f"axes_{self.width}.npy"
         if not path.exists():
-            axes = torch.linalg.eigh(goal.T @ goal).eigenvectors[:, -self.width:]
+            axes = torch.linalg.eigh(goal.T @ goal).eigenvectors[:, -self.width :]
             np.save(path, axes.numpy())
         return torch.from_numpy(np.load(path))
 

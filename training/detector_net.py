@@ -83,9 +83,7 @@ class Body(nn.Module):
         )
         self.stage3 = nn.Sequential(_separable(128, 256, 2), _separable(256, 256))
 
-    def forward(
-        self, x: Tensor, given: Sequence[Tensor] | None = None
-    ) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, given: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
         parts = (self.stage1[:3], self.stage1[3:], self.stage2[:3], self.stage2[3:], self.stage3)
         maps: list[Tensor] = []
         for part in parts:

@@ -21,13 +21,15 @@ def im2col(x: Tensor, kernel: int, stride: int, pad: int, side: int) -> Tensor:
     # A kernel's row is contiguous in memory: kernel*c numbers in one copy.
     strides = (h * w * c, stride * w * c, stride * c, w * c, 1)
     return padded.as_strided((n, side, side, kernel, kernel * c), strides).reshape(
-        n * side * side, kernel * kernel * c)
+        n * side * side, kernel * kernel * c
+    )
 
 
 class _Conv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, pad: int, product: bool
-                ) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, stride: int, pad: int, product: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.pad = stride, pad
         if not product:
@@ -45,8 +47,18 @@ class _Conv(torch.autograd.Function):
         gx = gw = None
         if ctx.needs_input_grad[0]:
             gx = torch.ops.aten.convolution_backward(
-                grad, x, weight, None, [ctx.stride] * 2, [ctx.pad] * 2, [1, 1], False, [0, 0], 1,
-                [True, False, False])[0]
+                grad,
+                x,
+                weight,
+                None,
+                [ctx.stride] * 2,
+                [ctx.pad] * 2,
+                [1, 1],
+                False,
+                [0, 0],
+                1,
+                [True, False, False],
+            )[0]
         if ctx.needs_input_grad[1]:
             column = im2col(x, k, ctx.stride, ctx.pad, grad.shape[2])
             flat = grad.permute(0, 2, 3, 1).reshape(-1, out)
@@ -66,6 +78,11 @@ class GemmConv2d(nn.Conv2d):
 def use_gemm(model: nn.Module) -> None:
     """Let the dense convolutions of small maps (192 channels in and more) work that way."""
     for module in model.modules():
-        if (type(module) is nn.Conv2d and module.kernel_size == (3, 3) and module.groups == 1
-                and module.in_channels >= 192 and module.bias is None):
+        if (
+            type(module) is nn.Conv2d
+            and module.kernel_size == (3, 3)
+            and module.groups == 1
+            and module.in_channels >= 192
+            and module.bias is None
+        ):
             module.__class__ = GemmConv2d

@@ -18,8 +18,17 @@ FD_STRIDES = (2, 2, 2, 2, 2, 1, 1, 1)
 class ConvUnit(nn.Module):
     """Convolution without bias, batch normalisation and, unless `linear`, PReLU per channel."""
 
-    def __init__(self, inp: int, out: int, kernel: int, stride: int = 1, pad: int = 0,
-                 groups: int = 1, linear: bool = False, act: str = "act") -> None:
+    def __init__(
+        self,
+        inp: int,
+        out: int,
+        kernel: int,
+        stride: int = 1,
+        pad: int = 0,
+        groups: int = 1,
+        linear: bool = False,
+        act: str = "act",
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inp, out, kernel, stride, pad, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(out)
@@ -120,8 +129,10 @@ class MobileFaceNet(nn.Module):
         return self.head(self.features(x))
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"fdfacenet": FDFaceNet,
-                                                "mobilefacenet": MobileFaceNet}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "fdfacenet": FDFaceNet,
+    "mobilefacenet": MobileFaceNet,
+}
 WIDTHS = {"fdfacenet": 512, "mobilefacenet": 128}
 
 

@@ -79,8 +79,9 @@ def evaluate(embeddings: NDArray[Any], people: list[str]) -> dict[str, float]:
     e = unit(embeddings)
     genuine, impostor = all_pairs(people)
     scores_g = (e[genuine[:, 0]] * e[genuine[:, 1]]).sum(1)
-    scores_i = np.concatenate([(e[part[:, 0]] * e[part[:, 1]]).sum(1)
-                               for part in np.array_split(impostor, 40)])
+    scores_i = np.concatenate(
+        [(e[part[:, 0]] * e[part[:, 1]]).sum(1) for part in np.array_split(impostor, 40)]
+    )
     folds = folds_of(people)
     rng = np.random.default_rng(6)
     score, same, fold = [scores_g], [np.ones(len(scores_g), bool)], [folds[genuine[:, 0]]]
@@ -92,8 +93,11 @@ def evaluate(embeddings: NDArray[Any], people: list[str]) -> dict[str, float]:
         same.append(np.zeros(len(pick), bool))
         fold.append(np.full(len(pick), f))
     by_fold = fold_accuracy(np.concatenate(score), np.concatenate(same), np.concatenate(fold))
-    result = {"accuracy": float(by_fold.mean()), "deviation": float(by_fold.std(ddof=1)),
-              "auc": area(scores_g, scores_i)}
+    result = {
+        "accuracy": float(by_fold.mean()),
+        "deviation": float(by_fold.std(ddof=1)),
+        "auc": area(scores_g, scores_i),
+    }
     for rate in (1e-2, 1e-3):
         result[f"tar@{rate:.0e}"] = float((scores_g >= threshold_at(scores_i, rate)).mean())
     return result | {"genuine": len(genuine), "impostor": len(impostor)}

@@ -36,8 +36,9 @@ class Log:
         self.path = path
 
     def write(self, **figures: Any) -> None:
-        line = json.dumps({k: round(v, 5) if isinstance(v, float) else v
-                           for k, v in figures.items()})
+        line = json.dumps(
+            {k: round(v, 5) if isinstance(v, float) else v for k, v in figures.items()}
+        )
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -66,9 +67,18 @@ class Run:
     def __init__(self, args: argparse.Namespace) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.args, self.ended = args, False
-        settings = Settings(args.network, args.batch, args.chunk, args.muon, args.adam,
-                            args.relation, strength=args.strength, rest=not args.no_rest,
-                            small=args.small, seed=args.seed)
+        settings = Settings(
+            args.network,
+            args.batch,
+            args.chunk,
+            args.muon,
+            args.adam,
+            args.relation,
+            strength=args.strength,
+            rest=not args.no_rest,
+            small=args.small,
+            seed=args.seed,
+        )
         self.student = Student(settings, device)
         self.folder = args.work / args.name
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -78,8 +88,14 @@ class Run:
         self.pool = Pool(args.work, held_out=HELD_OUT, width=WIDTHS[args.network])
         self.exam = Exam(args.data, args.work, self.pool)
         self.log = Log(self.folder / "log.jsonl")
-        self.log.write(event="start", threads=torch.get_num_threads(), device=device,
-                       rows=len(self.pool), samples=self.student.samples, **vars(settings))
+        self.log.write(
+            event="start",
+            threads=torch.get_num_threads(),
+            device=device,
+            rows=len(self.pool),
+            samples=self.student.samples,
+            **vars(settings),
+        )
 
     def progress(self) -> float:
         """How much of the run is done, 0..1."""
@@ -107,8 +123,11 @@ class Run:
             task = bar.add_task("training", total=1000)
             while self.progress() < 1 and not self.ended:
                 mean, rate = self._steps(self.args.log_every)
-                bar.update(task, completed=int(1000 * self.progress()),
-                           description=f"{mean['cosine']:.3f} cosine, {rate:.0f}/s")
+                bar.update(
+                    task,
+                    completed=int(1000 * self.progress()),
+                    description=f"{mean['cosine']:.3f} cosine, {rate:.0f}/s",
+                )
                 now = time.monotonic()
                 if now - saved > 60 * self.args.save_every:
                     self.student.save(self.checkpoint)
@@ -134,8 +153,14 @@ class Run:
             done += 1
         rate = (self.student.samples - first) / (time.monotonic() - begin)
         mean = {key: value / done for key, value in total.items()}
-        self.log.write(event="step", samples=self.student.samples, rate=rate,
-                       progress=self.progress(), rows=len(self.pool), **mean)
+        self.log.write(
+            event="step",
+            samples=self.student.samples,
+            rate=rate,
+            progress=self.progress(),
+            rows=len(self.pool),
+            **mean,
+        )
         return mean, rate
 
     def _end(self, *_: Any) -> None:
@@ -143,8 +168,9 @@ class Run:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.
-                                     RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder of the pictures' .zip and .csv")
     add("--work", type=Path, required=True, help="what training.data wrote; checkpoints and logs")

@@ -31,8 +31,13 @@ SURELY_SAME = 0.5
 HELD_OUT = 1024
 
 
-def interval(scores: Floats, left: NDArray[np.int64], right: NDArray[np.int64], rate: float,
-             rounds: int = 400) -> tuple[float, float]:
+def interval(
+    scores: Floats,
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+    rate: float,
+    rounds: int = 400,
+) -> tuple[float, float]:
     """95 % interval of the threshold at `rate`, drawing people anew with replacement.
 
     `left` and `right` number the people of each impostor pair from 0. Pairs share people, so
@@ -52,14 +57,18 @@ def interval(scores: Floats, left: NDArray[np.int64], right: NDArray[np.int64], 
     return float(low), float(high)
 
 
-def thresholds(scores: Floats, left: NDArray[np.int64], right: NDArray[np.int64],
-               genuine: Floats | None) -> dict[str, dict[str, Any]]:
+def thresholds(
+    scores: Floats, left: NDArray[np.int64], right: NDArray[np.int64], genuine: Floats | None
+) -> dict[str, dict[str, Any]]:
     """For each of RATES: threshold, its 95 % interval, pairs above, and the TAR there."""
     table: dict[str, dict[str, Any]] = {}
     for rate in RATES:
         at = threshold_at(scores, rate)
-        entry: dict[str, Any] = {"threshold": at, "pairs_above": int((scores >= at).sum()),
-                                 "interval95": interval(scores, left, right, rate)}
+        entry: dict[str, Any] = {
+            "threshold": at,
+            "pairs_above": int((scores >= at).sum()),
+            "interval95": interval(scores, left, right, rate),
+        }
         if genuine is not None:
             entry["tar"] = float((genuine >= at).mean())
         table[f"{rate:.0e}"] = entry
@@ -74,12 +83,18 @@ def labelled(found: NDArray[Any], people: list[str]) -> dict[str, Any]:
     genuine, impostor = similar[tuple(same.T)], similar[tuple(other.T)]
     number = np.unique(people, return_inverse=True)[1]
     half = np.random.default_rng(3).choice(len(impostor), len(genuine), replace=False)
-    best = best_threshold(np.concatenate([genuine, impostor[half]]),
-                          np.arange(2 * len(genuine)) < len(genuine))
-    return {"genuine_pairs": len(genuine), "impostor_pairs": len(impostor),
-            "people": len(set(people)), "best_accuracy_threshold": best,
-            "mean_genuine": float(genuine.mean()), "mean_impostor": float(impostor.mean()),
-            "rates": thresholds(impostor, number[other[:, 0]], number[other[:, 1]], genuine)}
+    best = best_threshold(
+        np.concatenate([genuine, impostor[half]]), np.arange(2 * len(genuine)) < len(genuine)
+    )
+    return {
+        "genuine_pairs": len(genuine),
+        "impostor_pairs": len(impostor),
+        "people": len(set(people)),
+        "best_accuracy_threshold": best,
+        "mean_genuine": float(genuine.mean()),
+        "mean_impostor": float(impostor.mean()),
+        "rates": thresholds(impostor, number[other[:, 0]], number[other[:, 1]], genuine),
+    }
 
 
 def unlabelled(found: NDArray[Any], goal: NDArray[Any]) -> dict[str, Any]:
@@ -88,17 +103,20 @@ def unlabelled(found: NDArray[Any], goal: NDArray[Any]) -> dict[str, Any]:
     a, b = np.triu_indices(len(e), 1)
     keep = (t @ t.T)[a, b] < SURELY_SAME
     scores = (e @ e.T)[a, b][keep]
-    return {"impostor_pairs": int(keep.sum()), "left_out_as_same": int((~keep).sum()),
-            "rates": thresholds(scores, a[keep], b[keep], None)}
+    return {
+        "impostor_pairs": int(keep.sum()),
+        "left_out_as_same": int((~keep).sum()),
+        "rates": thresholds(scores, a[keep], b[keep], None),
+    }
 
 
 def teachers(folder: Path, crops: NDArray[np.uint8], people: list[str]) -> dict[str, Any]:
     """The pair test of each teacher and of both together, for comparison."""
-    found = {name: torch.cat(list(embed(load_teacher(folder, name), crops)))
-             for name in TEACHERS}
+    found = {name: torch.cat(list(embed(load_teacher(folder, name), crops))) for name in TEACHERS}
     together = targets(list(found.values()))
     return {name: evaluate(e.numpy(), people) for name, e in found.items()} | {
-        "both": evaluate(together.numpy(), people)}
+        "both": evaluate(together.numpy(), people)
+    }
 
 
 def main() -> None:
@@ -115,8 +133,10 @@ def main() -> None:
     model.load_state_dict(state, strict=False)
     crops, people = validation(args.data)
     whole = embeddings(model, crops)
-    card: dict[str, Any] = {"pair_test": evaluate(whole, people),
-                            "labelled": labelled(whole, people)}
+    card: dict[str, Any] = {
+        "pair_test": evaluate(whole, people),
+        "labelled": labelled(whole, people),
+    }
     held, goal = Pool(args.work, ("crops",), width=WIDTHS[args.network]).parts[0]
     card["held_out_pool"] = unlabelled(embeddings(model, held[:HELD_OUT]), goal[:HELD_OUT].numpy())
     mirrored = embeddings(model, crops[:, :, ::-1])

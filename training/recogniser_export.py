@@ -17,9 +17,11 @@ def export(model: nn.Module, path: Path, figures: dict[str, float]) -> None:
     Both files appear whole or not at all.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().to("cpu", torch.float32).contiguous()
-               for name, value in model.state_dict().items()
-               if not name.endswith("num_batches_tracked")}
+    tensors = {
+        name: value.detach().to("cpu", torch.float32).contiguous()
+        for name, value in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
     part = path.with_suffix(".part")
     save_file(tensors, part)
     os.replace(part, path)

@@ -67,9 +67,12 @@ class Student:
         if device == "cpu":
             use_gemm(self.model)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimisers = [Muon(self._groups(True), settings.muon),
-                           torch.optim.AdamW(self._groups(False), settings.adam,
-                                             betas=(0.9, 0.99), weight_decay=0.0)]
+        self.optimisers = [
+            Muon(self._groups(True), settings.muon),
+            torch.optim.AdamW(
+                self._groups(False), settings.adam, betas=(0.9, 0.99), weight_decay=0.0
+            ),
+        ]
         self.numbers = torch.Generator().manual_seed(settings.seed)
         self.epoch, self.position, self.rows = -1, 0, 0
         self.steps, self.samples, self.seconds = 0, 0, 0.0
@@ -93,7 +96,7 @@ class Student:
             seed = (self.settings.seed, self.epoch)
             self.order = np.random.default_rng(seed).permutation(self.rows)
         self.position += size
-        return self.order[self.position - size:self.position]
+        return self.order[self.position - size : self.position]
 
     def step(self, pool: Pool, progress: float) -> dict[str, float]:
         """One update at `progress` (0..1) of the run."""
@@ -115,8 +118,9 @@ class Student:
         return {"loss": loss.item(), "cosine": cosine.item()}
 
     def _set_rates(self, progress: float) -> None:
-        for optimiser, base in zip(self.optimisers, (self.settings.muon, self.settings.adam),
-                                   strict=True):
+        for optimiser, base in zip(
+            self.optimisers, (self.settings.muon, self.settings.adam), strict=True
+        ):
             for group in optimiser.param_groups:
                 group["lr"] = base * shape(progress / group["rest"])
                 for p in group["params"]:
@@ -151,11 +155,17 @@ class Student:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file appears whole or not at all."""
-        state = {"model": self.model.state_dict(), "average": self.average.state_dict(),
-                 "optimisers": [o.state_dict() for o in self.optimisers],
-                 "numbers": self.numbers.get_state(), "settings": vars(self.settings),
-                 "counts": {k: getattr(self, k) for k in
-                            ("epoch", "position", "rows", "steps", "samples", "seconds")}}
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimisers": [o.state_dict() for o in self.optimisers],
+            "numbers": self.numbers.get_state(),
+            "settings": vars(self.settings),
+            "counts": {
+                k: getattr(self, k)
+                for k in ("epoch", "position", "rows", "steps", "samples", "seconds")
+            },
+        }
         part = path.with_suffix(".part")
         torch.save(state, part)
         os.replace(part, path)
@@ -175,12 +185,13 @@ class Student:
 
 
 @torch.inference_mode()
-def embeddings(model: nn.Module, crops: Iterable[np.ndarray], device: str = "cpu",
-               batch: int = 32) -> np.ndarray:
+def embeddings(
+    model: nn.Module, crops: Iterable[np.ndarray], device: str = "cpu", batch: int = 32
+) -> np.ndarray:
     """Embeddings (n, d) of clean uint8 crops (n, s, s, 3)."""
     pixels = np.asarray(crops)
     found = []
     for start in range(0, len(pixels), batch):
-        x = torch.from_numpy(np.array(pixels[start:start + batch])).permute(0, 3, 1, 2).float()
+        x = torch.from_numpy(np.array(pixels[start : start + batch])).permute(0, 3, 1, 2).float()
         found.append(model(centre(x.to(device))).cpu())
     return torch.cat(found).numpy()

@@ -46,8 +46,11 @@ class _Bottleneck(nn.Module):
         super().__init__()
         wide = inp * expansion
         self.conv = nn.Sequential(
-            _conv_bn_relu6(inp, wide, 1, 1, 1), _conv_bn_relu6(wide, wide, 3, stride, wide),
-            nn.Conv2d(wide, out, 1, bias=False), nn.BatchNorm2d(out))
+            _conv_bn_relu6(inp, wide, 1, 1, 1),
+            _conv_bn_relu6(wide, wide, 3, stride, wide),
+            nn.Conv2d(wide, out, 1, bias=False),
+            nn.BatchNorm2d(out),
+        )
         self.residual = stride == 1 and inp == out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,10 +110,12 @@ class _Numbers:
     def take(self, *shape: int) -> Tensor:
         n = int(np.prod(shape))
         if self.at + n > len(self.words):
-            raise ValueError("the .bin file ends before the .param file's layers do; use the pair "
-                             "that belongs together")
+            raise ValueError(
+                "the .bin file ends before the .param file's layers do; use the pair "
+                "that belongs together"
+            )
         self.at += n
-        return torch.from_numpy(self.words[self.at - n:self.at].reshape(shape).copy())
+        return torch.from_numpy(self.words[self.at - n : self.at].reshape(shape).copy())
 
     def weights(self, *shape: int) -> Tensor:
         if self.take(1).view(torch.int32).item() != 0:
@@ -139,9 +144,9 @@ class NcnnGraph(nn.Module):
         for line in lines[2:]:
             kind, _, n_in, n_out, *rest = line.split()
             i, o = int(n_in), int(n_out)
-            options = _options(rest[i + o:])
+            options = _options(rest[i + o :])
             key = str(len(self.steps))
-            self.steps.append((kind, rest[:i], rest[i:i + o], options))
+            self.steps.append((kind, rest[:i], rest[i : i + o], options))
             layer = self._layer(kind, options, data)
             if layer is not None:
                 self.layers[key] = layer
@@ -155,8 +160,9 @@ class NcnnGraph(nn.Module):
             out, k, groups = int(opt[0]), int(opt[1]), int(opt.get(7, 1))
             bias = bool(opt.get(5, 0))
             inp = int(opt[6]) * groups // (out * k * k)
-            conv = nn.Conv2d(inp, out, k, int(opt.get(3, 1)), int(opt.get(4, 0)), groups=groups,
-                             bias=bias)
+            conv = nn.Conv2d(
+                inp, out, k, int(opt.get(3, 1)), int(opt.get(4, 0)), groups=groups, bias=bias
+            )
             conv.weight.data = data.weights(*conv.weight.shape)
             if bias:
                 conv.bias.data = data.take(out)
@@ -212,11 +218,13 @@ def _binary(op: int, a: Tensor, b: Tensor | float) -> Tensor:
 def load_teacher(folder: Path, name: str) -> nn.Module:
     """The teacher `name` (one of `TEACHERS`) from `folder`, in evaluation mode."""
     if name == "zq":
-        return NcnnGraph(folder / "mobilefacenet-v1.ncnn.param",
-                         folder / "mobilefacenet-v1.ncnn.bin").eval()
+        return NcnnGraph(
+            folder / "mobilefacenet-v1.ncnn.param", folder / "mobilefacenet-v1.ncnn.bin"
+        ).eval()
     model = Relu6MobileFaceNet()
-    model.load_state_dict(torch.load(folder / "mobilefacenet.pt", map_location="cpu",
-                                     weights_only=True))
+    model.load_state_dict(
+        torch.load(folder / "mobilefacenet.pt", map_location="cpu", weights_only=True)
+    )
     return model.eval()
 
 
@@ -250,11 +258,15 @@ def targets(embeddings: list[Tensor]) -> Tensor:
 
 
 @torch.inference_mode()
-def embed(model: Callable[[Tensor], Tensor], crops: NDArray[np.uint8], mirror: bool = False,
-          batch: int = 32) -> Iterator[Tensor]:
+def embed(
+    model: Callable[[Tensor], Tensor],
+    crops: NDArray[np.uint8],
+    mirror: bool = False,
+    batch: int = 32,
+) -> Iterator[Tensor]:
     """Embeddings of the middle 112x112 of uint8 crops (n, s, s, 3), `batch` at a time."""
     edge = (crops.shape[1] - 112) // 2
     for start in range(0, len(crops), batch):
-        part = crops[start:start + batch, edge:edge + 112, edge:edge + 112]
+        part = crops[start : start + batch, edge : edge + 112, edge : edge + 112]
         x = torch.from_numpy(np.array(part)).permute(0, 3, 1, 2).float().contiguous()
         yield model(x.flip(3) if mirror else x)

@@ -182,9 +182,7 @@ class _Keras:
             (top, bottom), (left, right) = (same_pad(s, kernel, stride) for s in (h, w))
             pad = (top, left, bottom, right)
         groups = self.b.channels(x) if depthwise else 1
-        return conv_bn(
-            self.b, x, out, kernel, keys, stride=stride, pad=pad, groups=groups, act=act
-        )
+        return conv_bn(self.b, x, out, kernel, keys, stride=stride, pad=pad, groups=groups, act=act)
 
     def ghost(self, x: str, out: int, key: str, which: int, *, act: bool) -> str:
         """(n, c, h, w) -> (n, out, h, w): half pointwise, half depthwise of that half."""

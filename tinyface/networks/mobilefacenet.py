@@ -163,9 +163,7 @@ def mobilefacenet_relu6(
 
     x = blocks.image(b, size)
     x = conv_bn(b, x, 64, 3, numbered("conv1"), stride=2, act=relu6)
-    x = depthwise_bn(
-        b, x, 3, Keys("dw_conv.depthwise", "dw_conv.bn1", "dw_conv.relu.0"), act=relu
-    )
+    x = depthwise_bn(b, x, 3, Keys("dw_conv.depthwise", "dw_conv.bn1", "dw_conv.relu.0"), act=relu)
     x = conv_bn(b, x, 64, 1, Keys("dw_conv.pointwise", "dw_conv.bn2", "dw_conv.relu.1"), act=relu)
     x = bottlenecks(b, x, table, keys, relu6)
     x = conv_bn(b, x, 512, 1, numbered("conv2"), act=relu6)

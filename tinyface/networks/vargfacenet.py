@@ -90,9 +90,7 @@ class _Layers:
         y = self.separable(x, out, factor, f"{key}_sep1_data", stride=stride, act=True)
         y = self.separable(y, out, factor, f"{key}_sep2_data")
         keys = GateKeys(f"{key}_se_conv1", f"{key}_se_act1", f"{key}_se_conv2")
-        y = squeeze_excite(
-            self.b, y, out // 4, keys, act=prelu, gate=Sigmoid(), name=f"{key}_se"
-        )
+        y = squeeze_excite(self.b, y, out // 4, keys, act=prelu, gate=Sigmoid(), name=f"{key}_se")
         return self._add(y, shortcut, f"{key}_out_data")
 
     def merge_unit(self, x: str, out: int, key: str) -> str:
