@@ -64,8 +64,8 @@ static int32_t check_shape(const tf_step *s)
         return TF_BAD_SHAPE;
     if (s->op == TF_FROM_NCHW && (s->pt + s->h > s->oh || s->pl + s->wd > s->ow))
         return TF_BAD_SHAPE;
-    if ((s->op == TF_NEAREST || s->op == TF_BILINEAR) && !(s->alpha > 0.0f && s->alpha < 1e6f &&
-        s->beta > 0.0f && s->beta < 1e6f))
+    if ((s->op == TF_NEAREST || s->op == TF_BILINEAR) &&
+        !(s->alpha > 0.0f && s->alpha < 1e6f && s->beta > 0.0f && s->beta < 1e6f))
         return TF_BAD_SHAPE;
     if (s->op == TF_WINOGRAD &&
         (s->kh != 3 || s->kw != 3 || s->sh != 1 || s->sw != 1 || s->dh != 1 || s->dw != 1 ||
@@ -134,7 +134,8 @@ static int64_t wino_tiles(const tf_step *s)
 /* The kernel walks tasks that must cover the output and not more. */
 static int32_t check_tasks(const tf_kernels *k, const tf_step *s)
 {
-    if (s->op == TF_WINOGRAD) return tf_ceil_div(wino_tiles(s), s->block) == s->tasks ? TF_OK : TF_BAD_SHAPE;
+    if (s->op == TF_WINOGRAD)
+        return tf_ceil_div(wino_tiles(s), s->block) == s->tasks ? TF_OK : TF_BAD_SHAPE;
     if (s->op != TF_CONV) return TF_OK;
     const int64_t panels = tf_ceil_div(s->oc / s->groups, 2 * k->isa.lanes) * s->groups;
     const int64_t blocks = tf_ceil_div((int64_t)s->n * s->oh * s->ow, s->block);

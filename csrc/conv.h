@@ -9,9 +9,9 @@
 
 /* The panel p of group-local outputs starts after p full panels: [taps][kc][2 VL]. */
 typedef struct {
-    int64_t taps, kc, oc;      /* per group */
-    int64_t panels, padded;    /* panels per group; outputs of a group rounded up to VL */
-    int64_t elem;              /* bytes per weight */
+    int64_t taps, kc, oc;   /* per group */
+    int64_t panels, padded; /* panels per group; outputs of a group rounded up to VL */
+    int64_t elem;           /* bytes per weight */
 } conv_shape;
 
 static conv_shape conv_shape_of(const tf_step *s)
@@ -65,7 +65,8 @@ static void conv_point(const tf_call *call, const float **table, conv_pixel *at,
             for (const float **p = table + r; p < table + taps * ROWS_MAX; p += ROWS_MAX)
                 p[0] = p[-1] + step;
         table[taps * ROWS_MAX + r] = call->y + tf_at(&s->y, at->i, at->oy, at->ox);
-        if (call->z) table[(taps + 1) * ROWS_MAX + r] = call->z + tf_at(&s->z, at->i, at->oy, at->ox);
+        if (call->z)
+            table[(taps + 1) * ROWS_MAX + r] = call->z + tf_at(&s->z, at->i, at->oy, at->ox);
         if (++at->ox == s->ow) {
             fresh = 1;
             at->ox = 0;

@@ -11,14 +11,14 @@ enum { STRIP = 4 };
 
 /* acc += x * w for the kernel column under which input column `col` lies of output `i`. */
 #define DW_TAP(i)                                                                                  \
-    if (col - (i) * sw >= 0 && col - (i) * sw < kw) {                                              \
-        a##i = v_fma(x0, DW_LOAD(w + (col - (i) * sw) * ldw), a##i);                               \
-        if (nv > 1) b##i = v_fma(x1, v_load(w + (col - (i) * sw) * ldw + VL), b##i);               \
+    if (col - (i)*sw >= 0 && col - (i)*sw < kw) {                                                  \
+        a##i = v_fma(x0, DW_LOAD(w + (col - (i)*sw) * ldw), a##i);                                 \
+        if (nv > 1) b##i = v_fma(x1, v_load(w + (col - (i)*sw) * ldw + VL), b##i);                 \
     }
 #define DW_COLUMN(k)                                                                               \
     if ((k) < (STRIP - 1) * sw + kw) {                                                             \
         const int col = (k);                                                                       \
-        const vf x0 = DW_LOAD(p[k] + c), x1 = nv > 1 ? v_load(p[k] + c + VL) : x0;                  \
+        const vf x0 = DW_LOAD(p[k] + c), x1 = nv > 1 ? v_load(p[k] + c + VL) : x0;                 \
         DW_TAP(0) DW_TAP(1) DW_TAP(2) DW_TAP(3)                                                    \
     }
 
@@ -34,9 +34,10 @@ static inline vf dw_act(vf v, const tf_call *call, int64_t c)
 
 /* STRIP outputs x nv vectors of channels from c on; part: the last, incomplete vector. kw, sw, nv
  * and part are constants at the call. */
-static inline __attribute__((always_inline)) void
-dw_strip(const int kw, const int sw, const int nv, const int part, const tf_call *call,
-         const float *const *table, int64_t pitch, float *y, int64_t c)
+static inline __attribute__((always_inline)) void dw_strip(const int kw, const int sw, const int nv,
+                                                           const int part, const tf_call *call,
+                                                           const float *const *table, int64_t pitch,
+                                                           float *y, int64_t c)
 {
     const tf_step *s = call->s;
     const int64_t ldw = s->c, ldy = s->y.ld;
@@ -46,15 +47,17 @@ dw_strip(const int kw, const int sw, const int nv, const int part, const tf_call
     const float *w = call->w + c;
     for (int32_t ky = 0; ky < s->kh; ky++, w += kw * ldw) {
         const float *const *p = table + ky * pitch;
-        DW_COLUMN(0) DW_COLUMN(1) DW_COLUMN(2) DW_COLUMN(3) DW_COLUMN(4) DW_COLUMN(5)
-        DW_COLUMN(6) DW_COLUMN(7) DW_COLUMN(8) DW_COLUMN(9) DW_COLUMN(10)
+        DW_COLUMN(0)
+        DW_COLUMN(1)
+        DW_COLUMN(2) DW_COLUMN(3) DW_COLUMN(4) DW_COLUMN(5) DW_COLUMN(6) DW_COLUMN(7) DW_COLUMN(8)
+            DW_COLUMN(9) DW_COLUMN(10)
     }
 #define DW_STORE(i)                                                                                \
     if (part)                                                                                      \
-        v_store_n(y + (i) * ldy + c, dw_act(a##i, call, c), s->c - c);                             \
+        v_store_n(y + (i)*ldy + c, dw_act(a##i, call, c), s->c - c);                               \
     else                                                                                           \
-        v_store(y + (i) * ldy + c, dw_act(a##i, call, c));                                         \
-    if (nv > 1) v_store(y + (i) * ldy + c + VL, dw_act(b##i, call, c + VL));
+        v_store(y + (i)*ldy + c, dw_act(a##i, call, c));                                           \
+    if (nv > 1) v_store(y + (i)*ldy + c + VL, dw_act(b##i, call, c + VL));
     DW_STORE(0) DW_STORE(1) DW_STORE(2) DW_STORE(3)
 }
 

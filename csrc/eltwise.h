@@ -4,9 +4,8 @@
  * row is one span; otherwise each pixel is one. A second operand with stride 0 is broadcast
  * (the gate of squeeze-and-excitation). In place: y may be x or z. Tasks own rows.
  */
-static inline __attribute__((always_inline)) void elt_span(const int op, const tf_call *call,
-                                                           const float *x, const float *z,
-                                                           float *y, int64_t n)
+static inline __attribute__((always_inline)) void
+elt_span(const int op, const tf_call *call, const float *x, const float *z, float *y, int64_t n)
 {
     const tf_step *s = call->s;
     for (int64_t c = 0; c < n; c += VL) {

@@ -11,7 +11,7 @@
  * `rows`, `nv` and `half` are constants at every place of use, so each combination is
  * compiled to straight code.
  */
-#define EACH(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11)
+#define EACH(M)  M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11)
 #define ROWS_MAX (ROWS_WIDE > ROWS_SLIM ? ROWS_WIDE : ROWS_SLIM)
 
 typedef struct {
@@ -23,10 +23,10 @@ typedef struct {
     const float *slope;    /* nv * VL floats, of PReLU */
     int64_t kc;            /* inputs per tap */
     int64_t taps;
-    int64_t xcol, ycol;    /* first channel of this group's input, of this panel's output */
-    int64_t n;             /* outputs that exist: 1 .. nv * VL */
-    const char *next;      /* what to fetch into L2 on the way: share bytes, */
-    int64_t share, ahead;  /* ahead bytes of them per 4 inputs */
+    int64_t xcol, ycol;   /* first channel of this group's input, of this panel's output */
+    int64_t n;            /* outputs that exist: 1 .. nv * VL */
+    const char *next;     /* what to fetch into L2 on the way: share bytes, */
+    int64_t share, ahead; /* ahead bytes of them per 4 inputs */
     const tf_step *s;
 } tf_tile;
 
@@ -39,15 +39,14 @@ static __attribute__((noinline)) void tile_finish(const tf_tile *t, int64_t rows
         for (int64_t c = 0; c < t->n; c += VL) {
             vf v = v_load_n(y + c, t->n - c);
             if (s->act > TF_PRELU) v = v_act(v, s);
-            if (s->flags & TF_RESIDUAL_END)
-                v = v_add(v, v_load_n(t->z[r] + t->ycol + c, t->n - c));
+            if (s->flags & TF_RESIDUAL_END) v = v_add(v, v_load_n(t->z[r] + t->ycol + c, t->n - c));
             v_store_n(y + c, v, t->n - c);
         }
     }
 }
 
-static inline __attribute__((always_inline)) void tile(const int rows, const int nv,
-                                                       const int half, const tf_tile *t)
+static inline __attribute__((always_inline)) void tile(const int rows, const int nv, const int half,
+                                                       const tf_tile *t)
 {
     const int32_t act = t->s->act, flags = t->s->flags;
     const vf bias0 = v_load(t->bias), bias1 = nv > 1 ? v_load(t->bias + VL) : bias0;
@@ -56,7 +55,9 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
 
     const char *w = t->w;
     const int64_t step = (int64_t)nv * VL * (half ? 2 : 4);
-#define WEIGHTS(p) (half ? v_load_half((const uint16_t *)(const void *)(p)) : v_load((const float *)(const void *)(p)))
+#define WEIGHTS(p)                                                                                 \
+    (half ? v_load_half((const uint16_t *)(const void *)(p))                                       \
+          : v_load((const float *)(const void *)(p)))
 #define POINT(i) const float *p##i = rows > i ? p[i] + t->xcol : NULL;
 #define ROW(i)   const vrow r##i = row_load(rows > i ? p##i + k : p0 + k);
 #define FMA4(i, lane)                                                                              \

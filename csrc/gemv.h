@@ -4,9 +4,8 @@
  * the kernel is as fast as memory. Four partial sums per output (k mod 4) hide the latency of
  * the additions; they are added in a fixed order. Tasks own panels.
  */
-static inline __attribute__((always_inline)) void gemv_panel(const int nv, const int half,
-                                                             const float *x, int64_t kc,
-                                                             const char *w, vf *sum)
+static inline __attribute__((always_inline)) void
+gemv_panel(const int nv, const int half, const float *x, int64_t kc, const char *w, vf *sum)
 {
     const int64_t step = (int64_t)nv * VL * (half ? 2 : 4);
     const vf zero = v_set1(0.0f);
@@ -40,11 +39,15 @@ static void gemv_run(const tf_call *call, int32_t task, void *scratch)
         vf sum[2] = {v_load(call->bias + first), v_set1(0.0f)};
         if (n > VL) {
             sum[1] = v_load(call->bias + first + VL);
-            if (half) gemv_panel(2, 1, call->x, s->c, w, sum);
-            else gemv_panel(2, 0, call->x, s->c, w, sum);
+            if (half)
+                gemv_panel(2, 1, call->x, s->c, w, sum);
+            else
+                gemv_panel(2, 0, call->x, s->c, w, sum);
         } else {
-            if (half) gemv_panel(1, 1, call->x, s->c, w, sum);
-            else gemv_panel(1, 0, call->x, s->c, w, sum);
+            if (half)
+                gemv_panel(1, 1, call->x, s->c, w, sum);
+            else
+                gemv_panel(1, 0, call->x, s->c, w, sum);
         }
         for (int64_t j = 0; j * VL < n; j++) {
             const int64_t c = first + j * VL;

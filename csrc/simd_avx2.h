@@ -1,6 +1,6 @@
 /* simd_avx2.h: 8 lanes, fused multiply-add, fp16 widened by F16C. */
 #include <immintrin.h>
-#define VL 8
+#define VL        8
 #define ROWS_WIDE 6 /* 12 accumulators + 2 weights + 1 broadcast of the 16 registers */
 #define ROWS_SLIM 12
 

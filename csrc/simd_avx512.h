@@ -1,6 +1,6 @@
 /* simd_avx512.h: 16 lanes, 32 registers, tails by mask. */
 #include <immintrin.h>
-#define VL 16
+#define VL        16
 #define ROWS_WIDE 12 /* 24 accumulators + 2 weights + broadcasts of the 32 registers */
 #define ROWS_SLIM 12
 

@@ -47,7 +47,8 @@ static inline vf v_load_half(const uint16_t *p)
     const uint32x4_t sign = vshlq_n_u32(vandq_u32(h, vdupq_n_u32(0x8000)), 16);
     const uint32x4_t body = vshlq_n_u32(vandq_u32(h, vdupq_n_u32(0x7fff)), 13);
     const vf value = vmulq_n_f32(vreinterpretq_f32_u32(body), 0x1p112f);
-    const uint32x4_t inf = vandq_u32(vcgeq_f32(value, vdupq_n_f32(65536.0f)), vdupq_n_u32(0x7f800000));
+    const uint32x4_t inf =
+        vandq_u32(vcgeq_f32(value, vdupq_n_f32(65536.0f)), vdupq_n_u32(0x7f800000));
     return vreinterpretq_f32_u32(vorrq_u32(vorrq_u32(vreinterpretq_u32_f32(value), inf), sign));
 }
 #endif
@@ -80,5 +81,5 @@ static inline vf v_div(vf a, vf b)
     return vld1q_f32(x);
 }
 #define v_fma_lane(acc, w, row, i)                                                                 \
-    vmlaq_lane_f32(acc, w, (i) < 2 ? vget_low_f32(row) : vget_high_f32(row), (i) & 1)
+    vmlaq_lane_f32(acc, w, (i) < 2 ? vget_low_f32(row) : vget_high_f32(row), (i)&1)
 #endif

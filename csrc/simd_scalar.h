@@ -1,6 +1,6 @@
 /* simd_scalar.h: one lane. The honest baseline (built with the auto-vectoriser off) and the
  * place to look up what every operation of the other simd_*.h headers means. */
-#define VL 1         /* floats per vector */
+#define VL        1  /* floats per vector */
 #define ROWS_WIDE 6  /* pixels per tile where panels are two vectors wide */
 #define ROWS_SLIM 12 /* pixels per tile where panels are one vector wide */
 

@@ -1,6 +1,6 @@
 /* simd_sse.h: 4 lanes of SSE2, which every x86-64 has. No fused multiply-add: 2 operations. */
 #include <emmintrin.h>
-#define VL 4
+#define VL        4
 #define ROWS_WIDE 4
 #define ROWS_SLIM 8
 

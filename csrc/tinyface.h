@@ -31,22 +31,22 @@ enum tf_op {
     TF_ADD,
     TF_MUL,
     TF_MAXIMUM,
-    TF_AFFINE,   /* y = x * w[c] + bias[c]; with neither: copy */
+    TF_AFFINE,    /* y = x * w[c] + bias[c]; with neither: copy */
     TF_FROM_NCHW, /* x: planes, ld floats apart; what y has around the map becomes 0 */
     TF_TO_NCHW,   /* y: planes, ld floats apart */
-    TF_SHUFFLE,  /* y[k] = x[i * c/groups + j] with first + k = j * groups + i; where z is there
-                    the upper half of the channels comes from z */
+    TF_SHUFFLE,   /* y[k] = x[i * c/groups + j] with first + k = j * groups + i; where z is there
+                     the upper half of the channels comes from z */
     TF_NEAREST,
     TF_BILINEAR,
-    TF_SOFTMAX,  /* over the channels of each pixel */
-    TF_L2NORM,   /* over the channels of each pixel */
+    TF_SOFTMAX, /* over the channels of each pixel */
+    TF_L2NORM,  /* over the channels of each pixel */
     TF_OPS
 };
 
 enum tf_act {
     TF_NONE,
-    TF_CLIP,     /* min(max(v, alpha), hi): ReLU and ReLU6 */
-    TF_PRELU,    /* v > 0 ? v : slope[c] * v: PReLU and leaky ReLU */
+    TF_CLIP,  /* min(max(v, alpha), hi): ReLU and ReLU6 */
+    TF_PRELU, /* v > 0 ? v : slope[c] * v: PReLU and leaky ReLU */
     TF_SIGMOID,
     TF_HSIGMOID, /* min(max(alpha v + beta, 0), 1) */
     TF_HSWISH,   /* v * min(max(v / 6 + 1/2, 0), 1) */
@@ -72,19 +72,19 @@ typedef struct {
 typedef struct {
     uint32_t size; /* sizeof(tf_step) as the caller knows it */
     int32_t op, act, flags;
-    tf_view x, y, z;           /* input, output, second operand or residual */
-    int32_t wbuf;              /* buffer of the parameters below */
-    float hi, alpha, beta;     /* clip limit; coefficients of act or of the operator */
-    int64_t w, bias, slope;    /* offsets in floats into wbuf; -1: absent */
-    int64_t zero;              /* offset of at least c zero floats: the padding */
-    int32_t n, h, wd, c;       /* input: images, height, width, channels */
-    int32_t oh, ow, oc;        /* output height, width, channels */
-    int32_t kh, kw, sh, sw;    /* window and stride */
-    int32_t pt, pl, pb, pr;    /* padding above, to the left, below, to the right */
-    int32_t dh, dw;            /* dilation */
+    tf_view x, y, z;        /* input, output, second operand or residual */
+    int32_t wbuf;           /* buffer of the parameters below */
+    float hi, alpha, beta;  /* clip limit; coefficients of act or of the operator */
+    int64_t w, bias, slope; /* offsets in floats into wbuf; -1: absent */
+    int64_t zero;           /* offset of at least c zero floats: the padding */
+    int32_t n, h, wd, c;    /* input: images, height, width, channels */
+    int32_t oh, ow, oc;     /* output height, width, channels */
+    int32_t kh, kw, sh, sw; /* window and stride */
+    int32_t pt, pl, pb, pr; /* padding above, to the left, below, to the right */
+    int32_t dh, dw;         /* dilation */
     int32_t groups, first;
-    int32_t block, panels;     /* TF_CONV: pixels and weight panels per task */
-    int32_t tasks;             /* units handed to the threads */
+    int32_t block, panels; /* TF_CONV: pixels and weight panels per task */
+    int32_t tasks;         /* units handed to the threads */
 } tf_step;
 
 typedef struct tf_kernels tf_kernels;
@@ -93,9 +93,9 @@ typedef struct tf_pool tf_pool;
 /* The micro-kernel's shape decides how weights are packed (see docs of gemm.h). */
 typedef struct {
     char name[16];
-    int32_t lanes;      /* floats per vector */
-    int32_t rows_wide;  /* pixels per tile, panels two vectors wide */
-    int32_t rows_slim;  /* pixels per tile, panels one vector wide */
+    int32_t lanes;     /* floats per vector */
+    int32_t rows_wide; /* pixels per tile, panels two vectors wide */
+    int32_t rows_slim; /* pixels per tile, panels one vector wide */
 } tf_isa;
 
 /* The table for an instruction set by name, NULL if this CPU or build lacks it;
@@ -116,9 +116,9 @@ const char *tf_strerror(int32_t status);
 void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
             void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks);
 
-/* A pool lives in memory of the caller, tf_pool_bytes() long and aligned to 64 bytes. start returns how many
- * threads (the caller included) there are, which may be fewer than asked for. A pool serves
- * one tf_run at a time and does not survive fork. */
+/* A pool lives in memory of the caller, tf_pool_bytes() long and aligned to 64 bytes. start returns
+ * how many threads (the caller included) there are, which may be fewer than asked for. A pool
+ * serves one tf_run at a time and does not survive fork. */
 int64_t tf_pool_bytes(void);
 int32_t tf_pool_start(tf_pool *pool, int32_t threads);
 void tf_pool_stop(tf_pool *pool);

@@ -5,9 +5,10 @@
  * inside of the map and its padding. Tasks own rows of the output, or, where there are fewer rows
  * than tasks (global pooling), ranges of channels.
  */
-static inline __attribute__((always_inline)) void
-window_pixel(const int max, const tf_step *s, const float *x, float *y, int64_t rows, int64_t cols,
-             float scale, int64_t c0, int64_t c1)
+static inline __attribute__((always_inline)) void window_pixel(const int max, const tf_step *s,
+                                                               const float *x, float *y,
+                                                               int64_t rows, int64_t cols,
+                                                               float scale, int64_t c0, int64_t c1)
 {
     for (int64_t c = c0; c < c1; c += VL) {
         const int64_t n = c1 - c;

@@ -130,8 +130,7 @@ static void winograd_run(const tf_call *call, int32_t task, void *scratch)
     const int64_t rows = count / parts, more = count % parts;
     float *v = scratch, *m = v + 36 * count * s->c; /* [36][count][c], [36][count][2 VL] */
     const float **table = (const float **)(void *)(m + 36 * count * 2 * VL);
-    for (int64_t t = 0; t < count; t++)
-        wino_gather(call, t0 + t, v + t * s->c, count * s->c);
+    for (int64_t t = 0; t < count; t++) wino_gather(call, t0 + t, v + t * s->c, count * s->c);
     for (int64_t i = 0, t = 0; i < parts; i++)
         for (int64_t r = 0; r < rows + (i < more); r++, t++) {
             table[2 * i * ROWS_MAX + r] = v + t * s->c;

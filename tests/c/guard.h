@@ -1,5 +1,6 @@
-/* guard.h: buffers whose first float follows, or whose last float precedes, a page that must not
- * be touched. Reading or writing one float too far ends the test with a signal. */
+/* guard.h: buffers whose first float follows, or whose last float precedes, a
+ * page that must not be touched. Reading or writing one float too far ends the
+ * test with a signal. */
 #ifndef GUARD_H
 #define GUARD_H
 #define _GNU_SOURCE
@@ -16,7 +17,8 @@ typedef struct {
     size_t bytes;
 } guarded;
 
-/* count floats, against the page behind them (end = 1) or in front of them (end = 0). */
+/* count floats, against the page behind them (end = 1) or in front of them (end
+ * = 0). */
 static guarded guard_new(int64_t count, int end)
 {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), size = (size_t)count * sizeof(float);

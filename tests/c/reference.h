@@ -1,7 +1,7 @@
-/* reference.h: what each step means, one output at a time, in double, from the definition.
- * Weights come unpacked: conv (oc, c/groups, kh, kw), depthwise (c, kh, kw), gemv (oc, c).
- * *size receives the sum of the absolute values of what was added, from which the error bound
- * follows, and *terms their number. */
+/* reference.h: what each step means, one output at a time, in double, from the
+ * definition. Weights come unpacked: conv (oc, c/groups, kh, kw), depthwise (c,
+ * kh, kw), gemv (oc, c). *size receives the sum of the absolute values of what
+ * was added, from which the error bound follows, and *terms their number. */
 #ifndef REFERENCE_H
 #define REFERENCE_H
 #include "tinyface.h"
@@ -39,7 +39,8 @@ typedef struct {
 static window slide(const tf_step *s, const operands *o, int64_t i, int64_t oc, int64_t oy,
                     int64_t ox)
 {
-    const int64_t dense = s->op == TF_CONV || s->op == TF_WINOGRAD, per = dense ? s->c / s->groups : 1;
+    const int64_t dense = s->op == TF_CONV || s->op == TF_WINOGRAD,
+                  per = dense ? s->c / s->groups : 1;
     const int64_t first = dense ? oc / (s->oc / s->groups) * per : oc;
     window r = {.most = -INFINITY};
     for (int64_t k = 0; k < per; k++)
@@ -50,7 +51,8 @@ static window slide(const tf_step *s, const operands *o, int64_t i, int64_t oc, 
                 r.counted += iy < s->h + s->pb && ix < s->wd + s->pr;
                 if (iy < 0 || iy >= s->h || ix < 0 || ix >= s->wd) continue;
                 const double x = (double)o->x[at(&s->x, i, iy, ix, first + k)];
-                const double w = o->w ? (double)o->w[((oc * per + k) * s->kh + ky) * s->kw + kx] : 1;
+                const double w =
+                    o->w ? (double)o->w[((oc * per + k) * s->kh + ky) * s->kw + kx] : 1;
                 r.sum += x * w;
                 r.size += fabs(x * w);
                 r.most = fmax(r.most, x);
@@ -90,7 +92,8 @@ static double reduce_channels(const tf_step *s, const float *x, int64_t c)
 static double shuffled(const tf_step *s, const operands *o, int64_t i, int64_t y, int64_t x,
                        int64_t k)
 {
-    const int64_t from = (s->first + k) % s->groups * (s->c / s->groups) + (s->first + k) / s->groups;
+    const int64_t from =
+        (s->first + k) % s->groups * (s->c / s->groups) + (s->first + k) / s->groups;
     if (!o->z) return (double)o->x[at(&s->x, i, y, x, from)];
     const int64_t half = s->c / 2;
     return from < half ? (double)o->x[at(&s->x, i, y, x, from)]
@@ -114,8 +117,8 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
         v = r.sum + bias;
         *size = r.size + fabs(bias);
         *terms = (double)r.inside + 1;
-        /* F(4x4, 3x3): the transforms amplify by at most the product of their row sums; seen
-         * is far less */
+        /* F(4x4, 3x3): the transforms amplify by at most the product of their row
+         * sums; seen is far less */
         if (s->op == TF_WINOGRAD) *terms *= 4, *size += 1;
         break;
     case TF_GEMV:
@@ -137,7 +140,8 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
     case TF_SHUFFLE: return shuffled(s, o, i, oy, ox, oc);
     case TF_NEAREST: {
         const int64_t iy = (int64_t)((float)oy * s->alpha), ix = (int64_t)((float)ox * s->beta);
-        return (double)o->x[at(&s->x, i, iy < s->h ? iy : s->h - 1, ix < s->wd ? ix : s->wd - 1, oc)];
+        return (double)
+            o->x[at(&s->x, i, iy < s->h ? iy : s->h - 1, ix < s->wd ? ix : s->wd - 1, oc)];
     }
     case TF_BILINEAR: *size = 4, *terms = 4; return bilinear(s, o, i, oy, ox, oc);
     case TF_SOFTMAX: *size = 2, *terms = s->c + 8; break;
@@ -146,12 +150,14 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
     }
     if (s->op == TF_SOFTMAX || s->op == TF_L2NORM)
         return reduce_channels(s, o->x + at(&s->x, i, oy, ox, 0), oc);
-    const double x = s->op >= TF_ADD && s->op <= TF_AFFINE ? (double)o->x[at(&s->x, i, oy, ox, oc)] : 0;
+    const double x =
+        s->op >= TF_ADD && s->op <= TF_AFFINE ? (double)o->x[at(&s->x, i, oy, ox, oc)] : 0;
     if (s->op == TF_ADD) v = x + z;
     if (s->op == TF_MUL) v = x * z;
     if (s->op == TF_MAXIMUM) v = fmax(x, z);
     if (s->op == TF_AFFINE) v = x * (o->w ? (double)o->w[oc] : 1) + bias;
-    if (s->op >= TF_ADD) *size = fabs(x) * (o->w ? fabs((double)o->w[oc]) : 1) + fabs(z) + fabs(bias);
+    if (s->op >= TF_ADD)
+        *size = fabs(x) * (o->w ? fabs((double)o->w[oc]) : 1) + fabs(z) + fabs(bias);
     if (s->flags & TF_RESIDUAL) v += z, *size += fabs(z), *terms += 1;
     v = activate(s, v, o->slope ? (double)o->slope[oc] : 0);
     if (s->act != TF_NONE) *size = *size * 2 + 2, *terms += 12;

@@ -1,9 +1,11 @@
-/* test_kernels.c: every kernel of every instruction set against its definition in double.
+/* test_kernels.c: every kernel of every instruction set against its definition
+ * in double.
  *
- * Steps are drawn at random from odd sizes (1, 2, 3, 5, 7, 13, 17, 31), channel counts that are
- * no multiple of the lanes, strides larger than the kernel, one-pixel maps, and views with gaps.
- * Every buffer touches a guard page; gaps must keep their contents; the output starts as NaN.
- *   test_kernels [cases per operator] [seed]
+ * Steps are drawn at random from odd sizes (1, 2, 3, 5, 7, 13, 17, 31), channel
+ * counts that are no multiple of the lanes, strides larger than the kernel,
+ * one-pixel maps, and views with gaps. Every buffer touches a guard page; gaps
+ * must keep their contents; the output starts as NaN. test_kernels [cases per
+ * operator] [seed]
  */
 #include "guard.h"
 #include "reference.h"
@@ -54,9 +56,25 @@ static void random_window(tf_step *s)
 
 static tf_step random_step(int32_t op)
 {
-    tf_step s = {.size = sizeof s, .op = op, .n = 1 + (int32_t)draw(2), .h = odd(), .wd = odd(),
-                 .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .groups = 1, .wbuf = 3,
-                 .w = -1, .bias = -1, .slope = -1, .zero = -1, .block = 1, .panels = 1};
+    tf_step s = {.size = sizeof s,
+                 .op = op,
+                 .n = 1 + (int32_t)draw(2),
+                 .h = odd(),
+                 .wd = odd(),
+                 .kh = 1,
+                 .kw = 1,
+                 .sh = 1,
+                 .sw = 1,
+                 .dh = 1,
+                 .dw = 1,
+                 .groups = 1,
+                 .wbuf = 3,
+                 .w = -1,
+                 .bias = -1,
+                 .slope = -1,
+                 .zero = -1,
+                 .block = 1,
+                 .panels = 1};
     s.c = odd() + (int32_t)(draw(3) == 0 ? draw(60) : 0);
     s.oh = s.h, s.ow = s.wd, s.oc = s.c;
     s.tasks = 1 + (int32_t)draw(5);
@@ -114,13 +132,13 @@ static int64_t pack_group(float *out, const float *w, int64_t taps, int64_t per,
     return n;
 }
 
-/* U = G w G^T of F(4x4, 3x3) with the points 0, +-sqrt(1/2), +-sqrt 2: (o, c, 3, 3) -> per panel
- * 36 matrices (c, 2 lanes), as tinyface/plan/pack.py. */
+/* U = G w G^T of F(4x4, 3x3) with the points 0, +-sqrt(1/2), +-sqrt 2: (o, c,
+ * 3, 3) -> per panel 36 matrices (c, 2 lanes), as tinyface/plan/pack.py. */
 static int64_t pack_winograd(float *out, const float *w, int64_t c, int64_t o, int64_t lanes)
 {
     const double a2 = 0.5, b2 = 2, a = sqrt(a2), b = sqrt(b2);
     const double na = 1 / (2 * a2 * (a2 - b2)), nb = 1 / (2 * b2 * (b2 - a2));
-    const double g[6][3] = {{1 / (a2 * b2), 0, 0}, {na, na * a, na * a2}, {na, -na * a, na * a2},
+    const double g[6][3] = {{1 / (a2 * b2), 0, 0}, {na, na * a, na * a2},  {na, -na * a, na * a2},
                             {nb, nb * b, nb * b2}, {nb, -nb * b, nb * b2}, {0, 0, 1}};
     int64_t n = 0;
     for (int64_t first = 0; first < o; first += 2 * lanes) {
@@ -161,7 +179,8 @@ static int64_t put(float *all, int64_t *size, const float *v, int64_t n)
     return offset;
 }
 
-/* Packs the parameters; they are made exactly as long as the kernel may read. */
+/* Packs the parameters; they are made exactly as long as the kernel may read.
+ */
 static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
 {
     const int64_t taps = (int64_t)s->kh * s->kw, lanes = isa->lanes, g = s->groups;
@@ -169,7 +188,8 @@ static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
     const int dense = s->op == TF_CONV || s->op == TF_GEMV || wino;
     const int64_t per = dense ? s->c / g : 1, o = s->oc / g;
     const int64_t outs = dense ? (o + lanes - 1) / lanes * lanes * g : s->oc;
-    float *all = calloc((size_t)(outs * (wino ? 36 : taps) * per + 2 * outs + 2 * s->c + 64), sizeof *all);
+    float *all =
+        calloc((size_t)(outs * (wino ? 36 : taps) * per + 2 * outs + 2 * s->c + 64), sizeof *all);
     int64_t size = 0;
     p->w = p->bias = p->slope = NULL;
     const int affine = s->op == TF_AFFINE && draw(2);
@@ -183,7 +203,8 @@ static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
         size = pack_winograd(all, p->w, per, o, lanes);
     } else if (dense) {
         if (s->flags & TF_HALF) { /* weights that fp16 holds exactly */
-            for (int64_t i = 0; i < s->oc * per * taps; i++) p->w[i] = (float)((int)draw(65) - 32) / 32;
+            for (int64_t i = 0; i < s->oc * per * taps; i++)
+                p->w[i] = (float)((int)draw(65) - 32) / 32;
         }
         for (int64_t i = 0; i < g; i++)
             size += pack_group(all + size, p->w + i * o * per * taps, taps, per, o, lanes);
@@ -236,10 +257,13 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
     }
     make_params(s, &p, isa, end);
     if (s->op == TF_CONV) {
-        const int64_t panels = (s->oc / s->groups + 2 * isa->lanes - 1) / (2 * isa->lanes) * s->groups;
+        const int64_t panels =
+            (s->oc / s->groups + 2 * isa->lanes - 1) / (2 * isa->lanes) * s->groups;
         const int64_t pixels = (int64_t)s->n * s->oh * s->ow;
-        s->block = 1 + (int32_t)draw((uint32_t)pixels), s->panels = 1 + (int32_t)draw((uint32_t)panels);
-        s->tasks = (int32_t)((pixels + s->block - 1) / s->block * ((panels + s->panels - 1) / s->panels));
+        s->block = 1 + (int32_t)draw((uint32_t)pixels),
+        s->panels = 1 + (int32_t)draw((uint32_t)panels);
+        s->tasks =
+            (int32_t)((pixels + s->block - 1) / s->block * ((panels + s->panels - 1) / s->panels));
     }
     if (s->op == TF_WINOGRAD) {
         const int64_t tiles = (int64_t)s->n * ((s->oh + 3) / 4) * ((s->ow + 3) / 4);
@@ -251,14 +275,16 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
 
 static void describe(const tf_step *s)
 {
-    printf("  op %d act %d flags %d n %d h %d w %d c %d -> %d %d %d k %dx%d s %dx%d d %dx%d "
+    printf("  op %d act %d flags %d n %d h %d w %d c %d -> %d %d %d k %dx%d s "
+           "%dx%d d %dx%d "
            "p %d %d %d %d groups %d first %d block %d panels %d tasks %d\n",
            s->op, s->act, s->flags, s->n, s->h, s->wd, s->c, s->oh, s->ow, s->oc, s->kh, s->kw,
            s->sh, s->sw, s->dh, s->dw, s->pt, s->pl, s->pb, s->pr, s->groups, s->first, s->block,
            s->panels, s->tasks);
 }
 
-/* Every output near its definition, every float between the outputs still NaN. */
+/* Every output near its definition, every float between the outputs still NaN.
+ */
 static int compare(const tf_step *s, const problem *p)
 {
     const operands o = {p->x.data, p->z.map ? p->z.data : NULL, p->w, p->bias, p->slope};
