@@ -21,6 +21,7 @@ from tinyface.errors import CheckpointError, FormatError, UsageError
 from tinyface.formats import known, safetensors
 from tinyface.formats.arrays import Array, map_file
 from tinyface.formats.card import Card, Preprocess
+from tinyface.formats.freesize import free_size, is_free
 from tinyface.formats.ncnn import read_ncnn
 from tinyface.formats.onnx import read_onnx
 from tinyface.formats.recognise import Match, fit, recognise
@@ -28,7 +29,7 @@ from tinyface.formats.sniff import Kind, sniff
 from tinyface.formats.state_dict import strip_majority, tidy_keys
 from tinyface.formats.torch_checkpoint import open_checkpoint
 from tinyface.graph import Graph, Node
-from tinyface.networks import find
+from tinyface.networks import Entry, find
 from tinyface.ops import Flatten, Transpose
 from tinyface.types import TensorType
 
@@ -212,11 +213,15 @@ def _import_graph(
     public = known.KNOWN.get(checksum)
     entry = find(network) if network else None
     graph, task = with_task(path, graph, entry.task if entry else None)
+    if entry and task == "detect":
+        _check_priors(path, graph, entry)
     usual = entry.preprocess(graph) if entry else usual_preprocess(graph)
     found = [f"{kind.value}: {len(graph.nodes)} operators, {graph.param_count} parameters"]
     found += [f"this is {public.title}"] if public else []
     if task == "other":
         found.append("neither a recogniser nor a known detector: it can be run and profiled")
+    if task == "detect" and not is_free(graph):
+        found.append("it takes pictures of this size only; export it with the size left free")
     if not public and not entry and not given:
         guess = f"(x - {usual.mean[0]:g}) x {usual.scale[0]:.6g}, {usual.colour}"
         found.append(f"it does not say how pixels go in; taken is {guess}")
@@ -256,7 +261,7 @@ def with_task(path: Path, graph: Graph, wanted: str | None) -> tuple[Graph, str]
         if len(shapes) != 3 or named.keys() != {4, 2, 10}:
             raise FormatError(f"{path}: its outputs {shapes} are not boxes, scores and landmarks")
         new = {named[4]: "loc", named[2]: "conf", named[10]: "landms"}
-        return rename(graph, new), "detect"
+        return free_size(rename(graph, new)), "detect"
     (last, shape), *more = shapes.items()
     if more or len(shape) < 2 or any(side != 1 for side in shape[2:]):
         if wanted:
@@ -266,6 +271,24 @@ def with_task(path: Path, graph: Graph, wanted: str | None) -> tuple[Graph, str]
         node = Node(f"{last}:flatten", Flatten(), (last,), (f"{last}:flatten",))
         graph = replace(graph, nodes=(*graph.nodes, node), outputs=node.outputs)
     return graph, "embed"
+
+
+def _check_priors(path: Path, graph: Graph, entry: Entry) -> None:
+    """Refuse a detector whose rows are not as many as the priors of ``entry``."""
+    (kind,) = graph.inputs.values()
+    height, width = kind.shape[2:]
+    steps, sizes = entry.detector["steps"], entry.detector["min_sizes"]
+    priors = sum(
+        -(-height // step) * -(-width // step) * len(row)
+        for step, row in zip(steps, sizes, strict=True)
+    )
+    rows = [graph.types[name].shape[1] for name in graph.outputs]
+    if rows != [priors] * 3:
+        raise FormatError(
+            f"{path}: gives {rows[0]} boxes, {rows[1]} scores and {rows[2]} sets of landmarks for "
+            f"a picture of {width}x{height}; {entry.name} has {priors} priors there, so it is "
+            "another network"
+        )
 
 
 def channels_first(graph: Graph) -> Graph:
@@ -280,7 +303,13 @@ def channels_first(graph: Graph) -> Graph:
 
 
 def rename(graph: Graph, new: Mapping[str, str]) -> Graph:
-    """The same graph with other names for some tensors, outputs in the order of ``new``."""
+    """The same graph with other names for some tensors, outputs in the order of ``new``.
+
+    A tensor in between that has one of these names already gives way.
+    """
+    held = {name for name in new.values() if name in graph.types and name not in new}
+    new = {**new, **{name: f"{name}:inner" for name in held}}
+    wanted = tuple(new[name] for name in new if name not in held)
 
     def renamed(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(new.get(name, name) for name in names)
@@ -289,7 +318,9 @@ def rename(graph: Graph, new: Mapping[str, str]) -> Graph:
         replace(node, inputs=renamed(node.inputs), outputs=renamed(node.outputs))
         for node in graph.nodes
     )
-    return replace(graph, nodes=nodes, outputs=tuple(new.values()))
+    inputs = {new.get(name, name): kind for name, kind in graph.inputs.items()}
+    params = {new.get(name, name): value for name, value in graph.params.items()}
+    return replace(graph, inputs=inputs, params=params, nodes=nodes, outputs=wanted)
 
 
 def usual_preprocess(graph: Graph) -> Preprocess:
