@@ -107,7 +107,7 @@ def engine_options() -> dict[str, object]:
 setup(
     packages=find_packages(include=["tinyface", "tinyface.*"]),
     package_dir={"": "."},  # said aloud: an installation in place is then a plain path entry
-    package_data={"tinyface": ["py.typed", "**/*.json"]},
+    package_data={"tinyface": ["py.typed", "**/*.json", "traffic/assets/*"]},
     cmdclass={"build_py": PackWeights, "build_ext": OptionalBuild},
     zip_safe=False,
     **engine_options(),

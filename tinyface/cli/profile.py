@@ -2,63 +2,235 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tinyface.cli import common
 from tinyface.cli.common import si
+from tinyface.errors import UsageError
 
 if TYPE_CHECKING:
+    from tinyface.formats.modelfile import Card
+    from tinyface.runtime import Session
     from tinyface.traffic.profile import Profile
+    from tinyface.traffic.report import Context, Subject
+    from tinyface.traffic.roofs import Roofs
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the options ask for besides the figures."""
+
+    html: str | None
+    png: str | None
+    picture: str | None
+    aligned: bool
+    detector: str | None
 
 
 @click.command("profile", short_help="Time and traffic of every operator.")
-@click.argument("model", metavar="MODEL")
+@click.argument("models", metavar="MODEL [MODEL]", nargs=-1, required=True)
+@click.option("--compare", is_flag=True, help="Set two networks side by side; they take turns.")
 @click.option("--runs", type=click.IntRange(1, 10_000), default=30, show_default=True)
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False), default=None,
     help="Also write the trace of one run: .json, .csv, or .chrome.json for chrome://tracing.",
 )  # fmt: skip
+@click.option(
+    "--html", type=click.Path(dir_okay=False), default=None,
+    help="Also write a report for the browser: one file, with everything in it.",
+)  # fmt: skip
+@click.option(
+    "--png", type=click.Path(dir_okay=False), default=None,
+    help="Also draw the bars and the roofline as a picture.",
+)  # fmt: skip
+@click.option(
+    "--picture", metavar="PHOTO", default=None,
+    help="With --html: show what every operator makes of this photo.",
+)  # fmt: skip
+@common.aligned_option
+@common.detector_option
+@click.option(
+    "--roofs", metavar="FILE", default=None,
+    help="The machine's roofs as JSON, for the roofline and what holds each operator.",
+)  # fmt: skip
 @common.engine_options
 @common.json_option
 def command(
-    model: str, runs: int, output: str | None, backend: str, threads: int | None, as_json: bool
-) -> int:
+    models: tuple[str, ...], compare: bool, runs: int, output: str | None, html: str | None,
+    png: str | None, picture: str | None, aligned: bool, detector: str | None,
+    roofs: str | None, backend: str, threads: int | None, as_json: bool,
+) -> int:  # fmt: skip
     """Time every operator of a network, beside its MACs and the bytes it moves.
 
     MODEL is a model file, the name of installed weights, or a network from 'tinyface models'
     (which then runs with random weights: the times do not depend on them). Times are medians
     over the runs; least is the minimum. read, written and weights are compulsory bytes, every
-    operand once; GMAC/s and GB/s are what the operator achieved.
+    operand once; GMAC/s and GB/s are what the operator achieved (docs/definitions.md).
 
     \b
     Example:
       tinyface profile fdfacenet
-      tinyface profile mobilefacenet -t 1 --json
+      tinyface profile fdfacenet --html report.html --picture photo.jpg
+      tinyface profile --compare fdfacenet mobilefacenet
     """
-    from tinyface.traffic.profile import measure, random_inputs
+    wishes = Wishes(html, png, picture, aligned, detector)
+    check(models, compare, output, wishes)
+    from tinyface.traffic.roofs import Roofs
 
-    session = open_session(model, backend, threads)
-    inputs = random_inputs(session)
-    with common.progress_bar(runs + 1, "profiling") as advance:
-        result = measure(session, inputs, runs=runs, progress=advance)
+    known = Roofs.read(roofs) if roofs else None
+    opened = [open_network(name, backend, threads) for name in models]
+    pictures = [show_picture(session, card, wishes) for session, card in opened]
+    profiles, described = run(opened, runs)
+    subjects = [
+        subject(profile, session, card, *shown)
+        for profile, (session, card), shown in zip(profiles, opened, pictures, strict=True)
+    ]
+    write_reports(subjects, described, known, wishes)
     if output:
-        from tinyface.tracing import trace
-
-        with trace() as opened:
-            session.run(inputs)
-        opened.write(output)
-        common.note(f"trace of one run: {output}")
+        write_trace(opened[0][0], output)
     if as_json:
-        common.print_json("profile/1", result.to_json())
+        print_documents(profiles, described, known)
     else:
-        print_profile(result)
+        for profile in profiles:
+            print_profile(profile, known)
+        if compare:
+            print_comparison(*profiles)
     return 0
 
 
-def open_session(name: str, backend: str, threads: int | None) -> Any:
+def check(models: tuple[str, ...], compare: bool, output: str | None, wishes: Wishes) -> None:
+    """Refuse what cannot be done before anything is timed."""
+    if compare and len(models) != 2:
+        raise UsageError(f"--compare takes two networks, not {len(models)}")
+    if not compare and len(models) != 1:
+        raise UsageError("give one network, or two after --compare")
+    if compare and output:
+        raise UsageError("a trace is of one network; leave out --compare or -o")
+    if wishes.picture and not wishes.html:
+        raise UsageError("--picture is shown in the report: add --html report.html")
+    if wishes.png:
+        from tinyface.traffic.report_png import check as check_png
+
+        check_png(wishes.png)
+    if wishes.html:
+        from tinyface.traffic.report_html import check_extra
+
+        check_extra()
+
+
+def run(
+    opened: Sequence[tuple[Session, Card | None]], runs: int
+) -> tuple[list[Profile], dict[str, Any]]:
+    """The networks' profiles, taken in turns, and the machine before and after."""
+    from tinyface import machine
+    from tinyface.traffic.profile import measure_in_turns, random_inputs
+
+    cases = [(session, random_inputs(session)) for session, _ in opened]
+    before = machine.state()
+    with common.progress_bar(runs + 1, "profiling") as advance:
+        profiles = measure_in_turns(cases, runs=runs, progress=advance)
+    described = machine.describe() | {"before": before, "after": machine.state()}
+    described["disturbance"] = machine.disturbance(before, described["after"])
+    if described["disturbance"]:
+        common.note(f"the times are doubtful: {described['disturbance']}")
+    return profiles, described
+
+
+def show_picture(session: Session, card: Card | None, wishes: Wishes) -> tuple[Any, ...]:
+    """PNG of the crop, and the feature maps; nothing where no picture was given."""
+    if not wishes.picture:
+        return b"", ()
+    from tinyface.traffic import report_maps
+
+    crop = report_maps.picture_crop(
+        session.graph, card, wishes.picture, wishes.aligned, wishes.detector
+    )
+    inputs = report_maps.network_input(session.graph, card, crop)
+    maps = report_maps.feature_maps(session.graph, inputs)
+    return report_maps.encode_png(crop), tuple(maps)
+
+
+def subject(
+    profile: Profile, session: Session, card: Card | None, crop: bytes, maps: tuple[Any, ...]
+) -> Subject:
+    """A network as the reports take it."""
+    from tinyface.traffic.report import Subject
+
+    notes = []
+    if card is None:
+        notes.append(
+            "The weights are random. Times, MACs and bytes do not depend on them; feature maps do."
+        )
+    return Subject(profile, session.graph, tuple(notes), crop, maps)
+
+
+def write_reports(
+    subjects: list[Subject], described: dict[str, Any], roofs: Roofs | None, wishes: Wishes
+) -> None:
+    """The files that the options name."""
+    context = report_context(described, roofs)
+    if wishes.html:
+        from tinyface.traffic.report_html import write
+
+        write(wishes.html, subjects, context)
+        common.note(f"report: {wishes.html}")
+    if wishes.png:
+        from tinyface.traffic.report_png import draw
+
+        draw(wishes.png, subjects, context)
+        common.note(f"picture: {wishes.png}")
+
+
+def report_context(described: dict[str, Any], roofs: Roofs | None) -> Context:
+    """Where and when it was measured."""
+    from datetime import date
+
+    from tinyface import __version__, machine
+    from tinyface.traffic.report import Context
+
+    today = date.today().isoformat()
+    headline = machine.headline(described)
+    return Context(headline, described["disturbance"], today, __version__, roofs)
+
+
+def write_trace(session: Session, output: str) -> None:
+    """One more run, step by step."""
+    from tinyface.tracing import trace
+    from tinyface.traffic.profile import random_inputs
+
+    inputs = random_inputs(session)
+    with trace() as opened:
+        session.run(inputs)
+    opened.write(output)
+    common.note(f"trace of one run: {output}")
+
+
+def print_documents(
+    profiles: list[Profile], described: dict[str, Any], roofs: Roofs | None
+) -> None:
+    """JSON: one profile, or two with the ratios of their totals."""
+    known = {"machine": described, "roofs": roofs.to_json() if roofs else None}
+    if len(profiles) == 1:
+        common.print_json("profile/1", profiles[0].to_json(roofs) | known)
+        return
+    from tinyface.traffic.report import ratios
+
+    documents = [profile.to_json(roofs) for profile in profiles]
+    both = {"profiles": documents, "ratios_b_over_a": ratios(*profiles)}
+    common.print_json("profile-compare/1", both | known)
+
+
+def open_session(name: str, backend: str, threads: int | None) -> Session:
     """A session of a trained model, or of a network of the registry with random weights."""
+    return open_network(name, backend, threads)[0]
+
+
+def open_network(name: str, backend: str, threads: int | None) -> tuple[Session, Card | None]:
+    """The same, with the card of a trained model."""
     from tinyface.cli.info import open_model
     from tinyface.networks import random_state
     from tinyface.runtime import Session
@@ -66,10 +238,26 @@ def open_session(name: str, backend: str, threads: int | None) -> Any:
     graph, card = open_model(name)
     if card is None:
         graph = graph.bind(random_state(graph))
-    return Session(graph, backend, threads)
+    return Session(graph, backend, threads), card
 
 
-def print_profile(result: Profile) -> None:
+def print_comparison(a: Profile, b: Profile) -> None:
+    """The totals side by side."""
+    from tinyface.traffic.report import ratios, totals
+
+    other, relation = totals(b), ratios(a, b)
+    common.print_table(
+        ["", f"A: {a.network}", f"B: {b.network}", "B / A"],
+        [
+            [key, si(float(f"{value:.4g}")), si(float(f"{other[key]:.4g}")),
+             "-" if relation[key] is None else f"{relation[key]:.3g}"]
+            for key, value in totals(a).items()
+        ],
+        right=range(1, 4),
+    )  # fmt: skip
+
+
+def print_profile(result: Profile, roofs: Roofs | None = None) -> None:
     """The tables for people."""
     click.echo(
         f"{result.network}: {result.whole_ns / 1e6:.3f} ms (least {result.least_ns / 1e6:.3f}), "
@@ -77,25 +265,26 @@ def print_profile(result: Profile) -> None:
         f"with step times {result.traced_ns / 1e6:.3f} ms"
     )
     body = []
-    for row in result.rows:
+    for row, bound in zip(result.rows, result.bounds(roofs), strict=True):
         r, cost = row.record, row.record.compulsory
         shape = "x".join(map(str, r.output_shape))
         figures = (cost.macs, cost.feature_read, cost.feature_write, cost.weight)
-        rates = (cost.macs / max(1, row.time_ns), cost.bytes / max(1, row.time_ns))
+        rates = (f / max(1, row.time_ns) for f in (cost.macs, r.algorithmic.bytes))
         body.append(
             [r.name, r.kernel, shape, *(si(f) if f else "-" for f in figures),
              f"{row.time_ns / 1e3:.1f}", f"{row.least_ns / 1e3:.1f}", f"{row.share:.1%}",
-             *(f"{rate:.2f}" for rate in rates)]
+             *(f"{rate:.2f}" for rate in rates), *([bound] if bound else [])]
         )  # fmt: skip
     cost = result.cost
     sums = (cost.macs, cost.feature_read, cost.feature_write, cost.weight)
     total = sum(row.time_ns for row in result.rows)
     common.print_table(
         ["operator", "kernel", "output", "MACs", "read B", "written B", "weights B",
-         "µs", "least", "share", "GMAC/s", "GB/s"],
+         "µs", "least", "share", "GMAC/s", "GB/s", *(["bound"] if roofs else [])],
         body,
         right=range(3, 12),
-        footer=[f"{len(body)} steps", "", "", *map(si, sums), f"{total / 1e3:.1f}", "", "", "", ""],
+        footer=[f"{len(body)} steps", "", "", *map(si, sums), f"{total / 1e3:.1f}",
+                *[""] * (5 if roofs else 4)],
     )  # fmt: skip
     common.print_table(
         ["kind", "steps", "MACs", "feature maps B", "weights B", "µs", "share", "GMAC/s"],

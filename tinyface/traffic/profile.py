@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from tinyface.runtime import Session
 from tinyface.tracing import Record, trace
+from tinyface.traffic.roofs import Roofs
 from tinyface.types import Cost
 
 
@@ -79,8 +80,16 @@ class Profile:
             sums[key] = (steps + 1, ns + row.time_ns, cost + row.record.compulsory)
         return dict(sorted(sums.items(), key=lambda item: -item[1][1]))
 
-    def to_json(self) -> dict[str, Any]:
+    def bounds(self, roofs: Roofs | None) -> list[str | None]:
+        """Which roof holds each step (:meth:`Roofs.bound`); None where no roofs are known."""
+        if roofs is None:
+            return [None] * len(self.rows)
+        weights = self.cost.weight
+        return [roofs.bound(row.record.compulsory, row.time_ns, weights) for row in self.rows]
+
+    def to_json(self, roofs: Roofs | None = None) -> dict[str, Any]:
         """Totals and the list ``operators``, for machines."""
+        bounds = self.bounds(roofs)
         return {
             "network": self.network,
             "backend": self.backend,
@@ -94,7 +103,10 @@ class Profile:
                 **_bytes(self.cost),
                 "algorithmic": _bytes(self.algorithmic),
             },
-            "operators": [row.to_json() for row in self.rows],
+            "operators": [
+                row.to_json() | {"bound": bound}
+                for row, bound in zip(self.rows, bounds, strict=True)
+            ],
         }
 
 
@@ -113,37 +125,62 @@ def measure(
         runs: timed runs of each sort, at least 1; one more of each warms up.
         progress: called after every pair of runs.
     """
-    plain: list[int] = []
-    collected: list[list[Record]] = []
-    totals: list[int] = []
+    return measure_in_turns([(session, inputs)], runs=runs, progress=progress)[0]
+
+
+def measure_in_turns(
+    cases: Sequence[tuple[Session, Mapping[str, Any]]],
+    *,
+    runs: int = 30,
+    progress: Callable[[], object] = lambda: None,
+) -> list[Profile]:
+    """:func:`measure` for several networks that take turns, so that they can be compared even
+    where the machine's speed drifts meanwhile."""
+    samples = [_Samples() for _ in cases]
     collecting = gc.isenabled()
     gc.disable()
     try:
         for number in range(runs + 1):
-            begin = perf_counter_ns()
-            session.run(inputs)
-            middle = perf_counter_ns()
-            with trace() as opened:
-                session.run(inputs)
-            end = perf_counter_ns()
+            for (session, inputs), sample in zip(cases, samples, strict=True):
+                sample.take(session, inputs, keep=number > 0)  # the first pair warms up
             progress()
-            if number:  # the first pair warms up
-                plain.append(middle - begin)
-                totals.append(end - middle)
-                collected.append(opened.runs[0])
     finally:
         if collecting:
             gc.enable()
-    return Profile(
-        network=session.graph.name,
-        backend=session.backend,
-        threads=session.threads,
-        runs=runs,
-        rows=_rows(collected),
-        whole_ns=_median(plain),
-        least_ns=min(plain),
-        traced_ns=_median(totals),
-    )
+    return [sample.profile(session) for (session, _), sample in zip(cases, samples, strict=True)]
+
+
+@dataclass
+class _Samples:
+    """Times of whole runs without step times and with them, ns, and the records of the latter."""
+
+    plain: list[int] = field(default_factory=list)
+    traced: list[int] = field(default_factory=list)
+    records: list[list[Record]] = field(default_factory=list)
+
+    def take(self, session: Session, inputs: Mapping[str, Any], *, keep: bool) -> None:
+        begin = perf_counter_ns()
+        session.run(inputs)
+        middle = perf_counter_ns()
+        with trace() as opened:
+            session.run(inputs)
+        end = perf_counter_ns()
+        if keep:
+            self.plain.append(middle - begin)
+            self.traced.append(end - middle)
+            self.records.append(opened.runs[0])
+
+    def profile(self, session: Session) -> Profile:
+        return Profile(
+            network=session.graph.name,
+            backend=session.backend,
+            threads=session.threads,
+            runs=len(self.plain),
+            rows=_rows(self.records),
+            whole_ns=_median(self.plain),
+            least_ns=min(self.plain),
+            traced_ns=_median(self.traced),
+        )
 
 
 def random_inputs(session: Session, seed: int = 0) -> dict[str, Any]:

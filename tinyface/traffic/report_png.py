@@ -1,0 +1,129 @@
+"""``tinyface profile --png``: the bars and the roofline, for people without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tinyface.errors import MissingExtraError, UsageError
+from tinyface.files import atomic_write
+from tinyface.traffic.report import QUANTITIES, Context, Subject, label, points, roof_lines
+
+SUFFIXES: Final = (".png", ".svg", ".pdf")
+COLOURS: Final = ("#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490")
+MARKERS: Final = ("o", "^")
+MOST: Final = 120  # bars of a network; with more, the slowest
+
+
+def check(path: str) -> None:
+    """Refuse what cannot be drawn before any work is done for it.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        UsageError: a file of unknown form.
+    """
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path}: name a file that ends with {', '.join(SUFFIXES)}")
+    _figure(1, 1)
+
+
+def draw(path: str, subjects: Sequence[Subject], context: Context) -> None:
+    """Per network a row of bars, shares of the network's totals; below, one roofline of all."""
+    check(path)
+    shown = [_slowest(points(subject, context.roofs)) for subject in subjects]
+    heights = [0.6 + 0.16 * len(rows) for rows in shown]
+    figure = _figure(11, 1.2 + sum(heights) + 4.5)
+    grid = figure.add_gridspec(len(shown) + 1, 1, height_ratios=[*heights, 4.5])
+    colours = _colours(shown)
+    for number, rows in enumerate(shown):
+        columns = grid[number, 0].subgridspec(1, len(QUANTITIES), wspace=0.05)
+        _bars(figure, columns, rows, colours, label(subjects, number))
+    _roofline(figure.add_subplot(grid[-1, 0]), subjects, shown, context, colours)
+    warning = f"\ntimes doubtful: {context.warning}" if context.warning else ""
+    _text(figure.suptitle, f"{context.machine}, {context.created}{warning}", fontsize=8)
+    with atomic_write(path) as file:
+        figure.savefig(file, format=Path(path).suffix.lower()[1:])
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "plot", "a picture of a profile") from None
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")
+
+
+def _slowest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """No more than MOST rows, still in the order in which they run."""
+    kept = {row["number"] for row in sorted(rows, key=lambda row: -row["time"])[:MOST]}
+    return [row for row in rows if row["number"] in kept]
+
+
+def _colours(shown: list[list[dict[str, Any]]]) -> dict[str, str]:
+    kinds = sorted({row["op"] for rows in shown for row in rows})
+    return {kind: COLOURS[i % len(COLOURS)] for i, kind in enumerate(kinds)}
+
+
+def _bars(
+    figure: Any, columns: Any, rows: list[dict[str, Any]], colours: dict[str, str], title: str
+) -> None:
+    """One panel per quantity, all on the scale of shares."""
+    places = range(len(rows))
+    first = None
+    for column, (key, meaning) in enumerate(QUANTITIES.items()):
+        axes = figure.add_subplot(columns[0, column], sharex=first, sharey=first)
+        values = [100 * row["shares"][key] for row in rows]
+        axes.barh(places, values, color=[colours[row["op"]] for row in rows], height=0.8)
+        axes.set_xlabel(f"{meaning}, %", fontsize=8)
+        axes.tick_params(labelsize=7, left=False, labelleft=column == 0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        if first is None:
+            first = axes
+            names = [f"{row['number']} {row['name']}"[:40] for row in rows]
+            axes.set_yticks(places, names, parse_math=False)
+            axes.invert_yaxis()
+            axes.margins(y=0.01)
+            _text(axes.set_title, title, loc="left", fontsize=10)
+
+
+def _roofline(
+    axes: Any,
+    subjects: Sequence[Subject],
+    shown: list[list[dict[str, Any]]],
+    context: Context,
+    colours: dict[str, str],
+) -> None:
+    """Achieved GMAC/s over MACs per byte, one point per operator."""
+    drawn = set()
+    xs = []
+    for number, rows in enumerate(shown):
+        for row in rows:
+            if row["macs"] and row["time"]:
+                title = row["op"] if len(shown) == 1 else f"{label(subjects, number)}, {row['op']}"
+                axes.scatter(
+                    row["intensity"], row["gmac"], s=24, marker=MARKERS[number % 2],
+                    color=colours[row["op"]], label=None if title in drawn else title[:60],
+                )  # fmt: skip
+                drawn.add(title)
+                xs.append(row["intensity"])
+    for line in roof_lines(subjects, context.roofs):
+        if line["gb"] and line["gmac"] and xs:
+            ridge = line["gmac"] / line["gb"]
+            x = [min(*xs, ridge) / 2, ridge, max(*xs, ridge) * 2]
+            y = [min(line["gmac"], line["gb"] * value) for value in x]
+            style = "-" if line["measured"] else "--"
+            axes.plot(x, y, style, color="#57534e", linewidth=1, label=line["label"])
+    axes.set(xscale="log", yscale="log")
+    axes.set_xlabel("arithmetic intensity (MAC per compulsory byte)", fontsize=8)
+    axes.set_ylabel("achieved GMAC/s", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
+    if xs:
+        for text in axes.legend(fontsize=7, loc="best").get_texts():
+            text.set_parse_math(False)
+
+
+def _text(put: Any, text: str, **how: Any) -> None:
+    """Names may hold dollar signs; they are not formulas."""
+    put(text, **how).set_parse_math(False)

@@ -1,0 +1,293 @@
+"""The tables, the drawn network and the feature maps of an HTML report, as elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from tinyface.traffic.report import Subject, figures, label, ratios, totals
+from tinyface.traffic.report_graph import LaneRow, lane_rows
+from tinyface.traffic.report_maps import data_uri
+from tinyface.traffic.roofs import Roofs
+
+STEP = 14  # pixels between lanes
+HEIGHT = 28  # of a row of the drawn network
+
+# key -> (title, explanation); the keys sort
+COLUMNS = {
+    "number": ("#", "place in the order of execution"),
+    "name": ("operator", ""),
+    "kernel": ("kernel", "what computes it"),
+    "shape": ("output", "shape of its first output, NCHW"),
+    "macs": ("MACs", "multiply-accumulates"),
+    "read": ("read B", "bytes of feature maps read"),
+    "written": ("written B", "bytes of feature maps written"),
+    "weights": ("weights B", "bytes of weights"),
+    "scratch": ("scratch B", "bytes of scratch that the kernel touches"),
+    "time": ("µs", "median time, microseconds"),
+    "share": ("time", "share of the network's time"),
+    "gmac": ("GMAC/s", "achieved"),
+    "gb": ("GB/s", "achieved, of the bytes that the kernel touches"),
+    "intensity": ("MAC/B", "arithmetic intensity"),
+    "bound": ("bound", "which roof holds it"),
+}
+TEXTS = ("name", "kernel", "shape", "bound")
+
+
+def element(tag: str, *content: str | Element | dict[str, str], **attributes: str) -> Element:
+    """An element with text, elements and, as a dict or by keyword, attributes in it."""
+    made = Element(tag, attributes)
+    last: Element | None = None
+    for part in content:
+        if isinstance(part, dict):
+            made.attrib.update(part)
+        elif isinstance(part, str):
+            if last is None:
+                made.text = (made.text or "") + part
+            else:
+                last.tail = (last.tail or "") + part
+        else:
+            made.append(part)
+            last = part
+    return made
+
+
+def amount(value: float) -> str:
+    """1234567 -> "1.23 M"; three digits that count; "–" for nothing."""
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}"
+    return f"{value:.3g}" if value else "–"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """(1, 3, 112, 112) -> "1×3×112×112"."""
+    return "×".join(map(str, shape))
+
+
+def _table(caption: str, head: Element, rows: Sequence[Element], **attributes: str) -> Element:
+    table = element(
+        "table", element("caption", caption), element("thead", head), element("tbody", *rows),
+        attributes,
+    )  # fmt: skip
+    scroll = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": caption}
+    return element("div", table, scroll)
+
+
+def _head(*titles: str) -> Element:
+    return element("tr", *(element("th", title, scope="col") for title in titles))
+
+
+def _line(title: str, *cells: str) -> Element:
+    return element("tr", element("th", title, scope="row"), *(element("td", c) for c in cells))
+
+
+# ------------------------------------------------------------------------------ tables
+
+
+def summary_table(subjects: Sequence[Subject]) -> Element:
+    """The totals; of two networks side by side, with B over A."""
+    names = [label(subjects, i) for i in range(len(subjects))]
+    sums = [totals(subject.profile) for subject in subjects]
+    rows = []
+    relation = ratios(subjects[0].profile, subjects[-1].profile)
+    for key in sums[0]:
+        cells = [amount(found[key]) for found in sums]
+        if len(subjects) == 2:
+            ratio = relation[key]
+            cells.append("–" if ratio is None else f"× {ratio:.3g}")
+        rows.append(_line(key, *cells))
+    head = _head("", *names, *(["B / A"] if len(subjects) == 2 else []))
+    return _table("Totals of one inference", head, rows)
+
+
+def kinds_table(subjects: Sequence[Subject], number: int) -> Element:
+    """Sums by operator and kernel, the slowest first, with the share of the time."""
+    profile = subjects[number].profile
+    total = sum(row.time_ns for row in profile.rows) or 1
+    rows = [
+        _line(
+            key, str(steps), amount(cost.macs), amount(cost.feature_read + cost.feature_write),
+            amount(cost.weight), f"{ns / 1e3:.1f}", f"{ns / total:.1%}",
+            f"{cost.macs / max(1, ns):.2f}",
+        )
+        for key, (steps, ns, cost) in profile.by_kernel().items()
+    ]  # fmt: skip
+    head = _head("kind", "steps", "MACs", "maps B", "weights B", "µs", "time", "GMAC/s")
+    return _table(f"{label(subjects, number)}: by kind", head, rows)
+
+
+def operators_table(subjects: Sequence[Subject], number: int, roofs: Roofs | None) -> Element:
+    """One row per step, sortable by every column."""
+    profile = subjects[number].profile
+    heads = []
+    for key, (title, meaning) in COLUMNS.items():
+        button = element("button", title, {"type": "button", "data-key": key})
+        if meaning:
+            button.set("title", meaning)
+        state = "ascending" if key == "number" else "none"
+        heads.append(element("th", button, {"scope": "col", "aria-sort": state}))
+    places = _places(subjects[number])
+    rows = []
+    for i, (row, bound) in enumerate(zip(profile.rows, profile.bounds(roofs), strict=True)):
+        cells = _cells(row, bound)
+        place = places.get(row.record.name)
+        where = f"#g{number}-{place}" if place is not None else ""
+        rows.append(_operator_row(f"{number}-{i}", i, cells, where))
+    caption = f"{label(subjects, number)}: every step; the heads of the columns sort"
+    table_id = f"operators-{number}"
+    return _table(caption, element("tr", *heads), rows, id=table_id, **{"class": "sortable"})
+
+
+def _cells(row: Any, bound: str | None) -> dict[str, tuple[str, float | str]]:
+    """key -> (text, what it sorts by)."""
+    record, cost, found = row.record, row.record.compulsory, figures(row)
+    scratch = record.algorithmic.scratch
+    return {
+        "name": (record.name, record.name),
+        "kernel": (f"{record.op} · {record.kernel}", f"{record.op} {record.kernel}"),
+        "shape": (shape_text(record.output_shape), shape_text(record.output_shape)),
+        "macs": (amount(cost.macs), cost.macs),
+        "read": (amount(cost.feature_read), cost.feature_read),
+        "written": (amount(cost.feature_write), cost.feature_write),
+        "weights": (amount(cost.weight), cost.weight),
+        "scratch": (amount(scratch), scratch),
+        "time": (f"{row.time_ns / 1e3:.1f}", row.time_ns),
+        "share": (f"{row.share:.1%}", row.share),
+        "gmac": (f"{found['gmac']:.2f}", found["gmac"]),
+        "gb": (f"{found['gb']:.2f}", found["gb"]),
+        "intensity": (f"{found['intensity']:.2f}", found["intensity"]),
+        "bound": (bound or "unknown", bound or ""),
+    }
+
+
+def _operator_row(
+    key: str, number: int, cells: dict[str, tuple[str, float | str]], where: str
+) -> Element:
+    name = cells.pop("name")[0]
+    title: Element | str = element("a", name, href=where) if where else name
+    made = [
+        element("td", str(number), {"data-v": str(number), "class": "figure"}),
+        element("th", title, {"scope": "row", "data-v": name}),
+    ]
+    for column, (text, value) in cells.items():
+        attributes = {"data-v": str(value)}
+        if column not in TEXTS:
+            attributes["class"] = "figure"
+        made.append(element("td", text, attributes))
+    return element("tr", *made, {"id": f"r{key}", "data-point": key})
+
+
+# ------------------------------------------------------------------------- the network
+
+
+def _places(subject: Subject) -> dict[str, int]:
+    """Step -> row of the drawn network. A step is called like its node or what that writes."""
+    found: dict[str, int] = {}
+    for place, row in enumerate(lane_rows(subject.graph)):
+        for name in (*row.outputs, row.name):
+            found[name] = place
+    return found
+
+
+def network_section(subjects: Sequence[Subject], number: int) -> Element:
+    """The operators in order, with lanes for the maps between them."""
+    subject = subjects[number]
+    rows = lane_rows(subject.graph)
+    places = _places(subject)
+    steps = {places[r.record.name]: i for i, r in enumerate(subject.profile.rows)
+             if r.record.name in places}  # fmt: skip
+    width = max(max((row.lane, *row.through, *row.into, *row.out)) for row in rows) + 1
+    items = []
+    before = ""
+    for place, row in enumerate(rows):
+        step = steps.get(place)
+        items.append(_network_row(f"{number}-{place}", row, before, width, subject, number, step))
+        before = row.name
+    title = f"{label(subjects, number)}: {len(rows)} operators and inputs in the order they run"
+    style = {"class": "scroll lanes", "tabindex": "0", "role": "region", "aria-label": title}
+    return element("div", element("h3", title), element("ol", *items), style)
+
+
+def _network_row(
+    key: str, row: LaneRow, before: str, width: int, subject: Subject, number: int, step: int | None
+) -> Element:
+    parts: list[Element | str] = [_lanes(row, width)]
+    if step is None:
+        parts.append(element("span", row.name, {"class": "name"}))
+    else:
+        link = {"class": "name", "href": f"#r{number}-{step}"}
+        parts.append(element("a", row.name, link))
+    parts.append(element("span", f" {row.kind} ", {"class": "kind"}))
+    parts.append(element("span", shape_text(row.shape), {"class": "shape"}))
+    if row.reads and row.reads != (before,):
+        parts.append(element("span", f" reads {', '.join(row.reads)}", {"class": "reads"}))
+    attributes = {"id": f"g{key}"}
+    if step is not None:
+        measured = subject.profile.rows[step]
+        meter = element("span", {"class": "meter", "style": f"--share:{measured.share:.4f}"})
+        parts.append(meter)
+        text = f" {measured.time_ns / 1e3:.1f} µs, {measured.share:.1%}"
+        parts.append(element("span", text, {"class": "share"}))
+        attributes["data-point"] = f"{number}-{step}"
+    elif row.kind != "input":
+        parts.append(element("span", " no step of its own", {"class": "share"}))
+    return element("li", *parts, attributes)
+
+
+def _lanes(row: LaneRow, width: int) -> Element:
+    """The piece of the drawing in front of one row; decoration, the text says the same."""
+    half = HEIGHT // 2
+    x = [STEP * (lane + 0.5) for lane in range(width)]
+    here = x[row.lane]
+    paths = [f"M{x[lane]} 0V{HEIGHT}" for lane in row.through]
+    paths += [_curve(x[lane], 0, here, half) for lane in row.into]
+    paths += [_curve(here, half, x[lane], HEIGHT) for lane in row.out]
+    size = {"width": str(STEP * width), "height": str(HEIGHT)}
+    return element(
+        "svg",
+        element("path", d="".join(paths) or "M0 0"),
+        element("circle", cx=str(here), cy=str(half), r="4.5"),
+        size | {"viewBox": f"0 0 {STEP * width} {HEIGHT}", "aria-hidden": "true"},
+    )
+
+
+def _curve(x0: float, y0: float, x1: float, y1: float) -> str:
+    middle = (y0 + y1) / 2
+    return f"M{x0} {y0}C{x0} {middle} {x1} {middle} {x1} {y1}"
+
+
+# ------------------------------------------------------------------------ feature maps
+
+
+def maps_section(subjects: Sequence[Subject], number: int) -> Element:
+    """The crop, and for every operator the channels that vary most."""
+    subject = subjects[number]
+    first = element(
+        "figure",
+        element("img", src=data_uri(subject.crop), alt="The picture as the network sees it"),
+        element("figcaption", "the network's input"),
+    )
+    pictures = [first]
+    for found in subject.maps:
+        vector = len(found.channels) > 1 and found.shape[2:] in ((), (1, 1))
+        which = (
+            f"{len(found.channels)} values"
+            if vector
+            else f"channels {', '.join(map(str, found.channels))}"
+        )
+        alt = (
+            f"Output of {found.name}, {shape_text(found.shape)}: {which}, "
+            f"values {found.low:.3g} to {found.high:.3g}"
+        )
+        caption = f"{found.name} · {found.kind} · {shape_text(found.shape)}"
+        detail = element("span", f"{which}; {found.low:.3g} … {found.high:.3g}")
+        image = element("img", src=found.uri, alt=alt, loading="lazy")
+        pictures.append(element("figure", image, element("figcaption", caption, " ", detail)))
+    note = (
+        "Of every operator the channels that vary most; each from its least value (black) to "
+        "its largest (white)."
+    )
+    title = element("h3", label(subjects, number))
+    return element("div", title, element("p", note), *pictures, {"class": "tiles"})
