@@ -36,6 +36,10 @@ class BackendError(UsageError):
     """The engine that was asked for cannot run here (no C extension, unknown ISA…)."""
 
 
+class NoKernelError(BackendError):
+    """The C engine has no kernel for an operator; the NumPy engine runs every one."""
+
+
 class ModelError(TinyfaceError):
     """A model was refused."""
 

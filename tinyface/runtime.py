@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter_ns
@@ -12,11 +14,12 @@ import numpy as np
 
 from tinyface import tracing
 from tinyface.backends.numpy import run_graph
-from tinyface.errors import BackendError, GraphError
+from tinyface.errors import BackendError, GraphError, NoKernelError
 from tinyface.graph import Graph, Node
 from tinyface.limits import MAX_ARENA_BYTES
 from tinyface.ops.spec import Array
 from tinyface.passes import optimise
+from tinyface.plan import Packer
 from tinyface.tracing import Record
 from tinyface.types import Shape
 
@@ -122,7 +125,8 @@ class Session:
 
     Args:
         graph: the network, with weights.
-        backend: "auto", "c" or "numpy".
+        backend: "auto", "c" or "numpy". "auto" is C where its extension was built, and NumPy,
+            with a warning, for a network with an operator that has no C kernel.
         threads: of the C engine; None for :func:`default_threads`. The result does not
             depend on it, to the bit.
 
@@ -135,7 +139,10 @@ class Session:
         if not 1 <= self.threads <= 256:
             raise BackendError(f"{self.threads} threads: use a number from 1 to 256")
         self.graph = optimise(graph)
+        self._may_fall_back = backend == "auto"
         self._plans: dict[tuple[Shape, ...], Executable] = {}
+        self._packer = Packer()  # all plans share the packed weights
+        self._planning = threading.Lock()
 
     def run(self, x: Array | Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name, from one array (for a network with one input) or several by name.
@@ -156,19 +163,28 @@ class Session:
     def executable(self, shapes: Mapping[str, Shape]) -> Executable:
         """The plan for these input shapes, made on first use."""
         key = tuple(tuple(shapes[name]) for name in self.graph.inputs)
-        plan = self._plans.get(key)
-        if plan is None:
-            graph = self.graph.with_inputs(shapes)
-            if self.backend == "c":
-                from tinyface.backends.c import CExecutable
-
-                plan = CExecutable(graph, self.threads)
-            else:
-                plan = NumpyExecutable(graph)
-            while len(self._plans) >= MAX_PLANS:
-                self._plans.pop(next(iter(self._plans)), None)
-            self._plans[key] = plan
+        with self._planning:
+            plan = self._plans.get(key)
+            if plan is None:
+                plan = self._plan(self.graph.with_inputs(shapes))
+                if len(self._plans) >= MAX_PLANS:
+                    del self._plans[next(iter(self._plans))]
+                self._plans[key] = plan
         return plan
+
+    def _plan(self, graph: Graph) -> Executable:
+        if self.backend == "c":
+            from tinyface.backends.c import CExecutable
+
+            try:
+                return CExecutable(graph, self.threads, packer=self._packer)
+            except NoKernelError as error:
+                if not self._may_fall_back:
+                    raise
+                message = f"the NumPy engine runs, slower, with the same results: {error}"
+                warnings.warn(message, RuntimeWarning, stacklevel=4)
+                self.backend = "numpy"
+        return NumpyExecutable(graph)
 
     def _named(self, x: Array | Mapping[str, Array]) -> dict[str, Array]:
         names = tuple(self.graph.inputs)

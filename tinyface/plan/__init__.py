@@ -6,6 +6,7 @@ chooses block sizes (``tiling.py``) and places all buffers in one arena (``arena
 """
 
 from tinyface.plan.model import Buffer, Isa, Plan, Step, View
+from tinyface.plan.pack import Packer
 from tinyface.plan.planner import make_plan
 
-__all__ = ["Buffer", "Isa", "Plan", "Step", "View", "make_plan"]
+__all__ = ["Buffer", "Isa", "Packer", "Plan", "Step", "View", "make_plan"]

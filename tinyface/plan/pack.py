@@ -107,6 +107,8 @@ class Packer:
             raw = np.zeros(total + ALIGN, np.float32)
             skip = -(raw.ctypes.data // 4) % ALIGN
             self._whole = raw[skip : skip + total]
+            packed = self._whole[: self._size]
             if self._parts:
-                np.concatenate(self._parts, out=self._whole[: self._size])
+                np.concatenate(self._parts, out=packed)
+            self._parts = [packed]  # a view: the weights are kept once
         return self._whole

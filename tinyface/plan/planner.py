@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tinyface.errors import BackendError
+from tinyface.errors import BackendError, NoKernelError
 from tinyface.graph import Graph, Node
 from tinyface.limits import MAX_ARENA_BYTES
 from tinyface.ops import FUSABLE, Concat, Flatten, Identity, Reshape, Slice, Split, Transpose
@@ -30,8 +30,8 @@ def make_plan(graph: Graph, isa: Isa, packer: Packer | None = None) -> Plan:
     """Plan an optimised graph for one instruction set.
 
     Raises:
-        BackendError: an operator has no C kernel (it is named), or the arena would be larger
-            than ``limits.MAX_ARENA_BYTES``.
+        NoKernelError: an operator has no C kernel (it is named).
+        BackendError: the arena would be larger than ``limits.MAX_ARENA_BYTES``.
     """
     return Planner(graph, isa, packer or Packer()).plan()
 
@@ -106,9 +106,9 @@ class Planner:
             outputs={name: types[name].shape for name in self.graph.outputs},
         )
 
-    def unsupported(self, node: Node, why: str = "") -> BackendError:
+    def unsupported(self, node: Node, why: str = "") -> NoKernelError:
         """The error for an operator that has no C kernel."""
-        return BackendError(
+        return NoKernelError(
             f"{self.graph.name}: the C engine cannot run {node.name} ({node.op}"
             f"{': ' + why if why else ''}); use --backend numpy"
         )
