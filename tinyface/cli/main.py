@@ -29,6 +29,8 @@ COMMANDS = {
     "profile": "tinyface.cli.profile",
     "bench": "tinyface.cli.bench",
     "tables": "tinyface.cli.tables",
+    "claim": "tinyface.cli.claim",
+    "predict": "tinyface.cli.predict",
     "doctor": "tinyface.cli.doctor",
 }
 

@@ -33,8 +33,8 @@ class Fit:
     names: of the columns. coefficients: time per unit of each column. low, high: 95 % interval
         of each; infinite where there are no more rows than columns.
     rows: that were fitted. r2: of the unscaled times around their mean, 1 is perfect.
-    error, worst: median and largest relative error on groups left out of the fit (nan where
-        leaving one out leaves too few). condition: of the columns, scaled to length 1.
+    error, mean, worst: median, mean and largest relative error on groups left out of the fit
+        (nan where leaving one out leaves too few). condition: of the columns, scaled to length 1.
     """
 
     names: tuple[str, ...]
@@ -44,6 +44,7 @@ class Fit:
     rows: int
     r2: float
     error: float
+    mean: float
     worst: float
     condition: float
 
@@ -73,7 +74,11 @@ class Fit:
             ],
             "rows": self.rows,
             "r2": finite(self.r2),
-            "cross_validated": {"median": finite(self.error), "worst": finite(self.worst)},
+            "cross_validated": {
+                "median": finite(self.error),
+                "mean": finite(self.mean),
+                "worst": finite(self.worst),
+            },
             "condition": finite(self.condition),
             "collinear": self.collinear,
         }
@@ -95,6 +100,7 @@ def least_squares(
     relative: bool = False,
     nonnegative: bool = False,
     groups: Sequence[Any] | None = None,
+    validate: bool = True,
 ) -> Fit:
     """Fit ``times`` (rows,) by ``columns``, each (rows,); a column of ones is the constant.
 
@@ -103,6 +109,7 @@ def least_squares(
         nonnegative: no coefficient below 0. The intervals are those of the free columns; a
             column held at 0 has the interval 0…0.
         groups: of each row; a whole group is left out at a time (default: single rows).
+        validate: find the errors on what is left out.
 
     Raises:
         UsageError: no columns, fewer rows than columns, a time that is not positive, or a
@@ -117,18 +124,14 @@ def least_squares(
     low, high = _intervals(a, b, beta, held=nonnegative)
     total = float(np.sum((t - t.mean()) ** 2))
     r2 = 1 - float(np.sum((t - x @ beta) ** 2)) / total if total else math.nan
-    errors = left_out(a, b, solve, list(range(len(t))) if groups is None else list(groups))
-    return Fit(
-        names,
-        tuple(map(float, beta)),
-        low,
-        high,
-        len(t),
-        r2,
-        float(np.median(errors)) if len(errors) else math.nan,
-        float(np.max(errors)) if len(errors) else math.nan,
-        condition(a),
+    errors = np.empty(0)
+    if validate:
+        errors = left_out(a, b, solve, list(range(len(t))) if groups is None else list(groups))
+    median, mean, worst = (
+        (float(f(errors)) for f in (np.median, np.mean, np.max)) if len(errors) else (math.nan,) * 3
     )
+    coefficients = tuple(map(float, beta))
+    return Fit(names, coefficients, low, high, len(t), r2, median, mean, worst, condition(a))
 
 
 def _checked(columns: Mapping[str, Any], names: Sequence[str], times: Any) -> tuple[Array, Array]:

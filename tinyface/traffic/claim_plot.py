@@ -1,0 +1,86 @@
+"""The experiment as a picture: held-out errors of the models, and what the full model fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyface.errors import MissingExtraError, UsageError
+from tinyface.files import atomic_write
+from tinyface.traffic.claim import FULL, Claim, f_share, network_columns
+
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
+MARKS = "osD^vP*"
+
+
+def draw(claim: Claim, path: str | Path, title: str) -> None:
+    """Write a PNG: error by model, fitted against measured times, the share of F by network.
+
+    Raises:
+        MissingExtraError: there is no matplotlib.
+        UsageError: the path does not end in .png, or the models could not be fitted.
+    """
+    if Path(path).suffix.lower() != ".png":
+        raise UsageError(f"{path}: name the plot .png")
+    if FULL not in claim.pooled:
+        raise UsageError("too few networks for a plot; measure more")
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "plot", "a plot") from None
+    figure = Figure(figsize=(13, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    errors, fitted, shares = figure.subplots(1, 3, width_ratios=(1, 1.2, 1.3))
+    _errors(errors, claim)
+    _fitted(fitted, claim)
+    _shares(shares, claim)
+    figure.suptitle(title, fontsize=10)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def _errors(axes: Any, claim: Claim) -> None:
+    names = list(claim.pooled)
+    values = [100 * claim.pooled[name].mean for name in names]
+    axes.bar(range(len(names)), values, color=COLOURS[0])
+    axes.set_xticks(range(len(names)), [name.replace(" + ", "\n+ ") for name in names], fontsize=8)
+    axes.set_ylabel("mean error on held-out networks, %")
+    for x, value in enumerate(values):
+        axes.annotate(f"{value:.0f}", (x, value), ha="center", va="bottom", fontsize=9)
+    axes.set_title("What the models predict", fontsize=10)
+
+
+def _fitted(axes: Any, claim: Claim) -> None:
+    measured = np.array([m.time_ns for m in claim.measured]) / 1e6
+    fitted = claim.pooled[FULL].predict(
+        network_columns(claim.measured) | {"constant": np.ones(len(measured))}
+    )
+    families = list(dict.fromkeys(m.member.family for m in claim.measured))
+    for i, family in enumerate(families):
+        mine = [j for j, m in enumerate(claim.measured) if m.member.family == family]
+        axes.scatter(
+            measured[mine], np.maximum(fitted[mine] / 1e6, 1e-3), s=22, label=family,
+            color=COLOURS[i % len(COLOURS)], marker=MARKS[i % len(MARKS)],
+            facecolors=None if i < len(COLOURS) else "none",
+        )  # fmt: skip
+    ends = [0.7 * measured.min(), 1.4 * measured.max()]
+    axes.plot(ends, ends, color="black", linewidth=0.8)
+    axes.set(xscale="log", yscale="log", xlabel="measured, ms", ylabel="fitted, ms")
+    axes.legend(fontsize=7)
+    axes.set_title("Full model: each point is a network", fontsize=10)
+
+
+def _shares(axes: Any, claim: Claim) -> None:
+    table = network_columns(claim.measured)
+    found = sorted(
+        (share, m.member.name)
+        for m, share in zip(claim.measured, f_share(claim.pooled[FULL], table), strict=True)
+        if not m.member.designed
+    )
+    axes.barh(range(len(found)), [100 * share for share, _ in found], color=COLOURS[1])
+    axes.set_yticks(range(len(found)), [name for _, name in found], fontsize=6)
+    axes.set_xlabel("share of the fitted time that is F's, %")
+    axes.set_title("For which networks", fontsize=10)
