@@ -297,12 +297,18 @@ def to_onnx(graph: Graph) -> Any:
 
 
 def _bigger(graph: Graph) -> Graph:
-    """The same network for larger images; the network itself where it allows none."""
+    """The same network for larger images; the network itself where it allows none.
+
+    One with an embedding was made for one size of crop, even if its layers would take others:
+    whoever reads the file must learn that size from it.
+    """
     shapes = {
         name: (*t.shape[:2], t.shape[2] + 32, t.shape[3] + 64)
         for name, t in graph.inputs.items()
         if t.rank == 4
     }
+    if any(graph.types[name].rank < 3 for name in graph.outputs):
+        return graph
     try:
         return graph.with_inputs(shapes)
     except GraphError:
