@@ -49,8 +49,9 @@ static inline __attribute__((always_inline)) void dw_strip(const int kw, const i
         const float *const *p = table + ky * pitch;
         DW_COLUMN(0)
         DW_COLUMN(1)
-        DW_COLUMN(2) DW_COLUMN(3) DW_COLUMN(4) DW_COLUMN(5) DW_COLUMN(6) DW_COLUMN(7) DW_COLUMN(8)
-            DW_COLUMN(9) DW_COLUMN(10)
+        DW_COLUMN(2)
+        DW_COLUMN(3) DW_COLUMN(4) DW_COLUMN(5) DW_COLUMN(6) DW_COLUMN(7) DW_COLUMN(8) DW_COLUMN(9)
+            DW_COLUMN(10)
     }
 #define DW_STORE(i)                                                                                \
     if (part)                                                                                      \

@@ -45,16 +45,10 @@ static __attribute__((noinline)) void tile_finish(const tf_tile *t, int64_t rows
     }
 }
 
-static inline __attribute__((always_inline)) void tile(const int rows, const int nv, const int half,
-                                                       const tf_tile *t)
-{
-    const int32_t act = t->s->act, flags = t->s->flags;
-    const vf bias0 = v_load(t->bias), bias1 = nv > 1 ? v_load(t->bias + VL) : bias0;
+/* The pieces of the micro-kernel, each for one row i of the tile. The accumulators are named
+ * variables, a0, a1 .. for the first vector of a panel, b0, b1 .. for the second: gcc spills arrays
+ * of them. Rows and vectors beyond the tile are constant conditions, which vanish. */
 #define DECLARE(i) vf a##i = bias0, b##i = bias1;
-    EACH(DECLARE)
-
-    const char *w = t->w;
-    const int64_t step = (int64_t)nv * VL * (half ? 2 : 4);
 #define WEIGHTS(p)                                                                                 \
     (half ? v_load_half((const uint16_t *)(const void *)(p))                                       \
           : v_load((const float *)(const void *)(p)))
@@ -80,6 +74,41 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
         a##i = v_fma(r, w0, a##i);                                                                 \
         if (nv > 1) b##i = v_fma(r, w1, b##i);                                                     \
     }
+#define RESIDUAL(i)                                                                                \
+    if (rows > i) {                                                                                \
+        a##i = v_add(a##i, v_load_n(t->z[i] + c, n0));                                             \
+        if (nv > 1) b##i = v_add(b##i, v_load_n(t->z[i] + c + VL, n1));                            \
+    }
+#define CLIP(i)                                                                                    \
+    if (rows > i) {                                                                                \
+        a##i = v_min(hi, v_max(lo, a##i));                                                         \
+        if (nv > 1) b##i = v_min(hi, v_max(lo, b##i));                                             \
+    }
+#define PRELU(i)                                                                                   \
+    if (rows > i) {                                                                                \
+        a##i = v_fma(s0, v_min(zero, a##i), v_max(zero, a##i));                                    \
+        if (nv > 1) b##i = v_fma(s1, v_min(zero, b##i), v_max(zero, b##i));                        \
+    }
+#define STORE(i)                                                                                   \
+    if (rows > i) {                                                                                \
+        v_store(t->y[i] + c, a##i);                                                                \
+        if (nv > 1) v_store(t->y[i] + c + VL, b##i);                                               \
+    }
+#define STORE_PART(i)                                                                              \
+    if (rows > i) {                                                                                \
+        v_store_n(t->y[i] + c, a##i, n0);                                                          \
+        if (nv > 1) v_store_n(t->y[i] + c + VL, b##i, n1);                                         \
+    }
+
+static inline __attribute__((always_inline)) void tile(const int rows, const int nv, const int half,
+                                                       const tf_tile *t)
+{
+    const int32_t act = t->s->act, flags = t->s->flags;
+    const vf bias0 = v_load(t->bias), bias1 = nv > 1 ? v_load(t->bias + VL) : bias0;
+    EACH(DECLARE)
+
+    const char *w = t->w;
+    const int64_t step = (int64_t)nv * VL * (half ? 2 : 4);
     const char *next = t->next;
     const int64_t ahead = t->ahead;
     for (int64_t tap = 0; tap < t->taps; tap++) {
@@ -101,23 +130,8 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
     }
 
     const int64_t c = t->ycol, n0 = t->n, n1 = t->n - VL;
-#define RESIDUAL(i)                                                                                \
-    if (rows > i) {                                                                                \
-        a##i = v_add(a##i, v_load_n(t->z[i] + c, n0));                                             \
-        if (nv > 1) b##i = v_add(b##i, v_load_n(t->z[i] + c + VL, n1));                            \
-    }
     if (flags & TF_RESIDUAL) {
         EACH(RESIDUAL)
-    }
-#define CLIP(i)                                                                                    \
-    if (rows > i) {                                                                                \
-        a##i = v_min(hi, v_max(lo, a##i));                                                         \
-        if (nv > 1) b##i = v_min(hi, v_max(lo, b##i));                                             \
-    }
-#define PRELU(i)                                                                                   \
-    if (rows > i) {                                                                                \
-        a##i = v_fma(s0, v_min(zero, a##i), v_max(zero, a##i));                                    \
-        if (nv > 1) b##i = v_fma(s1, v_min(zero, b##i), v_max(zero, b##i));                        \
     }
     const vf zero = v_set1(0.0f);
     if (act == TF_PRELU) {
@@ -126,16 +140,6 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
     } else if (act == TF_CLIP) {
         const vf lo = v_set1(t->s->alpha), hi = v_set1(t->s->hi);
         EACH(CLIP)
-    }
-#define STORE(i)                                                                                   \
-    if (rows > i) {                                                                                \
-        v_store(t->y[i] + c, a##i);                                                                \
-        if (nv > 1) v_store(t->y[i] + c + VL, b##i);                                               \
-    }
-#define STORE_PART(i)                                                                              \
-    if (rows > i) {                                                                                \
-        v_store_n(t->y[i] + c, a##i, n0);                                                          \
-        if (nv > 1) v_store_n(t->y[i] + c + VL, b##i, n1);                                         \
     }
     if (n0 == nv * VL) {
         EACH(STORE)
