@@ -47,11 +47,10 @@ static inline __attribute__((always_inline)) void dw_strip(const int kw, const i
     const float *w = call->w + c;
     for (int32_t ky = 0; ky < s->kh; ky++, w += kw * ldw) {
         const float *const *p = table + ky * pitch;
-        DW_COLUMN(0)
-        DW_COLUMN(1)
-        DW_COLUMN(2)
-        DW_COLUMN(3) DW_COLUMN(4) DW_COLUMN(5) DW_COLUMN(6) DW_COLUMN(7) DW_COLUMN(8) DW_COLUMN(9)
-            DW_COLUMN(10)
+        /* clang-format off */
+        DW_COLUMN(0) DW_COLUMN(1) DW_COLUMN(2) DW_COLUMN(3) DW_COLUMN(4) DW_COLUMN(5)
+        DW_COLUMN(6) DW_COLUMN(7) DW_COLUMN(8) DW_COLUMN(9) DW_COLUMN(10)
+        /* clang-format on */
     }
 #define DW_STORE(i)                                                                                \
     if (part)                                                                                      \
