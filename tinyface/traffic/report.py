@@ -77,6 +77,12 @@ def figures(row: Row) -> dict[str, float]:
     }
 
 
+def kind(row: Row) -> str:
+    """What an operator is coloured by: its kind, and of a convolution the family of its kernel."""
+    op, kernel = row.record.op, row.record.kernel
+    return f"{op} ({kernel.partition('_')[0]})" if op == "conv2d" and "_" in kernel else op
+
+
 def points(subject: Subject, roofs: Roofs | None) -> list[dict[str, Any]]:
     """One dict per step, in order of execution: names, :func:`figures`, shares of the network."""
     rows = subject.profile.rows
@@ -86,7 +92,7 @@ def points(subject: Subject, roofs: Roofs | None) -> list[dict[str, Any]]:
         {
             "number": number,
             "name": row.record.name,
-            "op": row.record.op,
+            "kind": kind(row),
             "kernel": row.record.kernel,
             "bound": bound,
             **found,
@@ -112,7 +118,7 @@ def roof_lines(subjects: Sequence[Subject], roofs: Roofs | None) -> list[dict[st
         ]  # fmt: skip
     every = [figures(row) for subject in subjects for row in subject.profile.rows]
     gmac, gb = (max((f[key] for f in every), default=0) for key in ("gmac", "gb_compulsory"))
-    text = f"best achieved here: {gb:.3g} GB/s, {gmac:.3g} GMAC/s (not roofs of the machine)"
+    text = "best achieved here, no roof of the machine"
     return [{"label": text, "gmac": gmac, "gb": gb, "measured": False}]
 
 

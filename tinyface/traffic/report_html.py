@@ -141,7 +141,7 @@ def _header(subjects: Sequence[Subject], context: Context) -> Element:
 def _sections(subjects: Sequence[Subject], context: Context) -> Iterable[Element]:
     yield _section("summary", "Summary", summary_table(subjects), *_kinds(subjects))
     yield _section("bars", "Where it goes", *_bars(len(subjects)))
-    yield _section("roofline", "Roofline", *_roofline(context))
+    yield _section("roofline", "Roofline", *_roofline(subjects, context))
     tables = [operators_table(subjects, i, context.roofs) for i in range(len(subjects))]
     yield _section("operators", "Operators", *tables)
     graphs = [network_section(subjects, i) for i in range(len(subjects))]
@@ -184,12 +184,14 @@ def _bars(networks: int) -> list[Element]:
     ]  # fmt: skip
 
 
-def _roofline(context: Context) -> list[Element]:
+def _roofline(subjects: Sequence[Subject], context: Context) -> list[Element]:
     if context.roofs is None:
+        (best,) = roof_lines(subjects, None)
         text = (
             "No roofs of this machine were given. The dashed line is the best that any operator "
-            "here achieved: an envelope of the points, not what the machine can do. "
-            "With --roofs FILE the measured roofs take its place."
+            f"here achieved ({best['gmac']:.3g} GMAC/s, {best['gb']:.3g} GB/s): an envelope of "
+            "the points, not what the machine can do. With --roofs FILE the measured roofs take "
+            "its place."
         )
     else:
         text = "The lines are the measured roofs: peak arithmetic and each level of memory."
@@ -198,7 +200,7 @@ def _roofline(context: Context) -> list[Element]:
         _figure("roofline-chart", "Every operator that has MACs as a point. Both axes are "
                 "logarithmic."),
         _figure("strip-chart", "Operators without MACs have no place in a roofline; here is what "
-                "they achieve of memory."),
+                "they achieve of memory. One whose bytes the engine does not count is not shown."),
     ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from tinyface.traffic.report import QUANTITIES, Context, Subject, label, points,
 SUFFIXES: Final = (".png", ".svg", ".pdf")
 COLOURS: Final = ("#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490")
 MARKERS: Final = ("o", "^")
+STYLES: Final = ("-", "-.", ":", (0, (8, 4)))
 MOST: Final = 120  # bars of a network; with more, the slowest
 
 
@@ -61,7 +62,7 @@ def _slowest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _colours(shown: list[list[dict[str, Any]]]) -> dict[str, str]:
-    kinds = sorted({row["op"] for rows in shown for row in rows})
+    kinds = sorted({row["kind"] for rows in shown for row in rows})
     return {kind: COLOURS[i % len(COLOURS)] for i, kind in enumerate(kinds)}
 
 
@@ -74,7 +75,7 @@ def _bars(
     for column, (key, meaning) in enumerate(QUANTITIES.items()):
         axes = figure.add_subplot(columns[0, column], sharex=first, sharey=first)
         values = [100 * row["shares"][key] for row in rows]
-        axes.barh(places, values, color=[colours[row["op"]] for row in rows], height=0.8)
+        axes.barh(places, values, color=[colours[row["kind"]] for row in rows], height=0.8)
         axes.set_xlabel(f"{meaning}, %", fontsize=8)
         axes.tick_params(labelsize=7, left=False, labelleft=column == 0)
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -100,20 +101,21 @@ def _roofline(
     for number, rows in enumerate(shown):
         for row in rows:
             if row["macs"] and row["time"]:
-                title = row["op"] if len(shown) == 1 else f"{label(subjects, number)}, {row['op']}"
+                which = "" if len(shown) == 1 else f"{label(subjects, number)}, "
+                title = f"{which}{row['kind']}"
                 axes.scatter(
                     row["intensity"], row["gmac"], s=24, marker=MARKERS[number % 2],
-                    color=colours[row["op"]], label=None if title in drawn else title[:60],
+                    color=colours[row["kind"]], label=None if title in drawn else title[:60],
                 )  # fmt: skip
                 drawn.add(title)
                 xs.append(row["intensity"])
-    for line in roof_lines(subjects, context.roofs):
+    for number, line in enumerate(roof_lines(subjects, context.roofs)):
         if line["gb"] and line["gmac"] and xs:
             ridge = line["gmac"] / line["gb"]
             x = [min(*xs, ridge) / 2, ridge, max(*xs, ridge) * 2]
             y = [min(line["gmac"], line["gb"] * value) for value in x]
-            style = "-" if line["measured"] else "--"
-            axes.plot(x, y, style, color="#57534e", linewidth=1, label=line["label"])
+            style = STYLES[number % len(STYLES)] if line["measured"] else "--"
+            axes.plot(x, y, linestyle=style, color="#57534e", linewidth=1, label=line["label"])
     axes.set(xscale="log", yscale="log")
     axes.set_xlabel("arithmetic intensity (MAC per compulsory byte)", fontsize=8)
     axes.set_ylabel("achieved GMAC/s", fontsize=8)

@@ -13,6 +13,7 @@ from tinyface.traffic.roofs import Roofs
 
 STEP = 14  # pixels between lanes
 HEIGHT = 28  # of a row of the drawn network
+MOST_LANES = 64  # more are not drawn: the text says the same
 
 # key -> (title, explanation); the keys sort
 COLUMNS = {
@@ -59,6 +60,10 @@ def amount(value: float) -> str:
         if value >= factor:
             return f"{value / factor:.3g} {prefix}"
     return f"{value:.3g}" if value else "–"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.2f}" if value else "–"
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -110,7 +115,7 @@ def kinds_table(subjects: Sequence[Subject], number: int) -> Element:
         _line(
             key, str(steps), amount(cost.macs), amount(cost.feature_read + cost.feature_write),
             amount(cost.weight), f"{ns / 1e3:.1f}", f"{ns / total:.1%}",
-            f"{cost.macs / max(1, ns):.2f}",
+            _rate(cost.macs / max(1, ns)),
         )
         for key, (steps, ns, cost) in profile.by_kernel().items()
     ]  # fmt: skip
@@ -128,11 +133,11 @@ def operators_table(subjects: Sequence[Subject], number: int, roofs: Roofs | Non
             button.set("title", meaning)
         state = "ascending" if key == "number" else "none"
         heads.append(element("th", button, {"scope": "col", "aria-sort": state}))
-    places = _places(subjects[number])
+    places = _places(lane_rows(subjects[number].graph))
     rows = []
     for i, (row, bound) in enumerate(zip(profile.rows, profile.bounds(roofs), strict=True)):
         cells = _cells(row, bound)
-        place = places.get(row.record.name)
+        place = _place(row.record.name, places)
         where = f"#g{number}-{place}" if place is not None else ""
         rows.append(_operator_row(f"{number}-{i}", i, cells, where))
     caption = f"{label(subjects, number)}: every step; the heads of the columns sort"
@@ -155,9 +160,9 @@ def _cells(row: Any, bound: str | None) -> dict[str, tuple[str, float | str]]:
         "scratch": (amount(scratch), scratch),
         "time": (f"{row.time_ns / 1e3:.1f}", row.time_ns),
         "share": (f"{row.share:.1%}", row.share),
-        "gmac": (f"{found['gmac']:.2f}", found["gmac"]),
-        "gb": (f"{found['gb']:.2f}", found["gb"]),
-        "intensity": (f"{found['intensity']:.2f}", found["intensity"]),
+        "gmac": (_rate(found["gmac"]), found["gmac"]),
+        "gb": (_rate(found["gb"]), found["gb"]),
+        "intensity": (_rate(found["intensity"]), found["intensity"]),
         "bound": (bound or "unknown", bound or ""),
     }
 
@@ -182,58 +187,68 @@ def _operator_row(
 # ------------------------------------------------------------------------- the network
 
 
-def _places(subject: Subject) -> dict[str, int]:
-    """Step -> row of the drawn network. A step is called like its node or what that writes."""
-    found: dict[str, int] = {}
-    for place, row in enumerate(lane_rows(subject.graph)):
-        for name in (*row.outputs, row.name):
-            found[name] = place
-    return found
+def _places(rows: Sequence[LaneRow]) -> dict[str, int]:
+    """Name of a node, or of what it writes -> row of the drawn network."""
+    named = {row.name: place for place, row in enumerate(rows)}
+    return named | {name: place for place, row in enumerate(rows) for name in row.outputs}
+
+
+def _place(step: str, places: dict[str, int]) -> int | None:
+    """Where a step belongs. It is called like its node or what that writes; copies and changes
+    of layout that the engine adds have a suffix (input.nhwc, stage1.cat.0)."""
+    return places.get(step, places.get(step.rpartition(".")[0]))
 
 
 def network_section(subjects: Sequence[Subject], number: int) -> Element:
     """The operators in order, with lanes for the maps between them."""
     subject = subjects[number]
     rows = lane_rows(subject.graph)
-    places = _places(subject)
-    steps = {places[r.record.name]: i for i, r in enumerate(subject.profile.rows)
-             if r.record.name in places}  # fmt: skip
+    steps = _steps(subject, rows, number)
     width = max(max((row.lane, *row.through, *row.into, *row.out)) for row in rows) + 1
     items = []
     before = ""
     for place, row in enumerate(rows):
-        step = steps.get(place)
-        items.append(_network_row(f"{number}-{place}", row, before, width, subject, number, step))
+        picture = [_lanes(row, width)] if width <= MOST_LANES else []
+        attributes, name, time = steps.get(place, ({}, element("span", row.name), []))
+        if not attributes and row.kind != "input":
+            time = [element("span", " no step of its own", {"class": "time"})]
+        name.set("class", "name")
+        kind = element("span", f" {row.kind} ", {"class": "kind"})
+        shape = element("span", shape_text(row.shape), {"class": "shape"})
+        away = row.reads not in ((), (before,))  # not just the row above
+        reads = [element("span", f" reads {', '.join(row.reads)}", {"class": "reads"})]
+        parts = [*picture, name, kind, shape, *(reads if away else []), *time]
+        items.append(element("li", *parts, attributes | {"id": f"g{number}-{place}"}))
         before = row.name
     title = f"{label(subjects, number)}: {len(rows)} operators and inputs in the order they run"
     style = {"class": "scroll lanes", "tabindex": "0", "role": "region", "aria-label": title}
     return element("div", element("h3", title), element("ol", *items), style)
 
 
-def _network_row(
-    key: str, row: LaneRow, before: str, width: int, subject: Subject, number: int, step: int | None
-) -> Element:
-    parts: list[Element | str] = [_lanes(row, width)]
-    if step is None:
-        parts.append(element("span", row.name, {"class": "name"}))
-    else:
-        link = {"class": "name", "href": f"#r{number}-{step}"}
-        parts.append(element("a", row.name, link))
-    parts.append(element("span", f" {row.kind} ", {"class": "kind"}))
-    parts.append(element("span", shape_text(row.shape), {"class": "shape"}))
-    if row.reads and row.reads != (before,):
-        parts.append(element("span", f" reads {', '.join(row.reads)}", {"class": "reads"}))
-    attributes = {"id": f"g{key}"}
-    if step is not None:
-        measured = subject.profile.rows[step]
-        meter = element("span", {"class": "meter", "style": f"--share:{measured.share:.4f}"})
-        parts.append(meter)
-        text = f" {measured.time_ns / 1e3:.1f} µs, {measured.share:.1%}"
-        parts.append(element("span", text, {"class": "share"}))
-        attributes["data-point"] = f"{number}-{step}"
-    elif row.kind != "input":
-        parts.append(element("span", " no step of its own", {"class": "share"}))
-    return element("li", *parts, attributes)
+def _steps(
+    subject: Subject, rows: Sequence[LaneRow], number: int
+) -> dict[int, tuple[dict[str, str], Element, list[Element]]]:
+    """Place -> attributes, link and time of the step that computes it. Bars: the slowest is 1."""
+    places = _places(rows)
+    members: dict[int, list[int]] = {}
+    for i, step in enumerate(subject.profile.rows):
+        place = _place(step.record.name, places)
+        if place is not None:
+            members.setdefault(place, []).append(i)
+    shares = {
+        place: sum(subject.profile.rows[i].share for i in steps) for place, steps in members.items()
+    }
+    longest = max(shares.values(), default=0) or 1
+    found = {}
+    for place, steps in members.items():
+        link = element("a", rows[place].name, href=f"#r{number}-{steps[0]}")
+        style = f"--share:{shares[place] / longest:.4f}"
+        ns = sum(subject.profile.rows[i].time_ns for i in steps)
+        meter = element("span", {"class": "meter", "style": style})
+        text = f" {ns / 1e3:.1f} µs, {shares[place]:.1%}"
+        time = [meter, element("span", text, {"class": "time"})]
+        found[place] = ({"data-point": f"{number}-{steps[0]}"}, link, time)
+    return found
 
 
 def _lanes(row: LaneRow, width: int) -> Element:
@@ -283,7 +298,7 @@ def maps_section(subjects: Sequence[Subject], number: int) -> Element:
         )
         caption = f"{found.name} · {found.kind} · {shape_text(found.shape)}"
         detail = element("span", f"{which}; {found.low:.3g} … {found.high:.3g}")
-        image = element("img", src=found.uri, alt=alt, loading="lazy")
+        image = element("img", src=found.uri, alt=alt)
         pictures.append(element("figure", image, element("figcaption", caption, " ", detail)))
     note = (
         "Of every operator the channels that vary most; each from its least value (black) to "

@@ -21,7 +21,7 @@
     p.us = p.time / 1000;
     p.percent = p.shares.time;
   }
-  const kinds = [...new Set(points.map((p) => p.op))].sort();
+  const kinds = [...new Set(points.map((p) => p.kind))].sort();
 
   // ------------------------------------------------------------------------ charts
 
@@ -36,16 +36,17 @@
       view: { stroke: line },
       range: { category: night ? DARK : LIGHT },
       axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line,
-              gridOpacity: 0.6, titleFontWeight: 500 },
-      legend: { labelColor: ink, titleColor: ink }, header: { labelColor: ink, titleColor: ink,
-              labelFontWeight: 600 },
+              gridOpacity: 0.6, titleFontWeight: 500, labelFontSize: 11, titleFontSize: 12 },
+      legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, symbolBaseFillColor: ink,
+                symbolBaseStrokeColor: ink }, header: { labelColor: ink, titleColor: ink,
+              labelFontWeight: 600, labelFontSize: 12, titleFontSize: 12 },
       text: { color: ink }, rule: { color: ink }, line: { color: ink }, mark: { color: ink },
     };
   }
 
   const tooltip = [
     ...(paired ? [{ field: "network" }] : []),
-    { field: "label", title: "operator" }, { field: "op", title: "kind" }, { field: "kernel" },
+    { field: "label", title: "operator" }, { field: "kind" }, { field: "kernel" },
     { field: "us", title: "time (µs)", format: ",.1f" },
     { field: "percent", title: "share of time", format: ".1%" },
     { field: "macs", title: "MACs", format: ",d" },
@@ -57,7 +58,7 @@
   ];
   const hot = { name: "hot", value: null };
   const faded = { condition: { test: "hot === null || datum.id === hot", value: 1 }, value: 0.25 };
-  const color = (columns) => ({ field: "op", type: "nominal", scale: { domain: kinds },
+  const color = (columns) => ({ field: "kind", type: "nominal", scale: { domain: kinds },
     legend: { title: null, orient: "top", columns, symbolType: "square" } });
 
   function sorted(rows) { // as the tables have them
@@ -70,7 +71,8 @@
     const narrow = width < 600;
     const chosen = document.querySelector("input[name=quantity]:checked").value;
     const shares = chosen === "all";
-    const labels = narrow ? 95 : 170;
+    const longest = Math.max(...points.map((p) => p.label.length));
+    const labels = Math.min(narrow ? 95 : 190, 7 * longest);
     const shown = data.networks.flatMap((network) =>
       sorted(points.filter((p) => p.network === network.label)).slice(0, MOST));
     const keys = shares ? Object.keys(data.quantities) : [chosen];
@@ -129,13 +131,13 @@
       layer: [
         { data: { values: roofs }, mark: { type: "line", strokeWidth: 1.5 },
           encoding: { x, y, detail: { field: "label" },
-            strokeDash: { field: "label", type: "nominal", scale: { range:
+            strokeDash: { field: "label", type: "nominal", scale: { domain: data.roofs.map((r) => r.label), range:
               data.roofs[0].measured ? [[1, 0], [8, 3], [4, 3], [2, 2]] : [[6, 4]] },
               legend: { title: null, orient: "bottom", direction: "vertical", labelLimit: width - 60,
                         symbolSize: 400, symbolType: "stroke" } } } },
         { data: { values: placed }, mark: { type: "point", filled: true, size: 80, cursor: "pointer" },
           encoding: { x: dots, y: { ...y, field: "gmac" }, opacity: faded, tooltip,
-            color: color(narrow ? 3 : 8),
+            color: color(narrow ? 2 : 8),
             shape: paired ? { field: "network", type: "nominal", scale: { range: ["circle", "triangle-up"] },
               legend: { title: null, orient: "top", labelLimit: width / 2 } } : { value: "circle" } } },
       ],
@@ -143,7 +145,7 @@
   }
 
   function strip(width) {
-    const without = points.filter((p) => !(p.macs > 0) && p.time > 0);
+    const without = points.filter((p) => !(p.macs > 0) && p.gb > 0);
     if (!without.length) return null;
     return {
       params: [hot], data: { values: without }, width: width - 110, height: { step: 26 },
@@ -151,7 +153,7 @@
       mark: { type: "point", filled: true, size: 80, cursor: "pointer" },
       encoding: {
         x: { field: "gb", type: "quantitative", title: "achieved GB/s (bytes that the kernel touches)" },
-        y: { field: "op", type: "nominal", title: null },
+        y: { field: "kind", type: "nominal", title: null },
         color: { ...color(8), legend: null }, opacity: faded, tooltip,
         shape: paired ? { field: "network", type: "nominal", legend: null,
                           scale: { range: ["circle", "triangle-up"] } } : { value: "circle" },
