@@ -51,6 +51,22 @@ def test_onnx(recogniser: Path) -> None:
     assert wrong.difference > 0.5 * wrong.largest
 
 
+def test_onnx_with_channels_last(recogniser: Path) -> None:
+    """As Keras has them: the other runtime gets its picture as (n, h, w, c)."""
+    pytest.importorskip("onnxruntime")
+    model = onnx.load(recogniser)
+    sides = model.graph.input[0].type.tensor_type.shape.dim
+    for side, value in zip(sides, (1, 8, 8, 3), strict=True):
+        side.dim_value = value
+    for node in model.graph.node:
+        node.input[:] = ["nchw" if name == "x" else name for name in node.input]
+    first = onnx.helper.make_node("Transpose", ["x"], ["nchw"], perm=[0, 3, 1, 2])
+    model.graph.node.insert(0, first)
+    onnx.save(model, recogniser)
+    (check,) = crosscheck(recogniser, import_file(recogniser))
+    assert check.good and check.difference is not None, check
+
+
 def test_ncnn(tmp_path: Path) -> None:
     pytest.importorskip("ncnn")
     (tmp_path / "m.param").write_text(
