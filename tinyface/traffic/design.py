@@ -56,11 +56,11 @@ class Member:
 
 
 def chain(name: str, count: int, kernel: int, side: int, a: int, b: int) -> Graph:
-    """Convolutions a -> b -> a …: (1, a, side, side) -> map (1, a or b, side, side)."""
+    """Convolutions b -> a -> b …: (1, b, side, side) -> map (1, b or a, side, side)."""
     builder = Builder(name)
-    x = builder.input("input", (1, a, side, side))
+    x = builder.input("input", (1, b, side, side))
     for i in range(count):
-        x = builder.conv(x, a if i % 2 else b, kernel, pad=kernel // 2, key=f"conv{i}")
+        x = builder.conv(x, b if i % 2 else a, kernel, pad=kernel // 2, key=f"conv{i}")
     return builder.build(x)
 
 

@@ -25,9 +25,10 @@ class Measured:
     """A network and its times.
 
     step_ns: of every step, the least of all runs: what the machine takes when nothing interferes,
-    which is what the models are about. whole_ns: of whole runs whose steps are not timed, the
-    median over the turns of the least within a turn; low_ns, high_ns: the middle half of the
-    turns; least_ns: the fastest.
+    which is what the models are about. Of designed networks, which are nothing but convolutions,
+    the changes of layout at both ends are left out: they would spoil the design.
+    whole_ns: of whole runs whose steps are not timed, the median over the turns of the least
+    within a turn; low_ns, high_ns: the middle half of the turns; least_ns: the fastest.
     """
 
     member: Member
@@ -108,12 +109,17 @@ class _Sampler:
 
     def result(self, member: Member) -> Measured:
         low, median, high = (
-            statistics.quantiles(self.wholes, n=4) if len(self.wholes) > 1 else self.wholes * 3
+            statistics.quantiles(self.wholes, n=4, method="inclusive")
+            if len(self.wholes) > 1
+            else self.wholes * 3
         )
+        steps = figures(self.graph, self.records)
+        least = [float(min(step)) for step in zip(*self.steps, strict=True)]
+        kept = [i for i, step in enumerate(steps) if not (member.designed and step.kind == "other")]
         return Measured(
             member,
-            figures(self.graph, self.records),
-            tuple(float(min(step)) for step in zip(*self.steps, strict=True)),
+            tuple(steps[i] for i in kept),
+            tuple(least[i] for i in kept),
             median,
             low,
             high,

@@ -1,0 +1,174 @@
+"""Expected times on a machine that a file describes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.test_claim import synthetic
+from tests.test_graph import small_graph
+from tinyface.builder import Builder
+from tinyface.cli.main import run as cli
+from tinyface.errors import UsageError
+from tinyface.formats.card import Card, Preprocess
+from tinyface.formats.modelfile import save_model
+from tinyface.networks import find, random_state
+from tinyface.passes import optimise
+from tinyface.plan import Isa, make_plan
+from tinyface.traffic import paper
+from tinyface.traffic.predict import (
+    Device,
+    fit_device,
+    from_json,
+    held_out,
+    predict,
+    read_device,
+    shipped,
+)  # fmt: skip
+from tinyface.traffic.steps import expected, figures
+
+NEON = Isa("neon", 4, 8, 8)
+RATES = (0.02, 0.05, 0.06, 1000.0)
+
+
+def test_the_sum_by_hand() -> None:
+    graph = small_graph()
+    cost = optimise(graph).cost
+    device = Device("d", (2.0, 3.0, 5.0, 7.0), overhead_ns=11.0)
+    result = predict(graph, device)
+    assert len(result.steps) == 1 and result.steps[0].kind == "standard"
+    features = cost.feature_read + cost.feature_write
+    assert result.time_ns == 2 * cost.macs + 3 * features + 5 * cost.weight + 7 + 11
+
+
+def test_the_most_specific_rates_are_taken() -> None:
+    graph = find("dwfn").build()
+    steps = expected(optimise(graph), NEON)
+    one, zero = (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 0.0)
+    gemm = next(s.kernel for s in steps if s.kind == "pointwise")
+    depthwise = sum(s.kind == "depthwise" for s in steps)
+    with_gemm = sum(s.kernel == gemm for s in steps)
+    assert depthwise >= 8 and with_gemm >= 7
+    by_kind = Device("d", zero, {"depthwise": one}, isa=NEON)
+    assert predict(graph, by_kind).time_ns == depthwise
+    by_kernel = Device("d", zero, {"depthwise": one}, {gemm: one}, isa=NEON)
+    assert predict(graph, by_kernel).time_ns == depthwise + with_gemm
+
+
+def test_steps_of_a_plan_have_the_kind_of_their_convolution() -> None:
+    """A step is named after the activation that ends it."""
+    graph = optimise(find("mobilefacenet").build())
+    planned = figures(graph, make_plan(graph, NEON).steps)
+    listed = expected(graph, None)
+    for kind in ("standard", "pointwise", "depthwise", "linear"):
+        assert sum(s.kind == kind for s in planned) == sum(s.kind == kind for s in listed) > 0
+        assert sum(s.macs for s in planned if s.kind == kind) == sum(
+            s.macs for s in listed if s.kind == kind
+        )
+    layout = [s for s in planned if s.kind == "other" and "nchw" in s.kernel]
+    # read and written once; the plan may widen the map by what the next kernel pads
+    assert 8 * 3 * 112**2 <= layout[0].feature <= 8 * 3 * 116**2
+
+
+def test_a_device_is_found_again_from_its_own_times() -> None:
+    device = fit_device(synthetic(RATES, 1), "d")
+    assert device.any == pytest.approx(RATES, rel=0.15)
+    assert device.kinds["pointwise"] == pytest.approx(RATES, rel=0.25)
+    held = held_out(synthetic(RATES, 2))
+    assert held.median < 0.05 and held.median_macs_alone > 3 * held.median
+    assert set(held.errors) == set(held.macs_alone) and "mobilefacenet" in held.errors
+    with pytest.raises(UsageError, match="two families"):
+        held_out([m for m in synthetic(RATES, 1) if m.member.designed])
+
+
+def test_held_out_networks_are_not_seen() -> None:
+    """A network that is ten times as slow as all others is mispredicted when held out."""
+    measured = synthetic(RATES, 1)
+    (odd,) = (i for i, m in enumerate(measured) if m.member.name == "mobilefacenet")
+    measured[odd] = replace(measured[odd], step_ns=tuple(10 * ns for ns in measured[odd].step_ns))
+    assert held_out(measured).errors["mobilefacenet"] == pytest.approx(0.9, abs=0.03)
+
+
+# ------------------------------------------------------------------------------------ files
+
+
+def test_the_pi_is_what_the_paper_gives() -> None:
+    """The shipped file is the fit to the data file, and says where it is from."""
+    device = shipped("pi4")
+    assert device.to_json() == paper.fit_pi4().to_json()
+    assert "nothing was measured" in device.about["source"] and "fitted" in device.about["source"]
+    for row in paper.rows("pi4"):
+        expected_ms = predict(find(row.network).build(), device).time_ns / 1e6
+        error = abs(expected_ms / row.ms - 1)
+        assert error == pytest.approx(device.about["errors"][row.network], abs=0.01) and error < 0.2
+
+
+def test_device_files_go_round(tmp_path: Path) -> None:
+    device = Device("d", RATES, {"linear": RATES}, {"gemm": RATES}, NEON, None, 5.0, {"a": [1]})
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps(device.to_json()), encoding="utf-8")
+    assert read_device(str(path)) == device
+
+
+GOOD: dict[str, Any] = Device("d", RATES, {"linear": RATES}, isa=NEON).to_json()
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("schema",), "tinyface.device/2"), (("name",), ""), (("name",), 3), (("threads",), 0),
+        (("threads",), True), (("threads",), "2"), (("overhead_ns",), -1.0), (("any",), {}),
+        (("any",), 5), (("any", "macs"), float("nan")), (("any", "macs"), 1e30),
+        (("any", "steps"), None), (("any", "weight"), True), (("kinds",), {"odd": GOOD["any"]}),
+        (("kinds",), []), (("kinds", "linear", "macs"), -1), (("kernels",), {"": GOOD["any"]}),
+        (("isa",), {}), (("isa", "lanes"), 0), (("isa", "lanes"), 1.5), (("about",), 3),
+        (("kernels",), {"k": None}),
+    ],
+)  # fmt: skip
+def test_malformed_devices_are_refused(where: tuple[str, ...], value: Any) -> None:
+    document = copy.deepcopy(GOOD)
+    inner = document
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    with pytest.raises(UsageError, match=r"f\.json: not a device file"):
+        from_json(document, "f.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "[" * 100_000, '"a"', "{}"])
+def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match="not a device file"):
+        read_device(str(path))
+    with pytest.raises(UsageError, match="pi4"):
+        read_device(str(tmp_path / "none.json"))
+
+
+def test_the_command_takes_a_model_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    b = Builder("mine")
+    x = b.conv(b.input("input", (1, 3, 32, 32)), 8, 3, pad=1, stride=2, key="first")
+    x = b.prelu(b.conv(x, 8, 3, pad=1, groups=4, key="second"), key="act")
+    graph = b.build(embedding=b.conv(x, 4, 16, key="third"))
+    path = tmp_path / "mine.safetensors"
+    preprocess = Preprocess(32, 32, "rgb", (0.0,) * 3, (1.0,) * 3)
+    card = Card("mine", task="embed", preprocess=preprocess, embedding_size=4)
+    save_model(path, graph.bind(random_state(graph)), card)
+    assert cli(["predict", str(path), "--device", "pi4", "--json"]) == 0
+    doc = json.loads(capsys.readouterr().out)
+    assert doc["schema"] == "tinyface.predict/1" and doc["network"] == "mine"
+    assert [row["kind"] for row in doc["operators"]] == ["standard", "grouped", "standard"]
+    assert doc["time_ns"] == pytest.approx(sum(row["time_ns"] for row in doc["operators"]))
+    assert np.sum(list(doc["parts_ns"].values())) == pytest.approx(doc["time_ns"])
+    assert cli(["predict", str(path), "--device", "pi4"]) == 0
+    out = capsys.readouterr().out
+    assert "second" in out and "ms expected" in out and "nothing was measured" in out
+    assert cli(["predict", str(path), "--device", "pi5"]) == 2
