@@ -9,7 +9,6 @@
   const DARK = ["#6cb6ff", "#ff9e64", "#73daa0", "#c4a0ff", "#e6c34a", "#ff8fc0", "#5fd3e6", "#bfb8b0"];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const views = new Map(); // element -> Vega view
-  let printing = false;
   let order = { key: "number", descending: false };
 
   const points = data.networks.flatMap((network, n) =>
@@ -28,13 +27,11 @@
   function theme() {
     const css = getComputedStyle(document.documentElement);
     const of = (name) => css.getPropertyValue(name).trim();
-    const night = dark.matches && !printing;
-    const ink = printing ? "#000" : of("--ink");
-    const line = printing ? "#999" : of("--line");
+    const ink = of("--ink"), line = of("--line");
     return {
       background: null, font: "system-ui, DejaVu Sans, sans-serif",
       view: { stroke: line },
-      range: { category: night ? DARK : LIGHT },
+      range: { category: dark.matches ? DARK : LIGHT },
       axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line,
               gridOpacity: 0.6, titleFontWeight: 500, labelFontSize: 11, titleFontSize: 12 },
       legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, symbolBaseFillColor: ink,
@@ -148,7 +145,7 @@
     const without = points.filter((p) => !(p.macs > 0) && p.gb > 0);
     if (!without.length) return null;
     return {
-      params: [hot], data: { values: without }, width: width - 110, height: { step: 26 },
+      params: [hot], data: { values: without }, width: width - 130, height: { step: 26 },
       description: "Achieved GB/s of the operators without MACs.",
       mark: { type: "point", filled: true, size: 80, cursor: "pointer" },
       encoding: {
@@ -179,8 +176,11 @@
   }
 
   const drawBars = () => draw("bars-chart", bars);
-  const drawAll = () => Promise.all(
-    [drawBars(), draw("roofline-chart", roofline), draw("strip-chart", strip)]);
+  async function drawAll() {
+    const night = dark.matches;
+    await Promise.all([drawBars(), draw("roofline-chart", roofline), draw("strip-chart", strip)]);
+    document.documentElement.classList.toggle("night", night); // on paper they are inverted
+  }
 
   // ---------------------------------------------- one operator, wherever it is shown
 
@@ -236,14 +236,12 @@
     radio.addEventListener("change", drawBars);
   }
 
-  // ------------------------------------------------------ colours, paper, and width
+  // ------------------------------------------------------------- colours and width
 
   dark.addEventListener("change", drawAll);
-  addEventListener("beforeprint", () => { printing = true; drawAll(); });
-  addEventListener("afterprint", () => { printing = false; drawAll(); });
   let width = innerWidth, timer;
   addEventListener("resize", () => {
-    if (innerWidth === width || printing) return;
+    if (innerWidth === width) return;
     width = innerWidth;
     clearTimeout(timer);
     timer = setTimeout(drawAll, 150);
