@@ -205,7 +205,7 @@ def print_claim(claim: Claim, held: HeldOut) -> None:
             [m.member.name, m.member.family, *(si(m.totals[c]) for c in ("macs", "feature",
              "weight")), str(m.totals["steps"]), f"{m.whole_ns / 1e6:.3f}",
              f"{m.low_ns / 1e6:.3f}-{m.high_ns / 1e6:.3f}", f"{m.least_ns / 1e6:.3f}",
-             f"{claim.shares[m.member.name]:.0%}" if claim.shares else "-"]
+             f"{claim.shares[m.member.name]:.0%}" if m.member.name in claim.shares else "-"]
             for m in claim.measured
         ],
         right=range(2, 10),

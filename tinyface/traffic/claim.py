@@ -97,10 +97,10 @@ class Claim:
 
 def analyse(measured: Sequence[Measured]) -> Claim:
     """Fit all models and decide."""
-    table = network_columns(measured)
-    times = np.array([m.time_ns for m in measured])
-    groups = [m.member.held_out_with for m in measured]
-    pooled = _fits(table, times, groups, constant=True)
+    rows = [m for m in measured if m.member.pooled]
+    table = network_columns(rows)
+    times = np.array([m.time_ns for m in rows])
+    pooled = _fits(table, times, [m.member.held_out_with for m in rows], constant=True)
     by_kind = {}
     for kind in KINDS:
         chosen = [
@@ -117,9 +117,7 @@ def analyse(measured: Sequence[Measured]) -> Claim:
                 by_kind[kind] = fits
     shares = {}
     if FULL in pooled:
-        shares = dict(
-            zip((m.member.name for m in measured), f_share(pooled[FULL], table), strict=True)
-        )
+        shares = dict(zip((m.member.name for m in rows), f_share(pooled[FULL], table), strict=True))
     return Claim(tuple(measured), pooled, by_kind, verdict(pooled), shares, correlation(table))
 
 

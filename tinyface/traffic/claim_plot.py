@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyface.errors import MissingExtraError, UsageError
 from tinyface.files import atomic_write
-from tinyface.traffic.claim import FULL, Claim, f_share, network_columns
+from tinyface.traffic.claim import FULL, Claim, network_columns
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 MARKS = "osD^vP*"
@@ -54,13 +54,14 @@ def _errors(axes: Any, claim: Claim) -> None:
 
 
 def _fitted(axes: Any, claim: Claim) -> None:
-    measured = np.array([m.time_ns for m in claim.measured]) / 1e6
+    rows = [m for m in claim.measured if m.member.pooled]
+    measured = np.array([m.time_ns for m in rows]) / 1e6
     fitted = claim.pooled[FULL].predict(
-        network_columns(claim.measured) | {"constant": np.ones(len(measured))}
+        network_columns(rows) | {"constant": np.ones(len(measured))}
     )
-    families = list(dict.fromkeys(m.member.family for m in claim.measured))
+    families = list(dict.fromkeys(m.member.family for m in rows))
     for i, family in enumerate(families):
-        mine = [j for j, m in enumerate(claim.measured) if m.member.family == family]
+        mine = [j for j, m in enumerate(rows) if m.member.family == family]
         axes.scatter(
             measured[mine], np.maximum(fitted[mine] / 1e6, 1e-3), s=22, label=family,
             color=COLOURS[i % len(COLOURS)], marker=MARKS[i % len(MARKS)],
@@ -74,12 +75,8 @@ def _fitted(axes: Any, claim: Claim) -> None:
 
 
 def _shares(axes: Any, claim: Claim) -> None:
-    table = network_columns(claim.measured)
-    found = sorted(
-        (share, m.member.name)
-        for m, share in zip(claim.measured, f_share(claim.pooled[FULL], table), strict=True)
-        if not m.member.designed
-    )
+    designed = {m.member.name for m in claim.measured if m.member.designed}
+    found = sorted((share, name) for name, share in claim.shares.items() if name not in designed)
     axes.barh(range(len(found)), [100 * share for share, _ in found], color=COLOURS[1])
     axes.set_yticks(range(len(found)), [name for _, name in found], fontsize=6)
     axes.set_xlabel("share of the fitted time that is F's, %")

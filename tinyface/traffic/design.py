@@ -37,6 +37,8 @@ class Member:
 
     family: "design pointwise", "CNN-14-DS" …; varies: for the design's own, which figure differs
     from the centre ("" at the centre). quick: is it in the short experiment?
+    pooled: does it count in the models over all networks? Depthwise kernels of 5 x 5 and 7 x 7 do
+    not: the networks in question hardly have them, and engines often have no fast code for them.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Member:
     build: Callable[[], Graph]
     varies: str = ""
     quick: bool = False
+    pooled: bool = True
 
     @property
     def designed(self) -> bool:
@@ -138,7 +141,7 @@ def designed() -> Iterator[Member]:
     for axis, count, kernel, side, c in DEPTHWISE:
         name = f"depthwise-{count}x{c}-k{kernel}-{side}"
         build = partial(depthwise_chain, name, count, kernel, side, c)
-        yield Member(name, "design depthwise", build, axis, True)
+        yield Member(name, "design depthwise", build, axis, quick=True, pooled=kernel == 3)
 
 
 def families() -> Iterator[Member]:
