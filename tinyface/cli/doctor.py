@@ -14,7 +14,7 @@ from tinyface.cli import common
 from tinyface.errors import TinyfaceError
 
 PACKAGES = ("numpy", "cffi", "pillow", "safetensors", "click", "rich")
-EXTRAS = ("onnx", "matplotlib")
+EXTRAS = ("onnx", "matplotlib", "vl-convert-python")
 
 
 @click.command("doctor", short_help="What this installation is made of.")
