@@ -214,7 +214,7 @@ def _figure(name: str, caption: str) -> Element:
 
 
 def _asset(name: str) -> str:
-    return (files("tinyface.traffic") / "assets" / name).read_text(encoding="utf-8")
+    return (files("tinyface.traffic.assets") / name).read_text(encoding="utf-8")
 
 
 def _script_json(document: dict[str, Any]) -> str:
