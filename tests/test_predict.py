@@ -31,6 +31,7 @@ from tinyface.traffic.predict import (
     read_device,
     shipped,
 )  # fmt: skip
+from tinyface.traffic.roofs import Level, Roofs
 from tinyface.traffic.steps import expected, figures
 
 NEON = Isa("neon", 4, 8, 8)
@@ -110,10 +111,19 @@ def test_the_pi_is_what_the_paper_gives() -> None:
 
 
 def test_device_files_go_round(tmp_path: Path) -> None:
-    device = Device("d", RATES, {"linear": RATES}, {"gemm": RATES}, NEON, None, 5.0, {"a": [1]})
+    roofs = Roofs(24.0, (Level("L2", 20.0, 1 << 20), Level("DRAM", 4.0)))
+    device = Device(
+        "d", RATES, {"linear": RATES}, {"gemm": RATES}, NEON, None, 5.0, roofs, {"a": [1]}
+    )
     path = tmp_path / "d.json"
     path.write_text(json.dumps(device.to_json()), encoding="utf-8")
     assert read_device(str(path)) == device
+    bounds = predict(find("fdfacenet").build(), device).bounds
+    assert set(bounds) <= {"compute", "memory", "overhead"} and "memory" in bounds
+    assert set(predict(find("fdfacenet").build(), shipped("pi4")).bounds) == {""}
+    document = device.to_json() | {"roofs": {"gmac_per_s": -1, "levels": []}}
+    with pytest.raises(UsageError, match="roofs"):
+        from_json(document, "f.json")
 
 
 GOOD: dict[str, Any] = Device("d", RATES, {"linear": RATES}, isa=NEON).to_json()

@@ -52,16 +52,16 @@ def print_prediction(result: Prediction) -> None:
     body = [
         [step.name, step.kind, step.kernel or "-", si(step.macs), si(step.feature),
          si(step.weight), *(f"{part / 1e3:.1f}" for part in (*parts, sum(parts))),
-         f"{sum(parts) / total:.1%}"]
-        for step, parts in zip(result.steps, result.parts, strict=True)
+         f"{sum(parts) / total:.1%}", bound or "-"]
+        for step, parts, bound in zip(result.steps, result.parts, result.bounds, strict=True)
     ]  # fmt: skip
     sums = [sum(column) / 1e3 for column in zip(*result.parts, strict=True)]
     common.print_table(
         ["operator", "kind", "kernel", "MACs", "F B", "weights B", "MACs µs", "F µs",
-         "weights µs", "constant µs", "µs", "share"],
+         "weights µs", "constant µs", "µs", "share", "bound"],
         body,
         right=range(3, 12),
-        footer=[f"{len(body)} steps", *[""] * 5, *(f"{s:.1f}" for s in (*sums, sum(sums))), ""],
+        footer=[f"{len(body)} steps", *[""] * 5, *(f"{s:.1f}" for s in (*sums, sum(sums))), "", ""],
     )  # fmt: skip
     device = result.device
     threads = f", threads {device.threads}" if device.threads else ""

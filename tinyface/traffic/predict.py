@@ -28,7 +28,9 @@ from tinyface.passes import optimise
 from tinyface.plan import Isa
 from tinyface.traffic.experiment import Measured
 from tinyface.traffic.fit import least_squares
+from tinyface.traffic.roofs import Roofs
 from tinyface.traffic.steps import COLUMNS, KINDS, StepFigures, columns, expected
+from tinyface.types import Cost
 
 SCHEMA = "tinyface.device/1"
 SHIPPED = ("pi4",)
@@ -46,7 +48,7 @@ class Device:
     any: rates of steps that no other set is for. kinds, kernels: sets by kind of convolution
     and by kernel. isa: instruction set of the C engine, whose plan is then what is predicted;
     None where another engine runs the graph's operators one by one. threads: None if not known.
-    overhead_ns: per run.
+    overhead_ns: per run. roofs: what it can do at most, if known: says what bounds a step.
     about: how it was made, for people and programs: "source", "fit", "machine" …
     """
 
@@ -57,6 +59,7 @@ class Device:
     isa: Isa | None = None
     threads: int | None = 1
     overhead_ns: float = 0.0
+    roofs: Roofs | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def rates(self, step: StepFigures) -> Rates:
@@ -86,6 +89,7 @@ class Device:
             "any": _named(self.any),
             "kinds": sets(self.kinds),
             "kernels": sets(self.kernels),
+            "roofs": self.roofs.to_json() if self.roofs else None,
             "about": dict(self.about),
         }
 
@@ -98,6 +102,18 @@ class Prediction:
     device: Device
     steps: tuple[StepFigures, ...]
     parts: tuple[Rates, ...]
+
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        """What holds each step, "compute", "memory" or "overhead"; "" where roofs are unknown."""
+        roofs = self.device.roofs
+        if roofs is None:
+            return ("",) * len(self.steps)
+        weights = sum(step.weight for step in self.steps)
+        return tuple(
+            roofs.bound(Cost(step.macs, step.feature, 0, step.weight), round(sum(parts)), weights)
+            for step, parts in zip(self.steps, self.parts, strict=True)
+        )
 
     @property
     def time_ns(self) -> float:
@@ -114,8 +130,9 @@ class Prediction:
                 "weight_bytes": step.weight,
                 "time_ns": sum(parts),
                 "parts_ns": _named(parts),
+                "bound": bound or None,
             }
-            for step, parts in zip(self.steps, self.parts, strict=True)
+            for step, parts, bound in zip(self.steps, self.parts, self.bounds, strict=True)
         ]
         return {
             "network": self.network,
@@ -287,6 +304,7 @@ def from_json(document: Any, where: str) -> Device:
         if document["schema"] != SCHEMA:
             raise ValueError(f"schema {document['schema']!r} is not {SCHEMA}")
         isa = document.get("isa")
+        roofs = document.get("roofs")
         threads = document.get("threads", 1)
         if threads is not None and (type(threads) is not int or not 1 <= threads <= 256):
             raise ValueError(f"threads {threads!r}")
@@ -298,8 +316,11 @@ def from_json(document: Any, where: str) -> Device:
             isa=None if isa is None else _isa(isa),
             threads=threads,
             overhead_ns=_rate(document.get("overhead_ns", 0.0)),
+            roofs=None if roofs is None else Roofs.from_json(roofs),
             about=dict(document.get("about", {})),
         )
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise UsageError(f"{where}: not a device file ({what}); see docs/claim.md") from None
