@@ -35,9 +35,9 @@ class Settings:
     adam: float = 2e-3
     relation: float = 20.0
     average: float = 0.995
-    strength: float = 1.0
+    strength: float = 0.7
     rest: bool = True
-    small: float = 0.45
+    small: float = 0.25
     seed: int = 0
 
 
@@ -83,7 +83,7 @@ class Student:
         for name, p in self.model.named_parameters():
             dense = p.dim() > 1 and p.shape[1] > 1
             if dense == spectral:
-                rest = stages(self.settings.network, name) if self.settings.rest else 1.0
+                rest = stages(self.settings.network, name)
                 by_rest.setdefault(rest, []).append(p)
         return [{"params": params, "rest": rest} for rest, params in sorted(by_rest.items())]
 
@@ -122,7 +122,8 @@ class Student:
             self.optimisers, (self.settings.muon, self.settings.adam), strict=True
         ):
             for group in optimiser.param_groups:
-                group["lr"] = base * shape(progress / group["rest"])
+                rest = group["rest"] if self.settings.rest else 1.0
+                group["lr"] = base * shape(progress / rest)
                 for p in group["params"]:
                     p.requires_grad_(group["lr"] > 0)
 
