@@ -33,7 +33,7 @@ MUCH, LITTLE = 1 / 4, 1 / 10  # share of the fitted time that counts as much, as
 MIN_ROWS = 8
 
 WORDS = {
-    "yes": "Yes: feature-map traffic decides here, beside the MACs",
+    "yes": "Yes: feature-map traffic matters here, beside the MACs",
     "confounded": (
         "It cannot be told apart: feature-map traffic improves on MACs alone, but weights or the "
         "number of operators would explain the same"
