@@ -10,6 +10,7 @@ import pytest
 from tinyface import ops
 from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
+from tinyface.errors import UsageError
 from tinyface.graph import Graph
 from tinyface.passes import optimise
 
@@ -139,6 +140,6 @@ def test_image_size_and_batch_stay_free(tmp_path: Path) -> None:
 
 
 def test_a_failed_export_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(OSError):
+    with pytest.raises(UsageError, match="there is no folder"):
         onnx_export.export_onnx(CASES["relu"], tmp_path / "missing" / "x.onnx")
     assert list(tmp_path.iterdir()) == []

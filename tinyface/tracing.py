@@ -12,8 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyface.errors import UsageError
+from tinyface.files import atomic_write
 from tinyface.types import Cost, Shape
 
 SCHEMA = 1
@@ -136,7 +135,8 @@ class Trace:
     def write(self, path: str | Path) -> None:
         """Write by suffix: ``.json``, ``.csv``, or ``.chrome.json`` for chrome://tracing.
 
-        The file appears whole or not at all. Raises UsageError for another suffix.
+        The file appears whole or not at all. Raises UsageError for another suffix, or where
+        the file cannot be written.
         """
         name = Path(path).name
         if name.endswith(".chrome.json"):
@@ -147,14 +147,8 @@ class Trace:
             text = self.to_csv()
         else:
             raise UsageError(f"{path}: name a trace .json, .chrome.json or .csv")
-        handle, temporary = tempfile.mkstemp(dir=Path(path).parent, prefix=f".{name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with atomic_write(path, "w", encoding="utf-8") as stream:
+            stream.write(text)
 
 
 _current: ContextVar[Trace | None] = ContextVar("tinyface_trace", default=None)

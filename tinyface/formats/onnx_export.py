@@ -7,8 +7,6 @@ wherever the network allows other sizes.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinyface.errors import GraphError, MissingExtraError
+from tinyface.files import atomic_write
 from tinyface.graph import Graph, Node
 
 OPSET = 17
@@ -247,17 +246,11 @@ def export_onnx(graph: Graph, path: str | Path) -> None:
     Raises:
         MissingExtraError: the package ``onnx`` is not installed.
         GraphError: an operator has no ONNX counterpart.
+        UsageError: the file cannot be written.
     """
     model = to_onnx(graph)
-    folder = Path(path).absolute().parent
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{Path(path).name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(model.SerializeToString())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with atomic_write(path) as stream:
+        stream.write(model.SerializeToString())
 
 
 def to_onnx(graph: Graph) -> Any:
