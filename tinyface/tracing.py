@@ -74,8 +74,8 @@ class Record:
             "kernel": self.kernel,
             "output_shape": list(self.output_shape),
             "macs": self.compulsory.macs,
-            **_byte_counts(self.compulsory),
-            "algorithmic": _byte_counts(self.algorithmic),
+            **self.compulsory.byte_counts(),
+            "algorithmic": self.algorithmic.byte_counts(),
             "start_ns": self.start_ns,
             "time_ns": self.time_ns,
             "gmac_per_s": round(self.gmac_per_s, 3),
@@ -168,12 +168,3 @@ def trace() -> Iterator[Trace]:
         yield opened
     finally:
         _current.reset(token)
-
-
-def _byte_counts(cost: Cost) -> dict[str, int]:
-    return {
-        "feature_read_bytes": cost.feature_read,
-        "feature_write_bytes": cost.feature_write,
-        "weight_bytes": cost.weight,
-        "scratch_bytes": cost.scratch,
-    }

@@ -96,6 +96,15 @@ class Cost:
         """All traffic together."""
         return self.feature_read + self.feature_write + self.weight + self.scratch
 
+    def byte_counts(self) -> dict[str, int]:
+        """The four byte counts under the names that JSON and CSV output uses."""
+        return {
+            "feature_read_bytes": self.feature_read,
+            "feature_write_bytes": self.feature_write,
+            "weight_bytes": self.weight,
+            "scratch_bytes": self.scratch,
+        }
+
     @staticmethod
     def total(costs: Iterable[Cost]) -> Cost:
         return sum(costs, Cost())

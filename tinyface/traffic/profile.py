@@ -100,8 +100,8 @@ class Profile:
                 "least_ns": self.least_ns,
                 "traced_ns": self.traced_ns,
                 "macs": self.cost.macs,
-                **_bytes(self.cost),
-                "algorithmic": _bytes(self.algorithmic),
+                **self.cost.byte_counts(),
+                "algorithmic": self.algorithmic.byte_counts(),
             },
             "operators": [
                 row.to_json() | {"bound": bound}
@@ -204,12 +204,3 @@ def _rows(collected: list[list[Record]]) -> tuple[Row, ...]:
 
 def _median(values: list[int]) -> int:
     return int(statistics.median(values))
-
-
-def _bytes(cost: Cost) -> dict[str, int]:
-    return {
-        "feature_read_bytes": cost.feature_read,
-        "feature_write_bytes": cost.feature_write,
-        "weight_bytes": cost.weight,
-        "scratch_bytes": cost.scratch,
-    }
