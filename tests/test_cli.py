@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -366,8 +367,12 @@ def test_import_refuses(tinyface: Any, tmp_path: Path) -> None:
 
 
 def spawn(*args: str, **how: Any) -> subprocess.Popen[bytes]:
+    """Start a command as a terminal does: what a script starts in its background would be born
+    with Ctrl-C ignored."""
     command = [sys.executable, "-m", "tinyface", *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
+    give_back = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, preexec_fn=give_back, **how)
 
 
 @pytest.fixture
@@ -392,7 +397,10 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     while not leftovers(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert b"Traceback" not in err and b"stopped" in err
     assert not leftovers(tmp_path) and not Path("faces.csv").exists()
