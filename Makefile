@@ -17,8 +17,7 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick lint format c-tests asan arm-test perf-arm cachesim \
-        wheel clean
+.PHONY: help install demo test test-quick lint format c-tests asan arm-test wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 14
@@ -87,12 +86,6 @@ asan:  ## the same under ASan and UBSan
 	@$(script)
 
 arm-test:  ## the same on aarch64 and armv7, emulated
-	@$(script)
-
-perf-arm:  ## inner loops against a Cortex-A72, A76 and A53 (llvm-mca)
-	@$(script)
-
-cachesim: $(VENV)/.installed  ## the C engine under the caches of a Raspberry Pi 4
 	@$(script)
 
 # ------------------------------------------------------------------------------- packaging
