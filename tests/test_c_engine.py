@@ -60,6 +60,9 @@ def sure(kind: str) -> list[Case]:
     gate, vector = rng.integers(-99, 99, (2, 7, 1, 1)) / 64.0, rng.integers(9, 99, 7) / 32.0
     pairs = [(x, y), (x, gate), (x, vector.reshape(7, 1, 1)), (x, np.array(1.5))]
     if kind in ("add", "sub", "mul", "div", "maximum"):
+        pairs.append(
+            (x[:, :2, :1, 0], x[:, :2, :2, :1])
+        )  # (2, 2, 1) is no gate: axes align at the end
         return [Case(OPS[kind](), pair) for pair in pairs]
     if kind == "batch_norm":
         return [Case(OPS[kind](), (x, vector, vector, vector, vector))]

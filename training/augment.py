@@ -53,8 +53,10 @@ def soften(x: Tensor, gen: torch.Generator, share: float = 0.3) -> Tensor:
     return x
 
 
-def recolour(x: Tensor, gen: torch.Generator) -> Tensor:
-    """Contrast, brightness, colour balance, gamma, grey; x in [0, 1]."""
+def recolour(x: Tensor, gen: torch.Generator, dark: float = 0.1) -> Tensor:
+    """Contrast, brightness, colour balance, gamma, grey; x in [0, 1]. A `dark` share has lost up
+    to nine tenths of its light.
+    """
     n = len(x)
 
     def column(values: Tensor) -> Tensor:
@@ -66,7 +68,9 @@ def recolour(x: Tensor, gen: torch.Generator) -> Tensor:
     gain = torch.exp(torch.empty(n, 3).normal_(0, 0.06, generator=gen))
     x = x * (column(torch.exp(_uniform(n, -0.3, 0.3, gen))) * gain.view(n, 3, 1, 1).to(x.device))
     x = (x + column(_uniform(n, -0.12, 0.12, gen))).clamp_(1e-3, 1)
-    return x.pow(column(torch.exp(_uniform(n, -0.25, 0.25, gen))))
+    x = x.pow(column(torch.exp(_uniform(n, -0.25, 0.25, gen))))
+    light = torch.where(_chance(n, dark, gen), torch.exp(_uniform(n, -2.3, -0.3, gen)), 1.0)
+    return x * column(light)
 
 
 def cover(x: Tensor, gen: torch.Generator, share: float = 0.2, border: float = 0.25) -> Tensor:
@@ -89,7 +93,7 @@ def cover(x: Tensor, gen: torch.Generator, share: float = 0.2, border: float = 0
 
 def augment(x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = SIZE) -> Tensor:
     """(b,3,128,128) in 0..255 -> (b,3,size,size) in [-1, 1], channels last."""
-    x = recolour(move(x / 255, gen, strength, size), gen)
+    x = recolour(move(x / 255, gen, strength, size), gen, 0.15 * strength)
     x = soften(x, gen, 0.3 * strength)
     some = slice(len(x) * 3 // 4, len(x))  # those least often softened
     sigma = _uniform(len(x[some]), 0, 0.04, gen).view(-1, 1, 1, 1)

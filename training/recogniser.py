@@ -78,6 +78,7 @@ class Run:
             rest=not args.no_rest,
             small=args.small,
             seed=args.seed,
+            half=args.bfloat16,
         )
         self.student = Student(settings, device)
         self.folder = args.work / args.name
@@ -85,6 +86,8 @@ class Run:
         self.checkpoint = self.folder / "checkpoint.pt"
         if args.resume and self.checkpoint.exists():
             self.student.load(self.checkpoint)
+        elif args.weights:
+            self.student.start_from(args.weights)
         self.pool = Pool(args.work, held_out=HELD_OUT, width=WIDTHS[args.network])
         self.exam = Exam(args.data, args.work, self.pool)
         self.log = Log(self.folder / "log.jsonl")
@@ -180,6 +183,7 @@ def arguments() -> argparse.Namespace:
     add("--samples", type=int, help="length of the run in samples, in place of --minutes")
     add("--stop-after", type=float, help="end this call after so many minutes")
     add("--resume", action="store_true", help="go on from the run's checkpoint")
+    add("--weights", type=Path, help="begin with the weights of this model file or export")
     add("--threads", type=int, default=1)
     add("--export", type=Path, help="write the averaged weights here at every exam")
     add("--batch", type=int, default=128)
@@ -191,6 +195,7 @@ def arguments() -> argparse.Namespace:
     add("--no-rest", action="store_true", help="train the first layers to the end")
     add("--small", type=float, default=0.25, help="share of the run at 97x97 pixels")
     add("--seed", type=int, default=0)
+    add("--bfloat16", action="store_true", help="convolutions in bfloat16, where it is fast")
     add("--log-every", type=int, default=10, help="steps")
     add("--save-every", type=float, default=4, help="minutes")
     add("--look-every", type=float, default=12, help="minutes")

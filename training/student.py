@@ -12,20 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training.augment import augment, centre
 from training.data import Pool
+from training.fused import use_fused
 from training.gemm import use_gemm
 from training.muon import Muon
-from training.networks import NETWORKS, stages
+from training.networks import NETWORKS, ConvUnit, stages
 
 
 @dataclass(frozen=True)
 class Settings:
     """What decides a run, besides its length. `chunk`: samples that pass the convolutions at a
     time, so that their maps stay in the cache; the loss sees the whole batch. `small`: up to
-    this share of the run pictures are 97x97, the smallest that end in the same 4x4 map.
+    this share of the run pictures are 97x97, the smallest that end in the same 4x4 map. `half`:
+    convolutions in bfloat16, for processors that multiply it in hardware (AVX-512 BF16, AMX).
     """
 
     network: str = "fdfacenet"
@@ -39,6 +42,7 @@ class Settings:
     rest: bool = True
     small: float = 0.25
     seed: int = 0
+    half: bool = False
 
 
 def shape(progress: float) -> float:
@@ -64,7 +68,9 @@ class Student:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.25, mode="fan_in")
         self.model = model.to(device).to(memory_format=torch.channels_last)
-        if device == "cpu":
+        if settings.half:
+            use_fused(self.model, ConvUnit)
+        elif device == "cpu":
             use_gemm(self.model)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimisers = [
@@ -105,8 +111,9 @@ class Student:
         x = augment(pixels.to(self.device), self.numbers, self.settings.strength, size)
         self._set_rates(progress)
         self.model.train()
-        maps = [self.model.features(part) for part in x.split(self.settings.chunk)]
-        output = self.model.head(torch.cat(maps))
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.settings.half):
+            maps = [self.model.features(part) for part in x.split(self.settings.chunk)]
+        output = self.model.head(torch.cat(maps).float())
         loss, cosine = distance(output, target.to(self.device), self.settings.relation)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
@@ -153,6 +160,15 @@ class Student:
         for norm in norms:
             norm.momentum = 0.1
         return model.eval()
+
+    def start_from(self, path: Path) -> None:
+        """Take the weights of a safetensors file whose names are this network's."""
+        weights = {name: value.float() for name, value in load_file(path).items()}
+        for model in (self.model, self.average):
+            missing, extra = model.load_state_dict(weights, strict=False)
+            missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+            if missing or extra:
+                raise ValueError(f"{path}: not this network's weights: {[*missing, *extra][:4]}")
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file appears whole or not at all."""

@@ -37,13 +37,20 @@ Lower = Callable[[Planner, Node], None]
 # ------------------------------------------------------------------- element-wise
 
 
-def operand(p: Planner, node: Node, name: str, like: View) -> View | None:
-    """A second operand as a map that broadcasts against ``like``; None if it cannot."""
-    view = p.as_map(name) if len(p.shape(name)) in (2, 4) else p.as_map_of_flat(p.as_flat(name))
-    if view.shape == like.shape:
-        return view
-    if view.shape == (*like.shape[:2], 1, 1):  # a gate: one value per channel
-        return replace(view, shape=like.shape, row=0, ld=0)
+def operand(p: Planner, node: Node, name: str, like: str) -> View | None:
+    """A second operand as a map that broadcasts against tensor ``like``; None if it cannot.
+
+    Shapes are aligned at their last axis, as NumPy does: (2, 2, 1) beside (2, 2, 2, 1) is
+    (1, 2, 2, 1) and no gate.
+    """
+    goal, shape = p.shape(like), p.shape(name)
+    aligned = (1,) * (len(goal) - len(shape)) + shape
+    x = generic_map(p, like)
+    if shape == goal:
+        return generic_map(p, name)
+    if len(goal) == 4 and aligned == (*goal[:2], 1, 1):  # a gate: one value per channel
+        view = p.as_map(name) if len(shape) == 4 else p.as_map_of_flat(p.as_flat(name))
+        return replace(view, shape=x.shape, row=0, ld=0)
     return None
 
 
@@ -68,8 +75,7 @@ def binary(p: Planner, node: Node) -> None:
     result, out_shape = p.result(node), p.shape(node.outputs[0])
     if p.shape(a) != out_shape or node.op.kind in ("sub", "div"):
         raise p.unsupported(node, "operands of these shapes")
-    x = generic_map(p, a)
-    z = operand(p, node, b, x)
+    x, z = generic_map(p, a), operand(p, node, b, a)
     if z is None:
         raise p.unsupported(node, "operands of these shapes")
     y = elementwise_place(p, node, result, a, x)
