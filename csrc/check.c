@@ -32,6 +32,7 @@ static int32_t check_vector(const tf_step *s, int64_t off, int64_t n, int needed
 
 static int is_conv(int32_t op) { return op == TF_CONV || op == TF_WINOGRAD || op == TF_DEPTHWISE; }
 static int is_binary(int32_t op) { return op == TF_ADD || op == TF_MUL || op == TF_MAXIMUM; }
+static int is_roof(int32_t op) { return op == TF_PEAK || op == TF_STREAM; }
 static int keeps_map(int32_t op)
 {
     return is_binary(op) || op == TF_AFFINE || op == TF_SOFTMAX || op == TF_L2NORM ||
@@ -53,7 +54,8 @@ static int32_t check_shape(const tf_step *s)
         return TF_BAD_SHAPE;
     if ((int64_t)s->n * s->oh > MAX_SIDE || (int64_t)s->oh * s->ow > MAX_SIDE) return TF_BAD_SHAPE;
     if (keeps_map(s->op) && (s->oh != s->h || s->ow != s->wd)) return TF_BAD_SHAPE;
-    const int new_channels = s->op == TF_CONV || s->op == TF_WINOGRAD || s->op == TF_GEMV;
+    const int new_channels =
+        s->op == TF_CONV || s->op == TF_WINOGRAD || s->op == TF_GEMV || is_roof(s->op);
     if (s->op == TF_SHUFFLE) {
         if (s->first < 0 || (int64_t)s->first + s->oc > s->c) return TF_BAD_SHAPE;
         if (s->z.buf >= 0 && s->groups % 2) return TF_BAD_SHAPE;
@@ -131,9 +133,19 @@ static int64_t wino_tiles(const tf_step *s)
     return s->n * tf_ceil_div(s->oh, 4) * tf_ceil_div(s->ow, 4);
 }
 
+/* A task an image, of whole steps of the loop; one vector of output each. */
+static int32_t check_roof(const tf_kernels *k, const tf_step *s)
+{
+    const int64_t vl = k->isa.lanes;
+    const int fits = s->op == TF_PEAK ? s->c >= 12 * vl : s->c % (8 * vl) == 0;
+    return fits && s->tasks == s->n && s->oc == vl && s->wd == 1 && s->first >= 1 ? TF_OK
+                                                                                  : TF_BAD_SHAPE;
+}
+
 /* The kernel walks tasks that must cover the output and not more. */
 static int32_t check_tasks(const tf_kernels *k, const tf_step *s)
 {
+    if (is_roof(s->op)) return check_roof(k, s);
     if (s->op == TF_WINOGRAD)
         return tf_ceil_div(wino_tiles(s), s->block) == s->tasks ? TF_OK : TF_BAD_SHAPE;
     if (s->op != TF_CONV) return TF_OK;

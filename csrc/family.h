@@ -12,6 +12,7 @@
 #include "window.h"
 #include "move.h"
 #include "normal.h"
+#include "roof.h"
 
 #define TF_CAT2(a, b) a##b
 #define TF_CAT(a, b)  TF_CAT2(a, b)
@@ -39,5 +40,7 @@ const tf_kernels TF_CAT(tf_, ISA_NAME) = {
             [TF_BILINEAR] = bilinear_run,
             [TF_SOFTMAX] = softmax_run,
             [TF_L2NORM] = l2norm_run,
+            [TF_PEAK] = peak_run,
+            [TF_STREAM] = stream_run,
         },
 };

@@ -40,6 +40,8 @@ enum tf_op {
     TF_BILINEAR,
     TF_SOFTMAX, /* over the channels of each pixel */
     TF_L2NORM,  /* over the channels of each pixel */
+    TF_PEAK,    /* no operator: multiply-adds alone, to learn the machine's peak (roof.h) */
+    TF_STREAM,  /* no operator: x read first times, to learn the bandwidth of a memory level */
     TF_OPS
 };
 

@@ -119,7 +119,7 @@ def test_device_files_go_round(tmp_path: Path) -> None:
     path.write_text(json.dumps(device.to_json()), encoding="utf-8")
     assert read_device(str(path)) == device
     bounds = predict(find("fdfacenet").build(), device).bounds
-    assert set(bounds) <= {"compute", "memory", "overhead"} and "memory" in bounds
+    assert set(bounds) <= {"compute", "L2", "DRAM", "overhead"} and "DRAM" in bounds
     assert set(predict(find("fdfacenet").build(), shipped("pi4")).bounds) == {""}
     document = device.to_json() | {"roofs": {"gmac_per_s": -1, "levels": []}}
     with pytest.raises(UsageError, match="roofs"):

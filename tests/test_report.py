@@ -64,9 +64,11 @@ def subject(name: str = "branched", **how: Any) -> Subject:
     ("cost", "time_ns", "bound"),
     [
         (Cost(macs=10_000, feature_read=100), 1_500, "compute"),  # 1000 ns against 1 ns
-        (Cost(macs=10, feature_read=5_000, feature_write=5_000), 800, "memory"),  # L2: 500 ns
-        (Cost(macs=10, feature_read=5_000, feature_write=5_001), 5_001, "memory"),  # DRAM: 5000
-        (Cost(macs=10, weight=200), 150, "memory"),  # with the network's 1 MB, from DRAM: 100 ns
+        (Cost(macs=10, feature_read=5_000, feature_write=5_000), 800, "L2"),  # 500 ns
+        (Cost(macs=10, feature_read=5_000, feature_write=5_001), 5_001, "DRAM"),  # 5000 ns
+        (Cost(macs=10, weight=200), 150, "DRAM"),  # with the network's 1 MB: 100 ns
+        (Cost(macs=10, feature_read=3_000, weight=100), 300, "L2"),  # 150 ns, weights 50
+        (Cost(macs=10, feature_read=3_000, weight=302), 300, "DRAM"),
         (Cost(macs=10_000, feature_read=100), 2_001, "overhead"),
         (Cost(), 5, "overhead"),
     ],
@@ -282,7 +284,7 @@ def test_json_of_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert document["schema"] == "tinyface.profile-compare/1" and len(document["profiles"]) == 2
     assert document["ratios_b_over_a"]["MACs"] == 1 and document["machine"]["before"]
     bounds = {row["bound"] for p in document["profiles"] for row in p["operators"]}
-    assert bounds <= {"compute", "memory", "overhead"} and bounds
+    assert bounds <= {"compute", "L1d", "L2", "DRAM", "overhead"} and bounds
     assert cli(["profile", "--compare", str(path), str(path), *common]) == 0
     assert "B / A" in capsys.readouterr().out
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 CPU_FOLDER = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 THERMAL = Path("/sys/class/thermal")
 VCGENCMD_BITS = {  # of `vcgencmd get_throttled`, Raspberry Pi documentation
     0: "under-voltage",
@@ -88,13 +89,33 @@ def cpu_name() -> str:
 
 def caches() -> dict[str, int]:
     """Bytes of each cache that CPU 0 sees: {"L1d": 32768, "L2": …}; empty if unknown."""
-    found = {}
-    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+    return {name: size for name, size, _ in _caches()}
+
+
+def cache_sharing() -> dict[str, int]:
+    """How many CPUs use the same cache: {"L1d": 1, "L2": 4}; empty if unknown."""
+    return {name: users for name, _, users in _caches()}
+
+
+def _caches() -> list[tuple[str, int, int]]:
+    """Name, bytes and users of the data caches of CPU 0, the first level first."""
+    found = []
+    for folder in sorted(CACHES.glob("index*")):
         level, kind, size = (_read(folder / part) for part in ("level", "type", "size"))
         if level and kind and size and kind != "Instruction" and size[:-1].isdecimal():
             factor = {"K": 1 << 10, "M": 1 << 20}.get(size[-1], 1)
-            found[f"L{level}{'d' if kind == 'Data' else ''}"] = int(size[:-1]) * factor
+            name = f"L{level}{'d' if kind == 'Data' else ''}"
+            users = _count_cpus(_read(folder / "shared_cpu_list") or "0")
+            found.append((name, int(size[:-1]) * factor, users))
     return found
+
+
+def _count_cpus(ranges: str) -> int:
+    """ "0-3,8" -> 5; 1 where it cannot be read."""
+    ends = [part.split("-") for part in ranges.split(",")]
+    if not all(end.isdecimal() for pair in ends for end in pair):
+        return 1
+    return max(1, sum(int(pair[-1]) - int(pair[0]) + 1 for pair in ends))
 
 
 def temperature() -> float | None:

@@ -145,6 +145,7 @@ def _device(
     from dataclasses import replace
 
     from tinyface.runtime import choose_backend
+    from tinyface.traffic import roofline
     from tinyface.traffic.predict import fit_device
 
     isa = None
@@ -157,7 +158,7 @@ def _device(
         "held_out": held.to_json(),
     }  # fmt: skip
     device = fit_device(measured, described["cpu"], isa=isa, threads=threads)
-    return replace(device, about=about)
+    return replace(device, about=about, roofs=roofline.of_this_machine(threads))
 
 
 def _paper(as_json: bool, files: tuple[str | None, ...]) -> int:

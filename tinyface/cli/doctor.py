@@ -18,17 +18,28 @@ EXTRAS = ("onnx", "matplotlib", "vl-convert-python")
 
 
 @click.command("doctor", short_help="What this installation is made of.")
+@click.option(
+    "--roofline", is_flag=True,
+    help="Measure the machine's peak arithmetic and memory bandwidth, and keep them.",
+)  # fmt: skip
 @common.json_option
-def command(as_json: bool) -> int:
+def command(roofline: bool, as_json: bool) -> int:
     """Show the machine, the engine and its instruction set, versions, and the default models.
 
     The place to look when something is slow or missing, and what to send with a bug report.
     Exit status 1 if something needed is not there.
 
+    --roofline measures, for every instruction set, with one thread and with all: multiply-adds
+    in registers, and how fast each cache and main memory can be read. It takes seconds; nothing
+    else should be running. The result is kept for 'tinyface profile'.
+
     \b
     Example:
       tinyface doctor
+      tinyface doctor --roofline
     """
+    if roofline:
+        return measure_roofs(as_json)
     report = {
         "tinyface": __version__,
         "machine": {
@@ -50,6 +61,38 @@ def command(as_json: bool) -> int:
     for line in advice:
         common.note(line)
     return 1 if advice else 0
+
+
+def measure_roofs(as_json: bool) -> int:
+    """Measure, keep and print the machine's roofs."""
+    from tinyface.backends import c
+    from tinyface.errors import BackendError
+    from tinyface.traffic import roofline as r
+
+    if not c.available():
+        raise BackendError(
+            "roofs are measured by the C engine, which was not built: install a C compiler and "
+            "reinstall tinyface"
+        )
+    isas, counts = c.isas(), r.thread_counts()
+    before = machine.state()
+    with common.progress_bar(r.measurements(isas, counts), "measuring") as advance:
+        entries = r.measure(isas, counts, progress=advance)
+    disturbance = machine.disturbance(before, machine.state())
+    found = r.document(entries, disturbance)
+    kept = r.save(found)
+    if disturbance:
+        common.note(f"the figures are doubtful: {disturbance}")
+    if as_json:
+        common.print_json("roofs/1", {**found, "file": str(kept)})
+        return 0
+    click.echo(found["machine"]["cpu"])
+    levels = [f"{level.name} GB/s" for level in entries[-1].roofs.levels]
+    common.print_table(
+        ["instruction set", "threads", "GMAC/s", *levels], list(r.rows(entries)), right=range(1, 9)
+    )
+    common.note(f"kept for profile: {kept}")
+    return 0
 
 
 def engine() -> dict[str, Any]:

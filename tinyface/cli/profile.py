@@ -55,7 +55,7 @@ class Wishes:
 @common.detector_option
 @click.option(
     "--roofs", metavar="FILE", default=None,
-    help="The machine's roofs as JSON, for the roofline and what holds each operator.",
+    help="Roofs of another machine or of yours, as JSON.  [default: this machine's, measured]",
 )  # fmt: skip
 @common.engine_options
 @common.json_option
@@ -79,10 +79,8 @@ def command(
     """
     wishes = Wishes(html, png, picture, aligned, detector)
     check(models, compare, output, wishes)
-    from tinyface.traffic.roofs import Roofs
-
-    known = Roofs.read(roofs) if roofs else None
     opened = [open_network(name, backend, threads) for name in models]
+    known = machine_roofs(roofs, opened[0][0])
     pictures = [show_picture(session, card, wishes) for session, card in opened]
     profiles, described = run(opened, runs)
     subjects = [
@@ -120,6 +118,17 @@ def check(models: tuple[str, ...], compare: bool, output: str | None, wishes: Wi
         from tinyface.traffic.report_html import check_extra
 
         check_extra()
+
+
+def machine_roofs(file: str | None, session: Session) -> Roofs | None:
+    """From the file, else those kept by ``doctor --roofline``, else measured now."""
+    from tinyface.backends import c
+    from tinyface.traffic import roofline
+    from tinyface.traffic.roofs import Roofs
+
+    if file:
+        return Roofs.read(file, c.choose_isa().name if c.available() else "", session.threads)
+    return roofline.of_this_machine(session.threads)
 
 
 def run(

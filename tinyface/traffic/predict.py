@@ -105,7 +105,7 @@ class Prediction:
 
     @property
     def bounds(self) -> tuple[str, ...]:
-        """What holds each step, "compute", "memory" or "overhead"; "" where roofs are unknown."""
+        """What holds each step (:meth:`Roofs.bound`); "" where roofs are unknown."""
         roofs = self.device.roofs
         if roofs is None:
             return ("",) * len(self.steps)

@@ -37,8 +37,9 @@ TERMS = {
     "writes and reads back.",
     "Intensity": "MACs over compulsory bytes. An operator of low intensity is held by memory, "
     "one of high intensity by arithmetic.",
-    "Bound": "which roof of the machine accounts for most of an operator's time: compute or "
-    "memory; overhead where neither explains half of it. Known only where roofs were measured.",
+    "Bound": "which roof of the machine accounts for most of an operator's time: compute or a "
+    "level of memory; overhead where neither explains half of it. Known only where roofs were "
+    "measured.",
 }
 
 
@@ -188,10 +189,10 @@ def _roofline(subjects: Sequence[Subject], context: Context) -> list[Element]:
     if context.roofs is None:
         (best,) = roof_lines(subjects, None)
         text = (
-            "No roofs of this machine were given. The dashed line is the best that any operator "
+            "No roofs of this machine are known. The dashed line is the best that any operator "
             f"here achieved ({best['gmac']:.3g} GMAC/s, {best['gb']:.3g} GB/s): an envelope of "
-            "the points, not what the machine can do. With --roofs FILE the measured roofs take "
-            "its place."
+            "the points, not what the machine can do. With the C engine, or --roofs FILE, measured "
+            "roofs take its place."
         )
     else:
         text = "The lines are the measured roofs: peak arithmetic and each level of memory."
