@@ -13,10 +13,11 @@ torch = pytest.importorskip("torch")
 
 from training import data, pairs, teachers  # noqa: E402
 from training.alignment import TEMPLATE, crop, similarity  # noqa: E402
-from training.augment import augment, centre, cover, move  # noqa: E402
+from training.augment import augment, centre, cover, move, recolour  # noqa: E402
+from training.fused import FusedTail, StridedDepthwise, norm_prelu, use_fused  # noqa: E402
 from training.gemm import GemmConv2d, use_gemm  # noqa: E402
 from training.muon import Muon, orthogonalise  # noqa: E402
-from training.networks import NETWORKS, WIDTHS, FDFaceNet  # noqa: E402
+from training.networks import NETWORKS, WIDTHS, ConvUnit, FDFaceNet  # noqa: E402
 from training.recogniser_card import interval  # noqa: E402
 from training.recogniser_export import export  # noqa: E402
 from training.student import Settings, Student, distance, shape  # noqa: E402
@@ -181,8 +182,10 @@ def test_mixtures_lie_between_their_two_faces():
 def test_networks_have_the_published_size(name):
     model = NETWORKS[name]().eval()
     count = sum(p.numel() for p in model.parameters())
-    # FDFaceNet: Table 7's weights, 3.157 M, with BN, PReLU and bias; MobileFaceNet: 1.003 M.
-    assert count == {"fdfacenet": 3173152, "mobilefacenet": 1003136}[name]
+    # FDFaceNet: Table 7's weights, 3.157 M, with BN, PReLU and bias; MobileFaceNet: 1.003 M;
+    # DWFN: 0.604 M of convolutions and fully connected layer, "less than 0.6 M" in the text.
+    sizes = {"fdfacenet": 3173152, "mobilefacenet": 1003136, "dwfn": 615264}
+    assert count == sizes[name]
     with torch.inference_mode():
         assert model(torch.zeros(2, 3, 112, 112)).shape == (2, WIDTHS[name])
 
@@ -384,3 +387,74 @@ def test_teachers_know_people_apart(name):
     same, other = pairs.all_pairs(people)
     scores = e @ e.T
     assert pairs.area(scores[tuple(same.T)], scores[tuple(other.T)]) > 0.97
+
+
+# Fast on a CPU --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_strided_depthwise_equals_pytorch(side):
+    plain = torch.nn.Conv2d(6, 6, 3, 2, 1, groups=6, bias=False)
+    fast = copy.deepcopy(plain)
+    fast.__class__ = StridedDepthwise
+    x = torch.randn(2, 6, side, side, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    found, wanted = fast(y), plain(x)
+    grad = torch.randn_like(wanted)
+    wanted.backward(grad)
+    found.backward(grad)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    torch.testing.assert_close(y.grad, x.grad)
+    torch.testing.assert_close(fast.weight.grad, plain.weight.grad)
+
+
+def test_norm_prelu_equals_pytorch():
+    """The uncompiled function; the compiler has tests of its own."""
+    norm, act = torch.nn.BatchNorm2d(5), torch.nn.PReLU(5)
+    torch.nn.init.uniform_(norm.weight, 0.5, 2)
+    torch.nn.init.uniform_(act.weight, -0.5, 0.5)
+    x = torch.randn(4, 5, 6, 6, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    wanted = act(norm(x))
+    found, mean, variance = norm_prelu(y, norm.weight, norm.bias, act.weight, norm.eps)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(mean * 0.1, norm.running_mean)
+    torch.testing.assert_close(variance * (144 / 143) * 0.1 + 0.9, norm.running_var)
+    grad = torch.randn_like(wanted)
+    wanted.backward(grad)
+    found.backward(grad)
+    torch.testing.assert_close(y.grad, x.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_fused_networks_answer_as_plain_ones(name):
+    """In evaluation nothing is fused: the same answers, under the same names."""
+    torch.manual_seed(0)
+    plain = NETWORKS[name]().eval()
+    fused = copy.deepcopy(plain)
+    use_fused(fused, ConvUnit)
+    assert any(isinstance(m, FusedTail) for m in fused.modules())
+    assert list(fused.state_dict()) == list(plain.state_dict())
+    x = torch.randn(1, 3, 112, 112)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_run_may_start_from_a_model_file(tmp_path):
+    first = Student(Settings(batch=8, chunk=4))
+    export(first.average, tmp_path / "state.safetensors", {})
+    second = Student(Settings(batch=8, chunk=4, seed=5))
+    second.start_from(tmp_path / "state.safetensors")
+    for name, value in first.average.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(second.model.state_dict()[name], value)
+    with pytest.raises(ValueError, match="not this network's weights"):
+        Student(Settings(network="dwfn")).start_from(tmp_path / "state.safetensors")
+
+
+def test_a_dark_share_is_dark():
+    gen = torch.Generator().manual_seed(0)
+    x = torch.full((400, 3, 4, 4), 0.5)
+    light = recolour(x, gen, dark=0.5).mean((1, 2, 3))
+    assert 0.2 < (light < 0.25).float().mean() < 0.55
+    assert (recolour(x, gen, dark=0.0).mean((1, 2, 3)) < 0.15).float().mean() < 0.02

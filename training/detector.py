@@ -20,6 +20,7 @@ import click
 import numpy as np
 import torch
 from rich.progress import Progress
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .detector_data import POOLS, Pool, Portraits, batch
@@ -61,6 +62,12 @@ class Options:
     cache: int
     lr: float
     device: str
+    weights: Path | None = None
+
+    @property
+    def forced(self) -> float:
+        """Share of the run in which parts learn apart: none where they have learnt before."""
+        return 0.0 if self.weights else FORCED
 
 
 @dataclass
@@ -119,6 +126,10 @@ def new_state(options: Options) -> State:
         Muon(matrices, lr=options.lr),
         torch.optim.AdamW(rest, lr=options.lr / 3, betas=(0.9, 0.99), weight_decay=0.0),
     ]
+    if options.weights:
+        missing, extra = net.load_state_dict(load_file(options.weights), strict=False)
+        if extra or any(not key.endswith("num_batches_tracked") for key in missing):
+            raise click.ClickException(f"{options.weights}: not this network's weights")
     base = [group["lr"] for o in optimizers for group in o.param_groups]
     rng = np.random.default_rng(options.seed)
     ema = copy.deepcopy(net).requires_grad_(False)
@@ -131,7 +142,11 @@ def learning_rate(done: float) -> float:
 
 
 def train_step(
-    state: State, teacher: RetinaFace, made: tuple[np.ndarray, np.ndarray], done: float
+    state: State,
+    teacher: RetinaFace,
+    made: tuple[np.ndarray, np.ndarray],
+    done: float,
+    forced: float = FORCED,
 ) -> dict[str, Tensor]:
     """One update from (N, H, W, 3) uint8 pictures and their marks; returns the loss's terms."""
     pictures, empty = made
@@ -142,8 +157,8 @@ def train_step(
     x = to_input(torch.from_numpy(pictures).to(next(state.net.parameters()).device))
     with torch.no_grad():
         target = quieten(teacher(x), torch.from_numpy(empty).to(x.device))
-    guess = state.net(x, given=target if done < FORCED else None)
-    hint = 1.0 if done < FORCED else HINT_JOINED
+    guess = state.net(x, given=target if done < forced else None)
+    hint = 1.0 if done < forced else HINT_JOINED
     total, terms = distillation_loss(guess, target, Weights(), hint)
     for optimizer in state.optimizers:
         optimizer.zero_grad()
@@ -242,7 +257,8 @@ class Run:
             bar = progress.add_task("training", total=total, completed=self.state.seconds)
             while self.state.seconds < total:
                 done = self.state.seconds / total
-                terms = train_step(self.state, self.teacher, self.batches.draw(), done)
+                made = self.batches.draw()
+                terms = train_step(self.state, self.teacher, made, done, self.options.forced)
                 self.state.seconds = time.monotonic() - self.started
                 for key, value in terms.items():
                     sums[key] = sums.get(key, 0.0) + float(value) / log_every
@@ -304,6 +320,11 @@ class Run:
     "export_to",
     type=click.Path(path_type=Path),
     help="Folder for detector_state.safetensors and its card. [default: WORK]",
+)
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Begin with the weights of this model file or export; all parts then learn joined.",
 )
 @click.option("--minutes", default=60.0, help="Length of the whole run; the rate follows it.")
 @click.option("--threads", default=1, help="Threads of PyTorch.")

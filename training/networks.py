@@ -1,8 +1,8 @@
-"""The two students, as PyTorch modules whose state-dict keys are the ones tinyface imports.
+"""The students, as PyTorch modules whose state-dict keys are the ones tinyface imports.
 
 `FDFaceNet` is Table 7 of the fast-down-sampling paper: eight 3x3 convolutions, five of them with
-stride 2, so that a 112x112 face is a 4x4 map after the fifth. `MobileFaceNet` (Chen et al. 2018,
-Table 1) is the depthwise network it is compared with.
+stride 2, so that a 112x112 face is a 4x4 map after the fifth. `DWFN` is the depthwise ablation in
+the same paper; `MobileFaceNet` (Chen et al. 2018, Table 1) is what others would take.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 FD_CHANNELS = (48, 128, 128, 256, 192, 192, 256, 512)
 FD_STRIDES = (2, 2, 2, 2, 2, 1, 1, 1)
+DW_STRIDES = (2, 1, 2, 1, 2, 2, 2, 1)
 
 
 class ConvUnit(nn.Module):
@@ -66,6 +67,32 @@ class FDFaceNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))
+
+
+class Separable(nn.Module):
+    """Depthwise 3x3 and pointwise convolution, each with batch normalisation and PReLU."""
+
+    def __init__(self, inp: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.dw = ConvUnit(inp, inp, 3, stride, 1, groups=inp)
+        self.pw = ConvUnit(inp, out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pw(self.dw(x))
+
+
+class DWFN(FDFaceNet):
+    """The paper's depthwise ablation: 3x112x112 in [-1, 1] -> 512-d. 80 M MACs, 0.62 M parameters.
+
+    The same channels as FDFaceNet, down-sampled slowly and with separable convolutions: fewer
+    MACs and a fifth of the weights, but four times the feature-map traffic.
+    """
+
+    def __init__(self, width: int = 512) -> None:
+        super().__init__(width)
+        for i in range(2, len(FD_CHANNELS) + 1):
+            unit = Separable(FD_CHANNELS[i - 2], FD_CHANNELS[i - 1], DW_STRIDES[i - 1])
+            setattr(self, f"conv{i}", unit)
 
 
 class Bottleneck(nn.Module):
@@ -131,9 +158,10 @@ class MobileFaceNet(nn.Module):
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "fdfacenet": FDFaceNet,
+    "dwfn": DWFN,
     "mobilefacenet": MobileFaceNet,
 }
-WIDTHS = {"fdfacenet": 512, "mobilefacenet": 128}
+WIDTHS = {"fdfacenet": 512, "dwfn": 512, "mobilefacenet": 128}
 
 
 def stages(name: str, parameter: str) -> float:
