@@ -83,4 +83,4 @@ def _least(context: Any, kernels: Any, steps: Any, arrays: list[Array]) -> int:
         kernels, steps, REPEATS, table, ffi.from_buffer(context.scratch), context.stride,
         context.pool, ticks,
     )  # fmt: skip
-    return max(1, min(ticks[i + 1] - ticks[i] for i in range(1, REPEATS)))
+    return max(1, min(int(ticks[i + 1]) - int(ticks[i]) for i in range(1, REPEATS)))

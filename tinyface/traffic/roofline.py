@@ -12,6 +12,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tinyface import machine, modelstore
 from tinyface.backends import c
 from tinyface.errors import TinyfaceError, UsageError
 from tinyface.files import atomic_write
+from tinyface.ops.spec import Array
 from tinyface.plan import Isa
 from tinyface.runtime import default_threads
 from tinyface.traffic.roofs import Level, Roofs
@@ -79,13 +81,13 @@ def measure(
     entries = []
     for isa in isas:
         for threads in counts:
-            macs, ns = _long_enough(lambda n, i=isa, t=threads: roof.peak(i, t, n)[:2])
+            macs, ns = _long_enough(partial(roof.peak, isa, threads))
             progress()
             levels = []
             for name, nbytes in regions(caches, machine.cache_sharing(), threads).items():
                 # written, because untouched pages of zeros are all one page of memory
                 x = np.full((threads, roof.whole(isa, nbytes // 4)), 0.5, np.float32)
-                read, read_ns = _long_enough(lambda n, i=isa, x=x: roof.stream(i, x, n)[:2])
+                read, read_ns = _long_enough(partial(roof.stream, isa, x))
                 levels.append(Level(name, read / read_ns, caches.get(name)))
                 progress()
             entries.append(Entry(isa.name, threads, Roofs(macs / ns, tuple(levels))))
@@ -103,11 +105,11 @@ def thread_counts() -> list[int]:
     return sorted({1, default_threads()})
 
 
-def _long_enough(run: Callable[[int], tuple[int, int]]) -> tuple[int, int]:
+def _long_enough(run: Callable[[int], tuple[int, int, Array]]) -> tuple[int, int]:
     """(work, ns) of ``run(rounds)`` with enough rounds for the clock not to matter."""
     rounds = 1
     while True:
-        work, ns = run(rounds)
+        work, ns, _ = run(rounds)
         if ns >= TARGET_NS // 2 or rounds >= MAX_ROUNDS:
             return work, ns
         rounds = min(MAX_ROUNDS, rounds * max(2, min(1000, round(TARGET_NS / ns))))
