@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick lint format c-tests asan arm-test wheel clean
+.PHONY: help install demo test test-quick lint format c-tests asan arm-test count-arm wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 14
@@ -87,6 +87,10 @@ asan:  ## the same under ASan and UBSan
 
 arm-test:  ## the same on aarch64 and armv7, emulated
 	@$(script)
+
+MODEL ?= fdfacenet mobilefacenet-512
+count-arm: $(VENV)/.installed  ## instructions and DRAM traffic on a Raspberry Pi, emulated
+	@$(BIN)/python scripts/count_arm.py $(MODEL) $(ARGS)
 
 # ------------------------------------------------------------------------------- packaging
 

@@ -85,8 +85,7 @@ class CExecutable:
         self.graph, self.threads = graph, threads
         self.plan: Plan = make_plan(graph, choose_isa(isa), packer)
         self._kernels = _engine.lib.tf_kernels_for(self.plan.isa.name.encode())
-        self._numbers = self._number_buffers()
-        self._steps = _steps(self.plan, self._numbers)
+        self._steps = encode_steps(self.plan, number_buffers(self.plan))
         self._scratch = self._check()
         self._idle: list[_Context] = []
         self._lock = threading.Lock()
@@ -109,12 +108,6 @@ class CExecutable:
                 for i, step in enumerate(self.plan.steps)
             ]
         return outputs
-
-    def _number_buffers(self) -> dict[str, int]:
-        """Arena 0, weights 1, then inputs and outputs."""
-        names = [f"input {name}" for name in self.plan.inputs]
-        names += [f"output {name}" for name in self.plan.outputs]
-        return {name: i + 2 for i, name in enumerate(names)}
 
     def _check(self) -> int:
         """Validate every step; bytes of scratch per thread."""
@@ -195,7 +188,14 @@ def _as_input(array: Array, shape: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(array, np.float32)
 
 
-def _steps(plan: Plan, numbers: Mapping[str, int]) -> Any:
+def number_buffers(plan: Plan) -> dict[str, int]:
+    """The table of buffers: arena 0, weights 1, then inputs and outputs."""
+    names = [f"input {name}" for name in plan.inputs]
+    names += [f"output {name}" for name in plan.outputs]
+    return {name: i + 2 for i, name in enumerate(names)}
+
+
+def encode_steps(plan: Plan, numbers: Mapping[str, int]) -> Any:
     """The plan as an array of tf_step."""
     ffi, lib = _engine.ffi, _engine.lib
     out = ffi.new("tf_step[]", max(1, len(plan.steps)))
