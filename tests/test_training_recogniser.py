@@ -18,7 +18,7 @@ from training.fused import FusedTail, StridedDepthwise, norm_prelu, use_fused  #
 from training.gemm import GemmConv2d, use_gemm  # noqa: E402
 from training.muon import Muon, orthogonalise  # noqa: E402
 from training.networks import NETWORKS, WIDTHS, ConvUnit, FDFaceNet  # noqa: E402
-from training.recogniser_card import interval  # noqa: E402
+from training.recogniser_card import unlabelled  # noqa: E402
 from training.recogniser_export import export  # noqa: E402
 from training.student import Settings, Student, distance, shape  # noqa: E402
 
@@ -99,14 +99,18 @@ def test_folds_have_no_person_in_common():
     assert sorted(set(folds)) == list(range(10))
 
 
-def test_interval_holds_the_threshold_and_shrinks_with_people():
+def test_unlabelled_pictures_give_thresholds_whose_intervals_shrink_with_their_number():
     rng = np.random.default_rng(3)
 
     def of(count):
-        a, b = np.triu_indices(count, 1)
-        scores = rng.normal(size=len(a))
-        low, high = interval(scores, a, b, 1e-2, rounds=60)
-        assert low <= pairs.threshold_at(scores, 1e-2) <= high
+        goal = rng.normal(size=(count, 64))
+        goal[1] = goal[0]  # surely the same person: left out
+        figures = unlabelled(rng.normal(size=(count, 8)), goal)
+        assert figures["left_out_as_same"] == 1
+        assert figures["impostor_pairs"] == count * (count - 1) // 2 - 1
+        point = figures["rates"]["1e-2"]
+        low, high = point["interval"]
+        assert low <= point["threshold"] <= high + 1e-4 and "tar" not in point
         return high - low
 
     assert of(300) < of(40)

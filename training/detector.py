@@ -27,8 +27,8 @@ from .detector_data import POOLS, Pool, Portraits, batch
 from .detector_eval import Evaluation, evaluate, summary
 from .detector_export import export
 from .detector_loss import Weights, distillation_loss, quieten
-from .detector_net import RetinaFace, load_teacher, to_input
-from .detector_optim import Muon, split_parameters
+from .detector_net import RetinaFace, load_teacher, split_parameters, to_input
+from .muon import Muon
 
 TEACHER = "retinaface_mnet025.pth"
 # Width, height, pictures to a batch, share of the batches. Close-ups need large pictures, odd

@@ -264,3 +264,14 @@ def _nms(boxes: np.ndarray) -> list[int]:
         kept.append(int(rest[0]))
         rest = rest[1:][iou(boxes[rest[0]], boxes[rest[1:]]) <= NMS_IOU]
     return kept
+
+
+def split_parameters(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Dense convolutions in front of a batch norm (for Muon), and all the rest (for AdamW)."""
+    matrices = [
+        m.weight
+        for m in net.modules()
+        if isinstance(m, nn.Conv2d) and m.groups == 1 and m.bias is None
+    ]
+    chosen = {id(p) for p in matrices}
+    return matrices, [p for p in net.parameters() if id(p) not in chosen]

@@ -106,23 +106,26 @@ def threshold(scores: Scores, rate: float, weights: Floats | None = None) -> flo
 
 
 def operating_points(scores: Scores, replicates: int = REPLICATES) -> dict[str, dict[str, Any]]:
-    """For every rate: threshold (rounded up to four decimals), pairs let in, TAR, intervals."""
+    """For every rate: threshold (rounded up to four decimals), pairs let in, its interval; and
+    where there are genuine pairs the TAR with its interval.
+    """
     rng = np.random.default_rng(11)
     drawn = [np.bincount(rng.integers(scores.people, size=scores.people), minlength=scores.people)
              .astype(np.float64) for _ in range(replicates)]  # fmt: skip
-    points = {}
+    points: dict[str, dict[str, Any]] = {}
     for name in RATES:
         limit = math.ceil(threshold(scores, float(name)) * 1e4) / 1e4
         limits = [threshold(scores, float(name), w) for w in drawn]
-        rates = [np.average(scores.genuine >= t, weights=w[scores.owner])
-                 for t, w in zip(limits, drawn, strict=True)]  # fmt: skip
         points[name] = {
             "threshold": limit,
             "interval": _middle(limits),
             "let_in": int((scores.impostor >= limit).sum()),
-            "tar": round(float((scores.genuine >= limit).mean()), 4),
-            "tar_interval": _middle(rates),
         }
+        if len(scores.genuine):
+            rates = [np.average(scores.genuine >= t, weights=w[scores.owner])
+                     for t, w in zip(limits, drawn, strict=True)]  # fmt: skip
+            points[name]["tar"] = round(float((scores.genuine >= limit).mean()), 4)
+            points[name]["tar_interval"] = _middle(rates)
     return points
 
 

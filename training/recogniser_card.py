@@ -20,59 +20,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from training.data import Pool, validation
+from training.identities import Scores, operating_points, score
 from training.networks import NETWORKS, WIDTHS
-from training.pairs import Floats, all_pairs, best_threshold, evaluate, threshold_at, unit
+from training.pairs import all_pairs, best_threshold, evaluate, unit
 from training.recogniser_export import replace_text
 from training.student import embeddings
 from training.teachers import TEACHERS, embed, load_teacher, targets
 
-RATES = (1e-2, 1e-3, 1e-4)
 SURELY_SAME = 0.5
 HELD_OUT = 1024
-
-
-def interval(
-    scores: Floats,
-    left: NDArray[np.int64],
-    right: NDArray[np.int64],
-    rate: float,
-    rounds: int = 400,
-) -> tuple[float, float]:
-    """95 % interval of the threshold at `rate`, drawing people anew with replacement.
-
-    `left` and `right` number the people of each impostor pair from 0. Pairs share people, so
-    drawing pairs would give an interval that is far too narrow.
-    """
-    order = np.argsort(-scores)
-    s, a, b = scores[order], left[order], right[order]
-    count = int(max(a.max(), b.max())) + 1
-    rng = np.random.default_rng(11)
-    found = []
-    for _ in range(rounds):
-        drawn = np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float64)
-        passed = np.cumsum(drawn[a] * drawn[b])
-        at = min(int(np.searchsorted(passed, rate * passed[-1], "right")), len(s) - 1)
-        found.append(s[at])
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def thresholds(
-    scores: Floats, left: NDArray[np.int64], right: NDArray[np.int64], genuine: Floats | None
-) -> dict[str, dict[str, Any]]:
-    """For each of RATES: threshold, its 95 % interval, pairs above, and the TAR there."""
-    table: dict[str, dict[str, Any]] = {}
-    for rate in RATES:
-        at = threshold_at(scores, rate)
-        entry: dict[str, Any] = {
-            "threshold": at,
-            "pairs_above": int((scores >= at).sum()),
-            "interval95": interval(scores, left, right, rate),
-        }
-        if genuine is not None:
-            entry["tar"] = float((genuine >= at).mean())
-        table[f"{rate:.0e}"] = entry
-    return table
 
 
 def labelled(found: NDArray[Any], people: list[str]) -> dict[str, Any]:
@@ -81,7 +37,6 @@ def labelled(found: NDArray[Any], people: list[str]) -> dict[str, Any]:
     similar = e @ e.T
     same, other = all_pairs(people)
     genuine, impostor = similar[tuple(same.T)], similar[tuple(other.T)]
-    number = np.unique(people, return_inverse=True)[1]
     half = np.random.default_rng(3).choice(len(impostor), len(genuine), replace=False)
     best = best_threshold(
         np.concatenate([genuine, impostor[half]]), np.arange(2 * len(genuine)) < len(genuine)
@@ -93,7 +48,7 @@ def labelled(found: NDArray[Any], people: list[str]) -> dict[str, Any]:
         "best_accuracy_threshold": best,
         "mean_genuine": float(genuine.mean()),
         "mean_impostor": float(impostor.mean()),
-        "rates": thresholds(impostor, number[other[:, 0]], number[other[:, 1]], genuine),
+        "rates": operating_points(score(found, people)),
     }
 
 
@@ -102,11 +57,14 @@ def unlabelled(found: NDArray[Any], goal: NDArray[Any]) -> dict[str, Any]:
     e, t = unit(found), unit(goal)
     a, b = np.triu_indices(len(e), 1)
     keep = (t @ t.T)[a, b] < SURELY_SAME
-    scores = (e @ e.T)[a, b][keep]
+    cosine, owners = (e @ e.T)[a, b][keep], np.stack([a, b], 1)[keep]
+    order = np.argsort(-cosine, kind="stable")
+    none = np.zeros(0)
+    scores = Scores(none, none.astype(np.int64), cosine[order], owners[order], len(e))
     return {
         "impostor_pairs": int(keep.sum()),
         "left_out_as_same": int((~keep).sum()),
-        "rates": thresholds(scores, a[keep], b[keep], None),
+        "rates": operating_points(scores),
     }
 
 
