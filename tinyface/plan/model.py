@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tinyface.ops.spec import Array
 from tinyface.types import Cost, Shape
@@ -81,7 +82,7 @@ class Step:
     """One C step.
 
     name: node (of the last one, where several are fused); op: its kind; kernel: what runs;
-    reason: why that kernel. compulsory: every operand once; algorithmic: what is really touched.
+    reason: why that kernel. compulsory: every operand once.
     fields: numbers of ``tf_step``, or names of its enumerations; x, y, z: operands; params:
     offsets of packed vectors by field name.
     """
@@ -89,6 +90,7 @@ class Step:
     name: str
     op: str
     kernel: str
+    isa: Isa
     output_shape: Shape
     fields: dict[str, int | float | str]
     x: View
@@ -97,7 +99,13 @@ class Step:
     params: dict[str, int] = field(default_factory=dict)
     reason: str = ""
     compulsory: Cost = Cost()
-    algorithmic: Cost = Cost()
+
+    @cached_property
+    def algorithmic(self) -> Cost:
+        """What the kernel really touches (touched.py)."""
+        from tinyface.plan.touched import algorithmic
+
+        return algorithmic(self)
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:

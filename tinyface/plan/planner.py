@@ -366,9 +366,9 @@ class Planner:
             "kh": 1, "kw": 1, "sh": 1, "sw": 1, "dh": 1, "dw": 1, "groups": 1, "tasks": 1,
         } | fields  # fmt: skip
         cost = self.graph.node_cost(node) if node else None
-        step = Step(name, kind, kernel, y.shape, given, x, y, z, params or {}, reason)
+        step = Step(name, kind, kernel, self.isa, y.shape, given, x, y, z, params or {}, reason)
         if cost is not None:
-            step.compulsory = step.algorithmic = cost
+            step.compulsory = cost
         self.steps.append(step)
         return step
 

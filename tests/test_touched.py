@@ -1,0 +1,200 @@
+"""Algorithmic bytes of the C kernels: against counts by hand, and against every window listed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyface import ops
+from tinyface.builder import Builder
+from tinyface.networks import find
+from tinyface.passes import optimise
+from tinyface.plan import Isa, Step, make_plan
+from tinyface.plan.model import Buffer, View
+from tinyface.plan.touched import POINTER, Window, map_floats
+from tinyface.types import Cost
+
+ISA = Isa("avx2", 8, 6, 12)
+
+
+def plan_of(build: object, shape: tuple[int, ...]) -> tuple[Step, ...]:
+    """The steps of a network of one input, without the changes of layout."""
+    b = Builder("case")
+    y = build(b, b.input("x", shape))  # type: ignore[operator]
+    graph = b.build(y=y)
+    return make_plan(optimise(graph), ISA).steps
+
+
+def counts(step: Step) -> tuple[int, int, int, int]:
+    a = step.algorithmic
+    return a.feature_read, a.feature_write, a.weight, a.scratch
+
+
+def only(build: object, shape: tuple[int, ...], op: str) -> Step:
+    (step,) = (s for s in plan_of(build, shape) if s.fields["op"] == op)
+    return step
+
+
+def test_convolution_by_hand() -> None:
+    """3x3, 20 channels to 12, on 6x6 pixels: one task, one panel of 16 outputs."""
+    layout, conv, _ = plan_of(
+        lambda b, x: b.conv(x, 12, 3, pad=1, bias=True, key="k"), (1, 20, 6, 6)
+    )
+    assert layout.compulsory == Cost() and counts(layout) == (4 * 720, 4 * 720, 0, 0)
+    weights = 16 * 20 * 9 + 16 + 20  # 12 outputs padded to 16, their bias, zeros for the padding
+    table = 36 * (9 + 1) * POINTER  # nine inputs and an output for every pixel
+    assert counts(conv) == (4 * 20 * 36, 4 * 12 * 36, 4 * weights, 2 * table)
+    assert conv.algorithmic.macs == conv.compulsory.macs == 12 * 36 * 20 * 9
+
+
+def test_blocks_of_pixels_read_the_weights_again() -> None:
+    """FDFaceNet's second convolution: 3x3 stride 2, 48 to 128 channels, 56x56 to 28x28. The weights
+    fit the cache: blocks of 54 pixels, 15 tasks; each reads all panels."""
+    conv = make_plan(optimise(find("fdfacenet").build()), ISA).steps[2]
+    assert (conv.fields["block"], conv.fields["tasks"]) == (54, 15)
+    assert conv.algorithmic.weight == 4 * 15 * (128 * 48 * 9 + 2 * 128 + 48)
+    # 54 pixels are 1 row of 28 and 26 of the next, or parts of three rows. By hand, two rows of
+    # outputs lie over 4 or 5 rows of inputs; the sum over the tasks is checked below, by listing.
+    assert conv.algorithmic.feature_read == 4 * listed(conv, 54)
+    assert conv.algorithmic.feature_write == 4 * 128 * 28 * 28
+    assert conv.algorithmic.scratch == 2 * POINTER * 28 * 28 * 10
+
+
+def test_ranges_of_panels_read_the_map_again() -> None:
+    """1x1, 600 channels to 300 on 7x7: 19 panels, 2 a task: ten tasks read all of the map."""
+    conv = only(lambda b, x: b.conv(x, 300, 1, bias=True, key="k"), (1, 600, 7, 7), "TF_CONV")
+    assert (conv.fields["panels"], conv.fields["tasks"]) == (2, 10)
+    assert counts(conv) == (
+        10 * 4 * 600 * 49, 4 * 300 * 49, 4 * 304 * 601, 10 * 49 * 2 * POINTER * 2,
+    )  # fmt: skip
+
+
+def test_winograd_by_hand() -> None:
+    """16 to 24 channels on 12x12: 9 tiles, one task."""
+    conv = only(
+        lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 16, 12, 12), "TF_WINOGRAD"
+    )
+    u, v, m = 36 * 16 * 24, 9 * 36 * 16, 9 * 36 * 24
+    assert counts(conv) == (
+        4 * 16 * 144, 4 * 24 * 144, 4 * (u + 24 + 16), 2 * (4 * (v + m) + 9 * 2 * POINTER),
+    )  # fmt: skip
+
+
+def test_depthwise_by_hand() -> None:
+    """10 channels. On 6x6, strips of 4 write 8 outputs for 6; on 40x40, seven tasks share rows."""
+    small = only(
+        lambda b, x: b.conv(x, 10, 3, pad=1, groups=10, bias=True, key="k"),
+        (1, 10, 6, 6), "TF_DEPTHWISE",
+    )  # fmt: skip
+    table = 6 * 3 * 8 * POINTER  # for every output row, 3 rows of 6 + 2 pixels
+    assert counts(small) == (4 * 360, 4 * 6 * 8 * 10, 4 * (90 + 10 + 10), 2 * table)
+    large = only(
+        lambda b, x: b.conv(x, 10, 3, pad=1, groups=10, bias=True, key="k"),
+        (1, 10, 40, 40), "TF_DEPTHWISE",
+    )  # fmt: skip
+    assert large.fields["tasks"] == 7
+    halo = 2 * 6  # two tasks at a border read each other's row
+    assert large.algorithmic.feature_read == 4 * (40 + halo) * 40 * 10
+    assert large.algorithmic.weight == 7 * 4 * (90 + 10 + 10)
+
+
+def test_fully_connected_by_hand() -> None:
+    (step,) = plan_of(lambda b, x: b.linear(x, 40, key="k"), (1, 30))
+    assert step.fields["tasks"] == 1
+    assert counts(step) == (4 * 30, 4 * 40, 4 * 40 * 31, 0)
+    wide = plan_of(lambda b, x: b.linear(x, 500, key="k"), (1, 600))[0]
+    assert wide.fields["tasks"] == 5
+    assert counts(wide) == (5 * 4 * 600, 4 * 500, 4 * 504 * 601, 0)  # 500 padded to 63 vectors
+
+
+def test_an_image_is_padded_while_it_is_turned() -> None:
+    """3 channels: the map gets its border in the change of layout, and each kernel row is one run
+    of 9 floats that overlaps the next."""
+    layout, conv, _ = plan_of(
+        lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 3, 12, 12)
+    )
+    assert counts(layout) == (4 * 3 * 144, 4 * 3 * 14 * 14, 0, 0)
+    assert conv.algorithmic.feature_read == 4 * 3 * 14 * 14
+    assert conv.algorithmic.weight == 4 * 24 * 28 and conv.fields["tasks"] == 1
+
+
+def test_what_only_moves_or_adds() -> None:
+    def block(b: Builder, x: str) -> str:
+        gate = b.apply(ops.Sigmoid(), b.apply(ops.GlobalAveragePool(), x))
+        return b.apply(ops.Add(), b.apply(ops.Mul(), x, gate), x)
+
+    found = {s.fields["op"]: counts(s) for s in plan_of(block, (1, 8, 6, 6))}
+    assert found["TF_AVGPOOL"] == (4 * 288, 4 * 8, 0, 0)
+    assert found["TF_MUL"] == (4 * (288 + 8), 4 * 288, 0, 0)  # the gate once
+    assert found["TF_ADD"] == (2 * 4 * 288, 4 * 288, 0, 0)
+    pool = only(
+        lambda b, x: b.apply(ops.MaxPool(kernel=(2, 2), stride=(3, 3)), x),
+        (1, 8, 6, 6), "TF_MAXPOOL",
+    )  # fmt: skip
+    assert counts(pool)[:2] == (4 * 8 * 4 * 4, 4 * 8 * 4)  # every third row is never read
+    up = only(
+        lambda b, x: b.apply(ops.Resize(mode="nearest", scale=(0.5, 0.5)), x),
+        (1, 8, 6, 6), "TF_NEAREST",
+    )  # fmt: skip
+    assert counts(up) == (4 * 8 * 9, 4 * 8 * 9, 0, 0)
+
+
+def listed(step: Step, block: int) -> int:
+    """Floats under blocks of outputs, by listing every element of every window."""
+    f, (_, c, h, w), (_, _, oh, ow) = step.fields, step.x.shape, step.y.shape
+    total = 0
+    for first in range(0, oh * ow, block):
+        seen = set()
+        for o in range(first, min(first + block, oh * ow)):
+            for ky in range(int(f["kh"])):
+                for kx in range(int(f["kw"])):
+                    y = o // ow * int(f["sh"]) - int(f["pt"]) + ky
+                    x = o % ow * int(f["sw"]) - int(f["pl"]) + kx
+                    if 0 <= y < h and 0 <= x < w:
+                        seen.add((y, x))
+        total += len(seen) * c
+    return total
+
+
+small = st.integers(1, 3)
+
+
+@given(
+    kernel=st.tuples(small, small), stride=st.tuples(small, small),
+    dilation=st.tuples(small, small), pad=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    grid=st.tuples(st.integers(1, 5), st.integers(1, 5)), ld=st.integers(1, 7),
+    channels=st.integers(1, 5), run=st.tuples(st.integers(0, 49), st.integers(1, 50)),
+)  # fmt: skip
+def test_floats_under_a_run_of_outputs(
+    kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int],
+    pad: tuple[int, int], grid: tuple[int, int], ld: int, channels: int, run: tuple[int, int],
+) -> None:  # fmt: skip
+    n, h, w = 2, 7, 6
+    ends = sorted(min(r, n * math.prod(grid)) for r in run)
+    row, img = 100, 1000  # rows and images do not overlap, pixels may
+    view = View(Buffer("arena", "x", n * img), (n, channels, h, w), 0, img, row, ld)
+    seen = set()
+    for o in range(*ends):
+        i, at = divmod(o, math.prod(grid))
+        for ky in range(kernel[0]):
+            for kx in range(kernel[1]):
+                y = at // grid[1] * stride[0] - pad[0] + ky * dilation[0]
+                x = at % grid[1] * stride[1] - pad[1] + kx * dilation[1]
+                if 0 <= y < h and 0 <= x < w:
+                    seen |= {i * img + y * row + x * ld + c for c in range(channels)}
+    assert map_floats(view, (ends[0], ends[1]), Window(kernel, stride, dilation, pad, grid)) == len(
+        seen
+    )
+
+
+@pytest.mark.parametrize("name", ["fdfacenet", "retinaface-mnet0.25", "shufflefacenet-x1.5"])
+def test_whole_networks(name: str) -> None:
+    """Every step counts its output at least once, and its weights unless they are transformed."""
+    for step in make_plan(optimise(find(name).build()), ISA).steps:
+        a, c = step.algorithmic, step.compulsory
+        assert a.macs == c.macs and min(a.feature_read, a.feature_write) > 0 <= a.scratch
+        assert a.feature_write >= c.feature_write and a.feature_write >= 4 * math.prod(step.y.shape)
+        assert a.weight >= c.weight

@@ -1,0 +1,243 @@
+"""What the C kernels touch: the algorithmic bytes of a step (docs/definitions.md).
+
+A *task* is what a kernel does in one piece (csrc/conv.h and the others say which part of the
+output that is). Within a task every byte counts once each way, however often it is taken from the
+cache; what another task needs, too, counts again. So a panel of weights that is read for four
+blocks of pixels counts four times, and an input row that two tasks share, twice.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyface.ops.spec import Array
+from tinyface.plan.model import FLOAT, Step, View
+from tinyface.types import Cost
+
+POINTER = struct.calcsize("P")  # of row tables: a plan runs on the machine that makes it
+STRIP = 4  # outputs of one strip of the depthwise kernel
+STRIPS = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))  # kernel columns and stride that have strips
+RESIDUALS = 1 | 2  # TF_RESIDUAL, TF_RESIDUAL_END
+
+Range = tuple[int, int]  # from, to (excluded)
+
+
+@dataclass(frozen=True)
+class Window:
+    """What lies under outputs: kernel, stride, dilation, pads above and to the left; grid: rows
+    and columns of outputs of an image."""
+
+    kernel: Range
+    stride: Range
+    dilation: Range
+    pad: Range
+    grid: Range
+
+
+def window_of(step: Step) -> Window:
+    """The window of a convolution or a pooling; of other steps, one pixel."""
+    kh, kw, sh, sw, dh, dw = (step.fields[name] for name in ("kh", "kw", "sh", "sw", "dh", "dw"))
+    grid = int(step.fields["oh"]), int(step.fields["ow"])
+    pad = int(step.fields.get("pt", 0)), int(step.fields.get("pl", 0))
+    return Window((int(kh), int(kw)), (int(sh), int(sw)), (int(dh), int(dw)), pad, grid)
+
+
+def share(total: int, tasks: int) -> list[Range]:
+    """The part of 0..total that each task owns, as the engine divides it."""
+    return [(total * t // tasks, total * (t + 1) // tasks) for t in range(tasks)]
+
+
+def blocks(total: int, size: int) -> list[Range]:
+    return [(first, min(first + size, total)) for first in range(0, total, size)]
+
+
+# ------------------------------------------------------------------ windows on a map
+
+
+def inputs_under(first: int, end: int, axis: int, window: Window, side: int) -> Array:
+    """Rows (axis 0) or columns (1) of the map under outputs first … end - 1."""
+    starts = np.arange(first, end) * window.stride[axis] - window.pad[axis]
+    steps = np.arange(window.kernel[axis]) * window.dilation[axis]
+    found = np.unique(starts[:, None] + steps)
+    return found[(found >= 0) & (found < side)]
+
+
+def rectangles(first: int, end: int, width: int) -> Iterator[tuple[Range, Range]]:
+    """Outputs first … end - 1 of one image, numbered row by row, as (rows, columns)."""
+    while first < end:
+        row, column = divmod(first, width)
+        whole = column == 0 and end - first >= width
+        rows = (end - first) // width if whole else 1
+        columns = (column, min(width, column + end - first))
+        yield (row, row + rows), columns
+        first += (columns[1] - columns[0]) * rows
+
+
+def map_floats(view: View, outputs: Range, window: Window) -> int:
+    """Floats of a map that lie under a run of outputs of all images, each once."""
+    _, c, h, w = view.shape
+    each, total = math.prod(window.grid), 0
+    for image in range(outputs[0] // each, -(-outputs[1] // each)):
+        first, end = (min(max(o - image * each, 0), each) for o in outputs)
+        seen = np.zeros((h, w), bool)
+        for (r0, r1), (c0, c1) in rectangles(first, end, window.grid[1]):
+            rows = inputs_under(r0, r1, 0, window, h)
+            seen[np.ix_(rows, inputs_under(c0, c1, 1, window, w))] = True
+        if view.ld >= c or w == 1:
+            total += int(seen.sum()) * c
+        else:  # pixels overlap: the rows of an image's first convolution
+            total += sum(overlapping(np.flatnonzero(row), view.ld, c) for row in seen)
+    return total
+
+
+def overlapping(columns: Array, ld: int, c: int) -> int:
+    """Floats of runs of c that begin every ld."""
+    return int(np.minimum(np.diff(columns) * ld, c).sum()) + c if columns.size else 0
+
+
+# ----------------------------------------------------------------------------- steps
+
+
+def algorithmic(step: Step) -> Cost:
+    """Bytes that the step's kernel touches; MACs as they are counted everywhere."""
+    counts = {"TF_CONV": _conv, "TF_WINOGRAD": _winograd, "TF_GEMV": _gemv}
+    counts |= {"TF_DEPTHWISE": _depthwise, "TF_MAXPOOL": _pool, "TF_AVGPOOL": _pool}
+    read, write, weight, scratch = counts.get(str(step.fields["op"]), _plain)(step)
+    return Cost(step.compulsory.macs, read * FLOAT, write * FLOAT, weight * FLOAT, scratch)
+
+
+Floats = tuple[int, int, int, int]  # read, written, of weights; bytes of scratch
+
+
+def _outputs(step: Step) -> int:
+    return math.prod(step.y.shape)
+
+
+def _second(step: Step) -> int:
+    """Floats of a second operand or a residual, one for every output."""
+    return _outputs(step) if step.z is not None else 0
+
+
+def _padded(step: Step) -> int:
+    """Output channels rounded up to whole vectors, group by group."""
+    groups, lanes = int(step.fields["groups"]), step.isa.lanes
+    return -(-(step.y.shape[1] // groups) // lanes) * lanes * groups
+
+
+def _vectors(step: Step) -> int:
+    """How many of bias and slope there are."""
+    return ("bias" in step.params) + ("slope" in step.params)
+
+
+def _zeros(step: Step) -> int:
+    """Floats of the row of zeros that stands for padding."""
+    padded = any(step.fields.get(name) for name in ("pt", "pl", "pb", "pr"))
+    return step.x.shape[1] if padded else 0
+
+
+def _conv(step: Step) -> Floats:
+    """Tasks: a block of pixels by a range of panels."""
+    n, _, oh, ow = step.y.shape
+    f, lanes = step.fields, step.isa.lanes
+    groups, k = int(f["groups"]), int(f["kh"]) * int(f["kw"]) * step.x.shape[1] // int(f["groups"])
+    panels = -(-(step.y.shape[1] // groups) // (2 * lanes)) * groups
+    ranges = -(-panels // int(f["panels"]))
+    pixels = blocks(n * oh * ow, int(f["block"]))
+    read = sum(map_floats(step.x, block, window_of(step)) for block in pixels)
+    pointers = n * oh * ow * (int(f["kh"]) * int(f["kw"]) + 1 + (step.z is not None))
+    weight = len(pixels) * (_padded(step) * (k + _vectors(step)) + ranges * _zeros(step))
+    table = 2 * pointers * POINTER * ranges
+    return ranges * read + _second(step), _outputs(step), weight, table
+
+
+def _winograd(step: Step) -> Floats:
+    """Tasks: a block of tiles of 4 x 4 outputs, each from 6 x 6 inputs."""
+    n, o, oh, ow = step.y.shape
+    c, padded = step.x.shape[1], _padded(step)
+    grid = -(-oh // 4), -(-ow // 4)
+    tiles = blocks(n * grid[0] * grid[1], int(step.fields["block"]))
+    pad = int(step.fields["pt"]), int(step.fields["pl"])
+    window = Window((6, 6), (4, 4), (1, 1), pad, grid)
+    read = sum(map_floats(step.x, block, window) for block in tiles)
+    weight = len(tiles) * (padded * (36 * c + _vectors(step)) + _zeros(step))
+    count = tiles[-1][1]
+    scratch = 2 * count * (36 * (c + padded) * FLOAT + 2 * POINTER)  # V, M, a row's two pointers
+    return read + _second(step), _outputs(step), weight, scratch
+
+
+def _gemv(step: Step) -> Floats:
+    """Tasks: panels; each reads the whole vector."""
+    k, weight = step.x.shape[1], _padded(step) * (step.x.shape[1] + _vectors(step))
+    return k * int(step.fields["tasks"]) + _second(step), _outputs(step), weight, 0
+
+
+def _depthwise(step: Step) -> Floats:
+    """Tasks: rows of the output. Strips of 4 outputs; the last one may overlap."""
+    n, c, oh, ow = step.y.shape
+    window = window_of(step)
+    rows = share(n * oh, int(step.fields["tasks"]))
+    read = sum(map_floats(step.x, (a * ow, b * ow), window) for a, b in rows if a < b)
+    strips = (window.kernel[1], window.stride[1]) in STRIPS and window.dilation[1] == 1
+    across = -(-ow // STRIP) * STRIP if strips and ow >= STRIP else ow
+    used = sum(a < b for a, b in rows)
+    weight = used * (c * (math.prod(window.kernel) + _vectors(step)) + _zeros(step))
+    pitch = (ow - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
+    table = 2 * n * oh * window.kernel[0] * pitch * POINTER
+    return read, n * oh * across * c, weight, table
+
+
+def _pool(step: Step) -> Floats:
+    """Tasks: rows of the output, or ranges of channels of every row."""
+    n, _, oh, ow = step.y.shape
+    rows = share(n * oh, int(step.fields["tasks"]))
+    if n * oh < int(step.fields["tasks"]):
+        rows = [(0, n * oh)]
+    window = window_of(step)
+    read = sum(map_floats(step.x, (a * ow, b * ow), window) for a, b in rows if a < b)
+    return read, _outputs(step), 0, 0
+
+
+def _plain(step: Step) -> Floats:
+    """Each input that is used once, each output once; parameters once a task."""
+    n, c, oh, _ = step.y.shape
+    rows = [r for r in share(n * oh, int(step.fields["tasks"])) if r[0] < r[1]]
+    read = math.prod(step.x.shape)
+    op = step.fields["op"]
+    if op == "TF_SHUFFLE":
+        return _outputs(step), _outputs(step), 0, 0
+    if op in ("TF_NEAREST", "TF_BILINEAR"):
+        return _resized(step, rows), _outputs(step), 0, 0
+    if step.z is not None and step.z.ld == 0:  # a gate: once for each image that a task sees
+        second = sum((b - 1) // oh - a // oh + 1 for a, b in rows) * c
+    else:
+        second = _second(step)
+    vectors = ("w" in step.params) + _vectors(step)
+    return read + second, _outputs(step), len(rows) * vectors * c, 0
+
+
+def _resized(step: Step, rows: Iterable[Range]) -> int:
+    """Floats that nearest or bilinear resizing looks at; rows: of each task."""
+    _, c, h, w = step.x.shape
+    _, _, oh, ow = step.y.shape
+    down, right = (np.float32(step.fields[name]) for name in ("alpha", "beta"))
+    bilinear = step.fields["op"] == "TF_BILINEAR"
+    columns = _sources(np.arange(ow), w, right, bilinear).size
+    total = 0
+    for a, b in rows:
+        for image in range(a // oh, (b - 1) // oh + 1):
+            first, end = max(a - image * oh, 0), min(b - image * oh, oh)
+            total += _sources(np.arange(first, end), h, down, bilinear).size * columns * c
+    return total
+
+
+def _sources(outputs: Array, side: int, step: np.float32, bilinear: bool) -> Array:
+    """Input rows or columns that outputs are made of (csrc/move.h)."""
+    if not bilinear:
+        return np.unique(np.minimum((outputs.astype(np.float32) * step).astype(int), side - 1))
+    at = np.clip((outputs + 0.5) * float(step) - 0.5, 0, side - 1).astype(int)
+    return np.unique(np.concatenate([at, np.minimum(at + 1, side - 1)]))
