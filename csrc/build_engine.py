@@ -11,7 +11,7 @@ from cffi import FFI
 
 HERE = Path("csrc")
 SOURCES = (
-    "check.c", "cpu.c", "pool.c", "run.c",
+    "chain.c", "check.c", "cpu.c", "pool.c", "run.c",
     "isa_scalar.c", "isa_sse.c", "isa_avx2.c", "isa_avx512.c", "isa_neon.c",
 )  # fmt: skip
 # The vectoriser is off so that the scalar kernels are what they say; -ffp-contract=off so that a

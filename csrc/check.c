@@ -87,12 +87,17 @@ static int32_t check_operands(const tf_step *s, const int64_t *bytes, int32_t bu
         tf_view planes = s->x; /* channels in the place of pixels, pixels in that of channels */
         if (!bad) bad = check_view(&planes, bytes, buffers, s->n, s->h, s->c, s->wd);
     } else {
-        bad = check_view(&s->x, bytes, buffers, s->n, s->h, s->wd,
-                         s->op == TF_SHUFFLE && s->z.buf >= 0 ? s->c / 2 : s->c);
+        bad = s->x.buf == TF_BAND
+                  ? TF_OK /* check_links */
+                  : check_view(&s->x, bytes, buffers, s->n, s->h, s->wd,
+                               s->op == TF_SHUFFLE && s->z.buf >= 0 ? s->c / 2 : s->c);
     }
     if (bad) return bad;
-    bad = s->op == TF_TO_NCHW ? check_view(&s->y, bytes, buffers, s->n, s->oh, s->oc, s->ow)
-                              : check_view(&s->y, bytes, buffers, s->n, s->oh, s->ow, s->oc);
+    if (s->y.buf == TF_BAND)
+        bad = TF_OK;
+    else
+        bad = s->op == TF_TO_NCHW ? check_view(&s->y, bytes, buffers, s->n, s->oh, s->oc, s->ow)
+                                  : check_view(&s->y, bytes, buffers, s->n, s->oh, s->ow, s->oc);
     if (bad) return bad;
     const int second = is_binary(s->op) || s->flags & (TF_RESIDUAL | TF_RESIDUAL_END);
     if (s->z.buf < 0) return second ? TF_BAD_BUFFER : TF_OK;
@@ -173,23 +178,51 @@ int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
     return 0;
 }
 
+/* Member j of a chain of n (or a step alone, n = 1): what is handed on has one shape and one
+ * layout on both sides, and nothing else is TF_BAND. */
+static int32_t check_links(const tf_step *s, int32_t j, int32_t n)
+{
+    const int32_t first = j == 0, last = j == n - 1;
+    if ((s->x.buf == TF_BAND) == first || (s->y.buf == TF_BAND) == last || s->z.buf == TF_BAND)
+        return TF_BAD_BUFFER;
+    if (n == 1) return TF_OK;
+    if (!first && s->chain > 1) return TF_BAD_SHAPE;
+    if (s->op != TF_CONV && s->op != TF_DEPTHWISE) return TF_BAD_OP;
+    if (last) return TF_OK;
+    const tf_view *y = &s->y, *x = &s[1].x;
+    if (s->n != s[1].n || s->oh != s[1].h || s->ow != s[1].wd || s->oc != s[1].c)
+        return TF_BAD_SHAPE;
+    const int dense = y->off == 0 && y->ld == s->oc && y->row == (int64_t)s->ow * s->oc;
+    return dense && x->off == 0 && x->ld == y->ld && x->row == y->row ? TF_OK : TF_BAD_SHAPE;
+}
+
 int32_t tf_check(const tf_kernels *k, const tf_step *steps, int32_t n, const int64_t *bytes,
                  int32_t buffers, int64_t *scratch, int32_t *bad)
 {
     *scratch = 0;
     *bad = 0;
     if (!in_range(buffers, 0, MAX_BUFFERS)) return TF_BAD_BUFFER;
-    for (int32_t i = 0; i < n; i++) {
+    for (int32_t i = 0, j = 0, members = 1; i < n; i++, j++) {
         const tf_step *s = steps + i;
         int32_t status = TF_OK;
         *bad = i;
         if (s->size != sizeof *s) return TF_BAD_SIZE;
+        if (j == members) j = 0;
+        if (j == 0) {
+            members = s->chain > 1 ? s->chain : 1;
+            if (members > TF_CHAIN_MAX || members > n - i) return TF_BAD_SHAPE;
+            if (members > 1 && !in_range(s->band, 1, MAX_SIDE)) return TF_BAD_SHAPE;
+        }
         if (!in_range(s->op, 0, TF_OPS - 1) || k->run[s->op] == NULL) return TF_BAD_OP;
         if ((status = check_shape(s)) != TF_OK) return status;
+        if ((status = check_links(s, j, members)) != TF_OK) return status;
         if ((status = check_operands(s, bytes, buffers)) != TF_OK) return status;
         if ((status = check_params(k, s, bytes, buffers)) != TF_OK) return status;
         if ((status = check_tasks(k, s)) != TF_OK) return status;
-        *scratch = tf_max(*scratch, round_up(tf_scratch_bytes(k, s), 64));
+        const int64_t need = members == 1      ? tf_scratch_bytes(k, s)
+                             : j < members - 1 ? 0
+                                               : tf_chain_bytes(k, s - j);
+        *scratch = tf_max(*scratch, round_up(need, 64));
     }
     return TF_OK;
 }

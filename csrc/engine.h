@@ -1,9 +1,13 @@
 /* engine.h: what the files of the engine share and the caller does not see. */
 #ifndef TF_ENGINE_H
 #define TF_ENGINE_H
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 199309L /* clock_gettime */
+#endif
 #include "tinyface.h"
 #include <stddef.h>
 #include <string.h>
+#include <time.h>
 
 /* A step with its views resolved to pointers. */
 typedef struct {
@@ -36,11 +40,38 @@ int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s);
 void tf_pool_run(tf_pool *pool, tf_kernel *kernel, const tf_call *call, int32_t tasks,
                  char *scratch, int64_t stride);
 
+int32_t tf_pool_threads(const tf_pool *pool);
+
+/* A chain of call.s->chain steps as its threads see it (chain.c). */
+typedef struct {
+    tf_call call; /* only s is used */
+    const tf_kernels *k;
+    void *const *buffers;
+    int32_t strips; /* of each image; set by tf_chain_run */
+    int64_t *spent; /* ns per member in the first strip are added here; NULL: not wanted */
+} tf_chain;
+
+void tf_chain_run(tf_chain *chain, tf_pool *pool, void *scratch, int64_t stride);
+
+/* Bytes of scratch one thread needs for a chain. */
+int64_t tf_chain_bytes(const tf_kernels *k, const tf_step *s);
+
+/* The step's operands as pointers; NULL for those that are absent or in a band. */
+tf_call tf_resolve(const tf_step *s, void *const *buffers);
+
 /* The part of 0..total that task t of n owns: [*from, *to). */
 static inline void tf_share(int64_t total, int64_t t, int64_t n, int64_t *from, int64_t *to)
 {
     *from = total * t / n;
     *to = total * (t + 1) / n;
+}
+
+/* Monotonic clock in ns. */
+static inline int64_t tf_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 static inline int64_t tf_min(int64_t a, int64_t b) { return a < b ? a : b; }

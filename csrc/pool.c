@@ -104,6 +104,8 @@ void tf_pool_run(tf_pool *p, tf_kernel *kernel, const tf_call *call, int32_t tas
             sched_yield();
 }
 
+int32_t tf_pool_threads(const tf_pool *p) { return p->threads; }
+
 int64_t tf_pool_bytes(void) { return sizeof(tf_pool); }
 
 int32_t tf_pool_start(tf_pool *p, int32_t threads)

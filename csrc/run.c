@@ -1,14 +1,5 @@
 /* run.c: one call per image. Resolves every step's views and hands its tasks to the threads. */
-#define _POSIX_C_SOURCE 199309L
 #include "engine.h"
-#include <time.h>
-
-static int64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 static float *resolve(const tf_view *v, void *const *buffers)
 {
@@ -20,28 +11,66 @@ static const float *param(const tf_step *s, int64_t off, void *const *buffers)
     return off < 0 ? NULL : (const float *)buffers[s->wbuf] + off;
 }
 
+tf_call tf_resolve(const tf_step *s, void *const *buffers)
+{
+    return (tf_call){
+        .s = s,
+        .x = resolve(&s->x, buffers),
+        .y = resolve(&s->y, buffers),
+        .z = resolve(&s->z, buffers),
+        .w = param(s, s->w, buffers),
+        .bias = param(s, s->bias, buffers),
+        .slope = param(s, s->slope, buffers),
+        .zero = param(s, s->zero, buffers),
+    };
+}
+
+static void run_step(const tf_kernels *k, const tf_step *s, void *const *buffers, tf_pool *pool,
+                     void *scratch, int64_t stride)
+{
+    const tf_call call = tf_resolve(s, buffers);
+    tf_kernel *run = k->run[s->op];
+    if (pool && s->tasks > 1)
+        tf_pool_run(pool, run, &call, s->tasks, scratch, stride);
+    else
+        for (int32_t t = 0; t < s->tasks; t++) run(&call, t, scratch);
+}
+
+/* ticks: of the chain's members; ticks[-1] is when it began. */
+static void time_members(int64_t *ticks, int32_t members, int64_t end)
+{
+    const int64_t begin = ticks[-1];
+    int64_t sum = 0, sofar = 0;
+    for (int32_t j = 0; j < members; j++) sum += ticks[j];
+    for (int32_t j = 0; j < members; j++) {
+        sofar += ticks[j];
+        ticks[j] =
+            begin + (int64_t)((double)(end - begin) * (double)sofar / (double)tf_max(sum, 1));
+    }
+    ticks[members - 1] = end;
+}
+
 void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
             void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks)
 {
-    if (ticks) ticks[0] = now();
-    for (int32_t i = 0; i < n; i++) {
+    if (ticks) ticks[0] = tf_now();
+    for (int32_t i = 0, members; i < n; i += members) {
         const tf_step *s = steps + i;
-        const tf_call call = {
-            .s = s,
-            .x = resolve(&s->x, buffers),
-            .y = resolve(&s->y, buffers),
-            .z = resolve(&s->z, buffers),
-            .w = param(s, s->w, buffers),
-            .bias = param(s, s->bias, buffers),
-            .slope = param(s, s->slope, buffers),
-            .zero = param(s, s->zero, buffers),
-        };
-        tf_kernel *run = k->run[s->op];
-        if (pool && s->tasks > 1)
-            tf_pool_run(pool, run, &call, s->tasks, scratch, stride);
+        members = s->chain > 1 ? s->chain : 1;
+        if (members > 1) {
+            tf_chain chain = {.call = {.s = s}, .k = k, .buffers = buffers};
+            if (ticks) {
+                chain.spent = memset(ticks + i + 1, 0, (size_t)members * sizeof *ticks);
+            }
+            tf_chain_run(&chain, pool, scratch, stride);
+        } else {
+            run_step(k, s, buffers, pool, scratch, stride);
+        }
+        if (!ticks) continue;
+        if (members > 1)
+            time_members(ticks + i + 1, members, tf_now());
         else
-            for (int32_t t = 0; t < s->tasks; t++) run(&call, t, scratch);
-        if (ticks) ticks[i + 1] = now();
+            ticks[i + 1] = tf_now();
     }
 }
 

@@ -8,6 +8,12 @@
  * distance from pixel to pixel (ld), row to row and image to image, so that concatenation,
  * splitting, slicing and padding are addressing and cost nothing.
  *
+ * Where chain > 1, that many steps from there on are run together, `band` rows of the last one's
+ * output at a time (chain.c). Each reads what the one before writes and nobody else does: these
+ * views have buf TF_BAND and no place outside of scratch, where only the rows in use are kept. The
+ * first input, the last output and second operands lie in buffers; no output may lie where an
+ * input of the chain does.
+ *
  * Contract: tf_check looks at every number and touches no buffer; tf_run computes, allocates
  * nothing and cannot fail once tf_check has returned TF_OK for the same steps and buffers.
  */
@@ -17,7 +23,9 @@
 
 /* Everything between the two markers is also read by cffi: declarations only. */
 /* cffi-begin */
-enum { TF_ABI = 1 };
+enum { TF_ABI = 2, TF_CHAIN_MAX = 8 };
+
+enum { TF_NOWHERE = -1, TF_BAND = -2 }; /* of tf_view.buf: no operand; rows within a chain */
 
 enum tf_status { TF_OK, TF_BAD_SIZE, TF_BAD_OP, TF_BAD_SHAPE, TF_BAD_BUFFER, TF_BAD_BOUNDS };
 
@@ -65,7 +73,7 @@ enum tf_flag {
 };
 
 typedef struct {
-    int32_t buf;      /* index into the table of buffers; -1: no operand */
+    int32_t buf;      /* index into the table of buffers, TF_NOWHERE or TF_BAND */
     int32_t ld;       /* floats from one pixel to the next; 0 broadcasts one pixel */
     int64_t off;      /* index of the first float */
     int64_t row, img; /* floats from one map row, one image to the next */
@@ -87,6 +95,7 @@ typedef struct {
     int32_t groups, first;
     int32_t block, panels; /* TF_CONV: pixels and weight panels per task */
     int32_t tasks;         /* units handed to the threads */
+    int32_t chain, band;   /* steps from here on that run together, and how many rows at a time */
 } tf_step;
 
 typedef struct tf_kernels tf_kernels;
@@ -114,7 +123,8 @@ const char *tf_strerror(int32_t status);
 
 /* Runs the steps. scratch holds one region of stride bytes (a multiple of 64) per thread of
  * the pool; pool NULL means the calling thread alone. ticks, if not NULL, receives n + 1
- * clock readings in ns: before the first step and after each. */
+ * clock readings in ns: before the first step and after each. The members of a chain take turns, so
+ * there the chain's time is divided as its first strip spent it. */
 void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
             void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks);
 

@@ -129,16 +129,26 @@ class Session:
             with a warning, for a network with an operator that has no C kernel.
         threads: of the C engine; None for :func:`default_threads`. The result does not
             depend on it, to the bit.
+        chains: may the C engine run steps together, so that the maps between them are never
+            written whole? Off for measurements in which every step is to touch all of its maps.
 
     Safe to use from several Python threads at once.
     """
 
-    def __init__(self, graph: Graph, backend: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        backend: str = "auto",
+        threads: int | None = None,
+        *,
+        chains: bool = True,
+    ) -> None:
         self.backend = choose_backend(backend)
         self.threads = default_threads() if threads is None else threads
         if not 1 <= self.threads <= 256:
             raise BackendError(f"{self.threads} threads: use a number from 1 to 256")
         self.graph = optimise(graph)
+        self.chains = chains
         self._may_fall_back = backend == "auto"
         self._plans: dict[tuple[Shape, ...], Executable] = {}
         self._packer = Packer()  # all plans share the packed weights
@@ -177,7 +187,7 @@ class Session:
             from tinyface.backends.c import CExecutable
 
             try:
-                return CExecutable(graph, self.threads, packer=self._packer)
+                return CExecutable(graph, self.threads, packer=self._packer, chains=self.chains)
             except NoKernelError as error:
                 if not self._may_fall_back:
                     raise

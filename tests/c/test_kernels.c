@@ -7,52 +7,12 @@
  * must keep their contents; the output starts as NaN. test_kernels [cases per
  * operator] [seed]
  */
-#include "guard.h"
+#include "draw.h"
 #include "reference.h"
 #include <float.h>
 #include <string.h>
 
-static uint64_t state = 1;
-static uint32_t draw(uint32_t n) /* 0 .. n - 1 */
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 33) % n;
-}
-static float real(void) { return (float)draw(20001) / 10000.0f - 1.0f; }
-static int32_t odd(void)
-{
-    static const int32_t sides[] = {1, 2, 3, 5, 7, 13, 17, 31};
-    return sides[draw(8)];
-}
-
-static int64_t extent(const tf_view *v, int64_t n, int64_t h, int64_t w, int64_t c)
-{
-    return (n - 1) * v->img + (h - 1) * v->row + (w - 1) * v->ld + c;
-}
-
-/* A view of h x w pixels with random gaps between pixels, rows and images. */
-static tf_view gappy(int32_t buf, int64_t h, int64_t w, int64_t c)
-{
-    tf_view v = {.buf = buf, .ld = (int32_t)(c + draw(2) * draw(9))};
-    v.row = w * v.ld + draw(2) * draw(9);
-    v.img = h * v.row + draw(2) * draw(9);
-    return v;
-}
-
-static void random_window(tf_step *s)
-{
-    const int32_t sides[] = {1, 2, 3, 3, 5, 7};
-    s->kh = sides[draw(6)], s->kw = sides[draw(6)];
-    s->sh = 1 + (int32_t)draw(draw(4) ? 2 : 9), s->sw = draw(3) ? s->sh : 1 + (int32_t)draw(3);
-    if (draw(4) == 0) s->dh = 1 + (int32_t)draw(3), s->dw = 1 + (int32_t)draw(3);
-    s->pt = (int32_t)draw((uint32_t)s->kh), s->pl = (int32_t)draw((uint32_t)s->kw);
-    s->pb = (int32_t)draw((uint32_t)s->kh), s->pr = (int32_t)draw((uint32_t)s->kw);
-    const int32_t eh = (s->kh - 1) * s->dh + 1, ew = (s->kw - 1) * s->dw + 1;
-    while (s->h + s->pt + s->pb < eh) s->h++;
-    while (s->wd + s->pl + s->pr < ew) s->wd++;
-    s->oh = (s->h + s->pt + s->pb - eh) / s->sh + 1;
-    s->ow = (s->wd + s->pl + s->pr - ew) / s->sw + 1;
-}
+uint64_t draw_state = 1;
 
 static tf_step random_step(int32_t op)
 {
@@ -342,10 +302,13 @@ static int run_case(const tf_kernels *k, const tf_isa *isa, int32_t op)
     return bad;
 }
 
+/* test_chain.c */
+int chain_case(const tf_kernels *k, const tf_isa *isa);
+
 int main(int argc, char **argv)
 {
     const int cases = argc > 1 ? atoi(argv[1]) : 200;
-    state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    draw_state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     tf_isa isas[8];
     const int32_t count = tf_isa_list(isas, 8);
     int failures = 0;
@@ -357,6 +320,10 @@ int main(int argc, char **argv)
             for (int c = 0; c < cases && bad < 3; c++) bad += run_case(k, isas + i, op);
             if (bad) printf("%s: operator %d failed\n", isas[i].name, op);
             failures += bad;
+        }
+        for (int c = 0, bad = 0; c < 4 * cases && bad < 3; c++) {
+            bad += chain_case(k, isas + i);
+            if (c == 4 * cases - 1 || bad == 3) failures += bad;
         }
         printf("%-7s %s\n", isas[i].name, failures ? "FAILED" : "ok");
     }

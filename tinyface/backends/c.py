@@ -70,6 +70,7 @@ class CExecutable:
         threads: including the calling one.
         isa: name of an instruction set; None for ``TINYFACE_ISA`` or the best.
         packer: of another plan of the same network, to share the packed weights.
+        chains: may steps run together, band by band? The bits are the same.
 
     Raises:
         BackendError: an operator has no kernel, or the instruction set is not there.
@@ -78,12 +79,18 @@ class CExecutable:
     """
 
     def __init__(
-        self, graph: Graph, threads: int, isa: str | None = None, packer: Packer | None = None
+        self,
+        graph: Graph,
+        threads: int,
+        isa: str | None = None,
+        packer: Packer | None = None,
+        *,
+        chains: bool = True,
     ) -> None:
         if _engine is None:
             raise BackendError("the C engine was not built: use --backend numpy")
         self.graph, self.threads = graph, threads
-        self.plan: Plan = make_plan(graph, choose_isa(isa), packer)
+        self.plan: Plan = make_plan(graph, choose_isa(isa), packer, chains=chains)
         self._kernels = _engine.lib.tf_kernels_for(self.plan.isa.name.encode())
         self._steps = encode_steps(self.plan, number_buffers(self.plan))
         self._scratch = self._check()
@@ -204,6 +211,7 @@ def encode_steps(plan: Plan, numbers: Mapping[str, int]) -> Any:
         for key, value in step.fields.items():
             setattr(c, key, getattr(lib, value) if isinstance(value, str) else value)
         c.wbuf = 1
+        c.chain, c.band = step.chain, step.band
         for key in VECTORS:
             setattr(c, key, step.params.get(key, step.fields.get(key, -1)))
         for key in ("x", "y", "z"):
@@ -217,7 +225,10 @@ def _fill(out: Any, view: View | None, numbers: Mapping[str, int]) -> None:
         return
     buffer = view.buffer
     arena = buffer.kind == "arena"
-    out.buf = 0 if arena else numbers[f"{buffer.kind} {buffer.name}"]
+    if buffer.kind == "band":
+        out.buf = _engine.lib.TF_BAND
+    else:
+        out.buf = 0 if arena else numbers[f"{buffer.kind} {buffer.name}"]
     out.off = view.offset + (buffer.offset if arena else 0)
     out.img, out.row, out.ld = view.img, view.row, view.ld
 

@@ -10,12 +10,15 @@ Life = tuple[int, int]  # first and last step that touch a buffer
 
 
 def lives(steps: Sequence[Step]) -> dict[Buffer, Life]:
-    """First and last use of every arena buffer."""
+    """First and last use of every arena buffer; the members of a chain run at the same time."""
     found: dict[Buffer, Life] = {}
+    begin, end = 0, -1
     for i, step in enumerate(steps):
+        if i > end:
+            begin, end = i, i + step.chain - 1
         for buffer in step.buffers:
             if buffer.kind == "arena":
-                found[buffer] = (found.get(buffer, (i, i))[0], i)
+                found[buffer] = (found.get(buffer, (begin, end))[0], end)
     return found
 
 

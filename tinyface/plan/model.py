@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from tinyface.ops.spec import Array
@@ -31,7 +31,8 @@ class Isa:
 class Buffer:
     """A run of floats: part of the arena, or one of the caller's arrays.
 
-    kind: "arena", "input" or "output"; name: of the tensor it was made for.
+    kind: "arena", "input", "output", or "band": rows handed on within a chain, in scratch;
+    name: of the tensor it was made for.
     size, offset: floats; offset is its place in the arena, set by the planner.
     """
 
@@ -84,7 +85,8 @@ class Step:
     name: node (of the last one, where several are fused); op: its kind; kernel: what runs;
     reason: why that kernel. compulsory: every operand once.
     fields: numbers of ``tf_step``, or names of its enumerations; x, y, z: operands; params:
-    offsets of packed vectors by field name.
+    offsets of packed vectors by field name. chain: how many steps from here on run together, band
+    by band of ``band`` rows of the last one's output (1: this one alone).
     """
 
     name: str
@@ -99,6 +101,8 @@ class Step:
     params: dict[str, int] = field(default_factory=dict)
     reason: str = ""
     compulsory: Cost = Cost()
+    chain: int = 1
+    band: int = 0
 
     @cached_property
     def algorithmic(self) -> Cost:
@@ -111,6 +115,13 @@ class Step:
     def buffers(self) -> tuple[Buffer, ...]:
         views = (self.x, self.y) if self.z is None else (self.x, self.y, self.z)
         return tuple(view.buffer for view in views)
+
+    def move(self, old: Buffer, new: Buffer) -> None:
+        """Let the operands in one buffer lie in another."""
+        for key in ("x", "y", "z"):
+            view = getattr(self, key)
+            if view is not None and view.buffer is old:
+                setattr(self, key, replace(view, buffer=new))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tinyface.limits import MAX_ARENA_BYTES
 from tinyface.ops import FUSABLE, Concat, Flatten, Identity, Reshape, Slice, Split, Transpose
 from tinyface.ops.spec import Array
 from tinyface.plan import arena
+from tinyface.plan.chain import link
 from tinyface.plan.model import FLOAT, Buffer, Isa, Plan, Step, View
 from tinyface.plan.pack import Packer
 from tinyface.types import Shape
@@ -26,21 +27,23 @@ NHWC = (0, 2, 3, 1)
 TAKES_ACT = ("conv2d", "linear", "add", "mul", "maximum", "max_feature_map", "batch_norm")
 
 
-def make_plan(graph: Graph, isa: Isa, packer: Packer | None = None) -> Plan:
+def make_plan(graph: Graph, isa: Isa, packer: Packer | None = None, *, chains: bool = True) -> Plan:
     """Plan an optimised graph for one instruction set.
+
+    chains: may steps run together, band by band, so that the maps between them stay in the cache?
 
     Raises:
         NoKernelError: an operator has no C kernel (it is named).
         BackendError: the arena would be larger than ``limits.MAX_ARENA_BYTES``.
     """
-    return Planner(graph, isa, packer or Packer()).plan()
+    return Planner(graph, isa, packer or Packer(), chains=chains).plan()
 
 
 class Planner:
     """Lowers one graph. Used by the functions of ``lower.py``."""
 
-    def __init__(self, graph: Graph, isa: Isa, packer: Packer) -> None:
-        self.graph, self.isa, self.packer = graph, isa, packer
+    def __init__(self, graph: Graph, isa: Isa, packer: Packer, *, chains: bool = True) -> None:
+        self.graph, self.isa, self.packer, self.chains = graph, isa, packer, chains
         self.steps: list[Step] = []
         self.views: dict[str, View] = {}
         self.moved: dict[tuple[str, str], View] = {}  # copies in another layout
@@ -83,6 +86,8 @@ class Planner:
         return self._finish(inputs)
 
     def _finish(self, inputs: dict[str, Buffer]) -> Plan:
+        if self.chains:
+            link(self.steps)
         life = arena.lives(self.steps)
         size, bound = arena.place(life, len(self.steps))
         if size * FLOAT > MAX_ARENA_BYTES:

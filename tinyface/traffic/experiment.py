@@ -147,7 +147,8 @@ def measure(
     macs: dict[str, int] = {}
     for member in members:
         graph = member.build()
-        session = Session(graph.bind(random_state(graph)), backend, threads)
+        # Chains would keep in the cache what the models suppose to be written and read.
+        session = Session(graph.bind(random_state(graph)), backend, threads, chains=False)
         shapes = {name: t.shape for name, t in session.graph.inputs.items()}
         sampler = _Sampler(session.executable(shapes), session.graph)
         samplers[member.name] = sampler

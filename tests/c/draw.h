@@ -1,0 +1,49 @@
+/* draw.h: random steps, reproducible by their seed. */
+#ifndef DRAW_H
+#define DRAW_H
+#include "guard.h"
+#include "tinyface.h"
+
+extern uint64_t draw_state;
+static inline uint32_t draw(uint32_t n) /* 0 .. n - 1 */
+{
+    draw_state = draw_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(draw_state >> 33) % n;
+}
+static inline float real(void) { return (float)draw(20001) / 10000.0f - 1.0f; }
+static inline int32_t odd(void)
+{
+    static const int32_t sides[] = {1, 2, 3, 5, 7, 13, 17, 31};
+    return sides[draw(8)];
+}
+
+static inline int64_t extent(const tf_view *v, int64_t n, int64_t h, int64_t w, int64_t c)
+{
+    return (n - 1) * v->img + (h - 1) * v->row + (w - 1) * v->ld + c;
+}
+
+/* A view of h x w pixels with random gaps between pixels, rows and images. */
+static inline tf_view gappy(int32_t buf, int64_t h, int64_t w, int64_t c)
+{
+    tf_view v = {.buf = buf, .ld = (int32_t)(c + draw(2) * draw(9))};
+    v.row = w * v.ld + draw(2) * draw(9);
+    v.img = h * v.row + draw(2) * draw(9);
+    return v;
+}
+
+static inline void random_window(tf_step *s)
+{
+    const int32_t sides[] = {1, 2, 3, 3, 5, 7};
+    s->kh = sides[draw(6)], s->kw = sides[draw(6)];
+    s->sh = 1 + (int32_t)draw(draw(4) ? 2 : 9), s->sw = draw(3) ? s->sh : 1 + (int32_t)draw(3);
+    if (draw(4) == 0) s->dh = 1 + (int32_t)draw(3), s->dw = 1 + (int32_t)draw(3);
+    s->pt = (int32_t)draw((uint32_t)s->kh), s->pl = (int32_t)draw((uint32_t)s->kw);
+    s->pb = (int32_t)draw((uint32_t)s->kh), s->pr = (int32_t)draw((uint32_t)s->kw);
+    const int32_t eh = (s->kh - 1) * s->dh + 1, ew = (s->kw - 1) * s->dw + 1;
+    while (s->h + s->pt + s->pb < eh) s->h++;
+    while (s->wd + s->pl + s->pr < ew) s->wd++;
+    s->oh = (s->h + s->pt + s->pb - eh) / s->sh + 1;
+    s->ow = (s->wd + s->pl + s->pr - ew) / s->sw + 1;
+}
+
+#endif

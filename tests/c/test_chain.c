@@ -1,0 +1,113 @@
+/* test_chain.c: steps run as a chain give the same bits as one after the other, for any number of
+ * threads, with every buffer against a guard page and scratch full of NaN. */
+#include "draw.h"
+#include <math.h>
+#include <string.h>
+
+enum { PARAMS, SECOND, MAPS }; /* buffers: parameters, z, then the maps from x to y */
+
+static int64_t whole(int64_t v, int64_t unit) { return (v + unit - 1) / unit * unit; }
+
+/* A convolution or depthwise step whose input is what `before` writes; parameters are drawn from
+ * one pool of numbers, because only equality matters here. */
+static tf_step member(const tf_step *before, int32_t at, const tf_isa *isa, int64_t *params)
+{
+    tf_step s = {.size = sizeof s, .op = draw(2) ? TF_CONV : TF_DEPTHWISE, .wbuf = PARAMS};
+    s.kh = s.kw = s.sh = s.sw = s.dh = s.dw = s.groups = 1;
+    s.slope = -1, s.z.buf = TF_NOWHERE, s.hi = 0.5f;
+    s.n = before ? before->n : 1 + (int32_t)draw(2);
+    s.h = before ? before->oh : odd(), s.wd = before ? before->ow : odd();
+    s.c = before ? before->oc : 1 + (int32_t)draw(20);
+    const int32_t h = s.h, w = s.wd;
+    do {
+        s.h = h, s.wd = w;
+        random_window(&s);
+    } while (s.h != h || s.wd != w);
+    s.oc = s.op == TF_CONV ? 1 + (int32_t)draw(40) : s.c;
+    s.act = (int32_t)draw(2) * TF_CLIP;
+    const int64_t taps = (int64_t)s.kh * s.kw, outs = whole(s.oc, isa->lanes);
+    const int64_t weights = s.op == TF_CONV ? outs * taps * s.c : taps * s.c;
+    s.bias = draw(50), s.w = s.bias + outs, s.zero = 0;
+    *params = weights + s.w > *params ? weights + s.w : *params;
+    s.block = 1 + (int32_t)draw(40), s.panels = 1, s.tasks = 1 + (int32_t)draw(5);
+    if (s.op == TF_CONV) {
+        const int64_t pixels = (int64_t)s.n * s.oh * s.ow, panels = whole(s.oc, 2 * isa->lanes);
+        s.tasks = (int32_t)(whole(pixels, s.block) / s.block * panels / (2 * isa->lanes));
+    }
+    s.x = before ? before->y : gappy(MAPS, s.h, s.wd, s.c);
+    s.y = (tf_view){MAPS + at + 1, s.oc, 0, (int64_t)s.ow * s.oc, (int64_t)s.oh * s.ow * s.oc};
+    return s;
+}
+
+static int check(const tf_kernels *k, const tf_step *s, int32_t n, const int64_t *bytes,
+                 int32_t buffers, int64_t *scratch)
+{
+    int32_t bad;
+    const int32_t status = tf_check(k, s, n, bytes, buffers, scratch, &bad);
+    if (status) printf("chain: step %d: %s\n", bad, tf_strerror(status));
+    return status;
+}
+
+/* One after the other or, with chain set, together; threads of a pool share the work. */
+static int run(const tf_kernels *k, const tf_step *s, int32_t n, const guarded *g, int32_t threads)
+{
+    int64_t bytes[MAPS + TF_CHAIN_MAX + 1], scratch;
+    void *data[MAPS + TF_CHAIN_MAX + 1];
+    for (int32_t i = 0; i < MAPS + n + 1; i++) bytes[i] = 4 * g[i].count, data[i] = g[i].data;
+    if (check(k, s, n, bytes, MAPS + n + 1, &scratch)) return 1;
+    guarded room = guard_new(scratch / 4 * threads, 1);
+    for (int64_t i = 0; i < room.count; i++) room.data[i] = NAN;
+    tf_pool *pool = NULL;
+    if (threads > 1) {
+        pool = aligned_alloc(64, (size_t)whole(tf_pool_bytes(), 64));
+        threads = tf_pool_start(pool, threads);
+    }
+    int64_t ticks[TF_CHAIN_MAX + 1];
+    int bad = 0;
+    tf_run(k, s, n, data, room.data, scratch, pool, draw(2) ? ticks : NULL);
+    if (pool) tf_pool_stop(pool);
+    free(pool);
+    guard_free(&room);
+    return bad;
+}
+
+int chain_case(const tf_kernels *k, const tf_isa *isa)
+{
+    tf_step s[TF_CHAIN_MAX];
+    const int32_t n = 2 + (int32_t)draw(3), last = n - 1;
+    int64_t params = 200;
+    for (int32_t j = 0; j < n; j++) s[j] = member(j ? s + j - 1 : NULL, j, isa, &params);
+    s[last].y = gappy(MAPS + n, s[last].oh, s[last].ow, s[last].oc);
+    if (s[last].op == TF_CONV && draw(2)) {
+        s[last].flags = TF_RESIDUAL;
+        s[last].z = gappy(SECOND, s[last].oh, s[last].ow, s[last].oc);
+    }
+    guarded g[MAPS + TF_CHAIN_MAX + 1];
+    g[PARAMS] = guard_new(params, 1);
+    g[SECOND] = guard_new(extent(&s[last].z, s->n, s[last].oh, s[last].ow, s[last].oc), 1);
+    g[MAPS] = guard_new(extent(&s->x, s->n, s->h, s->wd, s->c), 1);
+    for (int32_t j = 0; j < n; j++)
+        g[MAPS + 1 + j] = guard_new(extent(&s[j].y, s->n, s[j].oh, s[j].ow, s[j].oc), 1);
+    for (int32_t b = 0; b < MAPS + n + 1; b++)
+        for (int64_t i = 0; i < g[b].count; i++) g[b].data[i] = b > MAPS ? NAN : real();
+
+    int bad = run(k, s, n, g, 1);
+    const guarded *y = g + MAPS + n;
+    float *want = malloc((size_t)y->count * 4);
+    memcpy(want, y->data, (size_t)y->count * 4);
+    s[0].chain = n, s[0].band = 1 + (int32_t)draw(6);
+    for (int32_t j = 0; j < last; j++) s[j].y.buf = s[j + 1].x.buf = TF_BAND;
+    for (int32_t threads = 1; threads < 4 && !bad; threads++) {
+        for (int32_t b = MAPS + 1; b < MAPS + n + 1; b++)
+            for (int64_t i = 0; i < g[b].count; i++) g[b].data[i] = NAN;
+        bad = run(k, s, n, g, threads) || memcmp(want, y->data, (size_t)y->count * 4) != 0;
+        if (!bad) continue;
+        printf("chain of %d, band %d, %d threads: other bits\n", n, s->band, threads);
+        for (int32_t j = 0; j < n; j++)
+            printf("  op %d h %d oh %d k %d s %d d %d p %d\n", s[j].op, s[j].h, s[j].oh, s[j].kh,
+                   s[j].sh, s[j].dh, s[j].pt);
+    }
+    free(want);
+    for (int32_t b = 0; b < MAPS + n + 1; b++) guard_free(g + b);
+    return bad;
+}

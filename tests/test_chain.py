@@ -1,0 +1,151 @@
+"""Chains of steps: the same bits as one after the other, and less memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import SETTINGS
+
+from tinyface import ops
+from tinyface.backends import c as engine
+from tinyface.builder import Builder
+from tinyface.errors import BackendError
+from tinyface.graph import Graph
+from tinyface.networks import find, random_state
+from tinyface.ops.spec import Array
+from tinyface.passes import optimise
+from tinyface.plan import chain
+
+pytestmark = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+
+
+def network(name: str) -> Graph:
+    graph = find(name).build()
+    return optimise(graph.bind(random_state(graph)))
+
+
+def outputs_of(
+    graph: Graph, threads: int = 1, *, chained: bool = True
+) -> tuple[engine.CExecutable, list[Array]]:
+    """Plan and run, with an arena and scratch full of NaN."""
+    executable = engine.CExecutable(graph, threads, chains=chained)
+    context = executable._borrow()
+    context.arena.view(np.float32)[:] = np.nan
+    context.scratch.view(np.float32)[:] = np.nan
+    executable._idle.append(context)
+    rng = np.random.default_rng(0)
+    inputs = {
+        name: rng.standard_normal(t.shape).astype(np.float32) for name, t in graph.inputs.items()
+    }
+    return executable, list(executable.run(inputs).values())
+
+
+def chains(executable: engine.CExecutable) -> list[list[str]]:
+    steps = executable.plan.steps
+    return [
+        [str(step.fields["op"])[3:].lower() for step in steps[i : i + steps[i].chain]]
+        for i in range(len(steps))
+        if steps[i].chain > 1
+    ]
+
+
+def chain_all(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
+    """Chain whatever can be; ``band``: bytes of the rows in use."""
+    monkeypatch.setattr(chain, "LEAST", 0)
+    monkeypatch.setattr(chain, "BAND", band)
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "cnn-8-ds-cifar", "fdfn-star", "retinaface"])
+@pytest.mark.parametrize("band", [0, chain.BAND])
+def test_networks_keep_their_bits(name: str, band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = network(name)
+    plain, expected = outputs_of(graph, chained=False)
+    assert not chains(plain)
+    chain_all(monkeypatch, band)
+    for threads in (1, 2, 3, 8):
+        chained, found = outputs_of(graph, threads)
+        assert chains(chained)
+        for a, b in zip(found, expected, strict=True):
+            assert np.array_equal(a, b)
+
+
+@st.composite
+def stacks(draw: Any) -> Graph:
+    """Convolutions one behind the other, some with a shortcut round them."""
+    b = Builder("stack")
+    side = draw(st.integers(4, 12))
+    x = b.input("input", (draw(st.integers(1, 2)), draw(st.integers(1, 6)), side, side))
+    for i in range(draw(st.integers(2, 6))):
+        start, c = x, b.channels(x)
+        k, dilation = draw(st.sampled_from([(1, 1), (3, 1), (3, 2), (5, 1)]))
+        depthwise = draw(st.booleans())
+        stride = draw(st.sampled_from([1, 1, 2, 3])) if b.shape(x)[2] > 4 else 1
+        out = c if depthwise or draw(st.booleans()) else draw(st.integers(1, 9))
+        x = b.conv(x, out, k, key=f"conv{i}", pad=k // 2 * dilation, stride=stride,
+                   dilation=dilation, groups=c if depthwise else 1)  # fmt: skip
+        if draw(st.booleans()):
+            x = b.prelu(x, key=f"act{i}")
+        if b.shape(x) == b.shape(start) and not depthwise and draw(st.booleans()):
+            x = b.apply(ops.Add(), x, start)
+    graph = b.build(y=x)
+    return optimise(graph.bind(random_state(graph)))
+
+
+@SETTINGS
+@given(stacks(), st.integers(1, 4), st.sampled_from([0, 500, 5000]))
+def test_any_stack_keeps_its_bits(graph: Graph, threads: int, band: int) -> None:
+    _, expected = outputs_of(graph, chained=False)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        chain_all(monkeypatch, band)
+        _, found = outputs_of(graph, threads)
+    assert np.array_equal(found[0], expected[0], equal_nan=True)
+
+
+def test_wide_maps_are_never_written_whole() -> None:
+    graph = network("mobilefacenet")
+    chained = engine.CExecutable(graph, 1)
+    assert ["conv", "depthwise", "conv"] in chains(chained)
+    plain = engine.CExecutable(graph, 1, chains=False)
+    assert chained.plan.arena_bytes + chained._scratch < 0.4 * plain.plan.arena_bytes
+
+
+def test_every_member_has_its_record() -> None:
+    graph = network("mobilefacenet")
+    executable = engine.CExecutable(graph, 2)
+    records: list[Any] = []
+    executable.run({"input": np.zeros((1, 3, 112, 112), np.float32)}, records)
+    assert [r.name for r in records] == [s.name for s in executable.plan.steps]
+    ends = [r.start_ns + r.time_ns for r in records]
+    assert [r.start_ns for r in records] == [0, *ends[:-1]]
+    assert all(r.time_ns > 0 for r in records)
+
+
+@pytest.mark.parametrize(
+    ("member", "field", "value"),
+    [(0, "chain", 9), (0, "chain", 1), (0, "chain", 1 << 30), (0, "band", 0), (0, "band", -1),
+     (1, "chain", 2), (1, "op", 4), (1, "h", 1), (1, "wd", 1), (0, "n", 2)],
+)  # fmt: skip
+def test_check_refuses_broken_chains(member: int, field: str, value: int) -> None:
+    executable = engine.CExecutable(network("mobilefacenet"), 1)
+    first = next(i for i, s in enumerate(executable.plan.steps) if s.chain > 1)
+    setattr(executable._steps[first + member], field, value)
+    with pytest.raises(BackendError, match="step"):
+        executable._check()
+
+
+@pytest.mark.parametrize(
+    ("member", "operand", "field", "value"),
+    [(0, "x", "buf", -2), (1, "x", "buf", 0), (0, "y", "buf", -1), (1, "z", "buf", -2),
+     (0, "y", "row", 1), (0, "y", "ld", 1), (0, "y", "off", 64), (1, "x", "off", 64),
+     (1, "x", "row", 1 << 33)],
+)  # fmt: skip
+def test_check_refuses_broken_links(member: int, operand: str, field: str, value: int) -> None:
+    executable = engine.CExecutable(network("mobilefacenet"), 1)
+    first = next(i for i, s in enumerate(executable.plan.steps) if s.chain > 1)
+    setattr(getattr(executable._steps[first + member], operand), field, value)
+    with pytest.raises(BackendError, match="step"):
+        executable._check()

@@ -1,0 +1,96 @@
+"""Chains: which consecutive steps run together, band by band of rows (csrc/chain.c).
+
+In expand -> depthwise -> project the maps in the middle are the widest of a network. A chain never
+writes them whole: each thread keeps the few rows in use in its scratch, so that they stay in the
+cache. The price is small: all members' weights pass through the cache once per band, and where the
+strips of two threads meet a few rows are computed twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+
+from tinyface.plan.model import FLOAT, Buffer, Step
+from tinyface.plan.tiling import CACHE
+
+MEMBERS = ("TF_CONV", "TF_DEPTHWISE")
+LONGEST = 8  # TF_CHAIN_MAX
+WEIGHTS = CACHE  # bytes of all members: they are read once per band
+LEAST = 2 * CACHE  # bytes of the maps between the members; what is smaller stays in L2 anyway
+BAND = CACHE // 2  # bytes of the rows in use
+
+
+def link(steps: list[Step]) -> None:
+    """Mark the chains among the steps, and move what they hand on out of the arena."""
+    uses = Counter(buffer for step in steps for buffer in step.buffers)
+    first = 0
+    while first < len(steps):
+        count = worthwhile(list(_reachable(steps, first, uses)))
+        if count > 1:
+            _join(steps[first : first + count], steps[first + count :])
+        first += count
+
+
+def worthwhile(members: Sequence[Step]) -> int:
+    """How many of these steps, from the first on, should run together: as many as have their
+    weights in the cache, if what lies between them is too large for it."""
+    weights = [step.compulsory.weight for step in members]
+    fits = sum(total <= WEIGHTS for total in accumulate(weights))
+    between = sum(step.y.buffer.nbytes for step in members[: max(fits - 1, 0)])
+    return fits if between > LEAST else 1
+
+
+def _reachable(steps: Sequence[Step], first: int, uses: Counter[Buffer]) -> Iterator[Step]:
+    """The steps from ``first`` on that each read just what the one before wrote, row by row."""
+    yield steps[first]
+    for a, b in zip(steps[first:], steps[first + 1 : first + LONGEST], strict=False):
+        own = a.y.buffer.kind == "arena" and not a.y.buffer.shared and uses[a.y.buffer] == 2
+        kernels = a.fields["op"] in MEMBERS and b.fields["op"] in MEMBERS
+        if not (own and kernels and a.y == b.x and a.y.dense and _reach(b) < _number(b, "h")):
+            return
+        yield b
+
+
+def _join(members: Sequence[Step], later: Sequence[Step]) -> None:
+    head, last = members[0], members[-1]
+    head.chain, head.band = len(members), _choose_band(members)
+    for a, b in pairwise(members):
+        a.y = b.x = replace(a.y, buffer=replace(a.y.buffer, kind="band"))
+    for i, step in enumerate(members, 1):
+        step.reason += f"; {i} of {len(members)} in a chain, {head.band} rows at a time"
+    read = [head.x.buffer, *(step.z.buffer for step in members[:-1] if step.z)]
+    if last.y.buffer in read:  # computed in place, where another strip may still have to read
+        old, new = last.y.buffer, replace(last.y.buffer)
+        last.y = replace(last.y, buffer=new)
+        for step in later:
+            step.move(old, new)
+
+
+def _choose_band(members: Sequence[Step]) -> int:
+    """As many rows as fit."""
+    for band in range(1, _number(members[-1], "oh")):
+        rows = zip(_rows(members, band + 1), members, strict=False)
+        if sum(r * step.y.row * FLOAT for r, step in rows) > BAND:
+            return band
+    return _number(members[-1], "oh")
+
+
+def _rows(members: Sequence[Step], band: int) -> list[int]:
+    """Rows that each member but the last keeps, so that the last can make ``band``."""
+    rows = []
+    for step in reversed(members[1:]):
+        band = min((band - 1) * _number(step, "sh") + _reach(step), _number(step, "h"))
+        rows.append(band)
+    return rows[::-1]
+
+
+def _reach(step: Step) -> int:
+    """Input rows under one output row."""
+    return (_number(step, "kh") - 1) * _number(step, "dh") + 1
+
+
+def _number(step: Step, field: str) -> int:
+    return int(step.fields[field])
