@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from tinyface import limits
-from tinyface.backends.numpy import run_graph
+from tinyface.backends.numpy import NumpyExecutable, run_graph
 from tinyface.builder import Builder
 from tinyface.errors import AttributeBoundsError, BackendError, GraphError
 from tinyface.graph import Graph, Node, blank
 from tinyface.ops import Add, Conv2d, Flatten, PReLU, ReLU
-from tinyface.runtime import NumpyExecutable
 from tinyface.types import Cost, TensorType
 
 

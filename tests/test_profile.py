@@ -13,9 +13,10 @@ import pytest
 import tinyface
 from tests.test_graph import small_graph, state_of
 from tinyface import machine
+from tinyface.backends.numpy import NumpyExecutable
 from tinyface.cli.main import run as cli
 from tinyface.errors import UsageError
-from tinyface.runtime import NumpyExecutable, Session
+from tinyface.runtime import Session
 from tinyface.tracing import Record, Trace
 from tinyface.traffic.bench import Case, take_turns
 from tinyface.traffic.profile import measure, random_inputs

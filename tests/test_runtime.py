@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from tests.test_graph import small_graph, state_of
-from tinyface import ops, runtime
+from tinyface import ops, runtime, tracing
 from tinyface.backends import c
+from tinyface.backends.mixed import MixedExecutable
+from tinyface.backends.numpy import NumpyExecutable
 from tinyface.builder import Builder
 from tinyface.errors import BackendError, GraphError, NoKernelError
 from tinyface.graph import Graph
-from tinyface.runtime import MAX_PLANS, NumpyExecutable, Session, choose_backend, default_threads
+from tinyface.networks.random import random_state
+from tinyface.runtime import MAX_PLANS, Session, choose_backend, default_threads
 
 needs_c = pytest.mark.skipif(not c.available(), reason="the C engine is not built here")
 
@@ -50,15 +53,59 @@ def test_without_the_extension_numpy_runs(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @needs_c
-def test_auto_falls_back_where_there_is_no_kernel_and_says_so() -> None:
+def test_what_has_no_kernel_runs_in_numpy_and_is_named() -> None:
     x = np.arange(18, dtype=np.float32).reshape(1, 2, 3, 3)
-    session = Session(lone_pad())
-    with pytest.warns(RuntimeWarning, match="the NumPy engine runs.*pad"):
-        (y,) = session.run(x).values()
-    assert session.backend == "numpy"
+    with pytest.warns(RuntimeWarning, match="1 of 1 operators have no C kernel.*pad"):
+        (y,) = Session(lone_pad()).run(x).values()
     assert np.array_equal(y, np.pad(x, ((0, 0), (0, 0), (1, 2), (1, 0)), constant_values=0.5))
     with pytest.raises(NoKernelError, match="cannot run .*pad"):
         Session(lone_pad(), "c").run(x)
+
+
+def interrupted() -> Graph:
+    """Convolutions with operators between them that have no kernel, one of these twice."""
+    b = Builder("interrupted")
+    x = b.conv(b.input("x", (1, 3, 9, 9)), 8, 3, pad=1, key="one")
+    padded = b.apply(ops.Pad((0, 0, 1, 1), (0, 0, 1, 1), 0.5), x, name="framed")
+    x = b.apply(ops.ReLU(), b.conv(padded, 8, 3, key="two"), name="relu")
+    turned = b.apply(ops.Transpose((0, 1, 3, 2)), x, name="turned")
+    y = b.apply(ops.Add(), b.conv(turned, 8, 1, key="three"), x, name="sum")
+    graph = b.build(b.apply(ops.Flatten(), y, name="flat"), x)
+    return graph.bind(random_state(graph))
+
+
+@needs_c
+@pytest.mark.filterwarnings("ignore:.*no C kernel")
+def test_the_engines_take_turns() -> None:
+    graph = interrupted()
+    session = Session(graph, threads=1)
+    for side in (9, 12, 9):
+        x = np.random.default_rng(side).standard_normal((2, 3, side, side)).astype(np.float32)
+        wanted = Session(graph, "numpy").run(x)
+        with tracing.trace() as trace:
+            got = session.run(x)
+        for name, value in wanted.items():
+            assert np.abs(got[name] - value).max() < 1e-5 * np.abs(value).max()
+    plan = session.executable({"x": x.shape})
+    assert isinstance(plan, MixedExecutable)
+    assert plan.foreign == ("framed", "turned")
+    assert [type(part) for part in plan.parts] == [c.CExecutable, NumpyExecutable] * 2 + [
+        c.CExecutable
+    ]
+    (records,) = trace.runs
+    names = [record.name for record in records]
+    assert [n for n in names if "." not in n] == ["one", "framed", "relu", "turned", "sum"]
+    starts = [record.start_ns for record in records]
+    assert starts == sorted(starts)
+
+
+@needs_c
+def test_the_help_of_numpy_is_announced_once() -> None:
+    session = Session(lone_pad(), threads=1)
+    with pytest.warns(RuntimeWarning) as caught:
+        for side in (3, 4, 5):
+            session.run(np.ones((1, 2, side, side), np.float32))
+    assert len(caught) == 1
 
 
 @needs_c

@@ -37,7 +37,14 @@ class BackendError(UsageError):
 
 
 class NoKernelError(BackendError):
-    """The C engine has no kernel for an operator; the NumPy engine runs every one."""
+    """The C engine has no kernel for an operator; the NumPy engine runs every one.
+
+    ``node`` is the operator's name in the graph.
+    """
+
+    def __init__(self, message: str, node: str = "") -> None:
+        super().__init__(message)
+        self.node = node
 
 
 class ModelError(TinyfaceError):

@@ -6,17 +6,14 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
-from time import perf_counter_ns
 from typing import Protocol
 
 import numpy as np
 
 from tinyface import tracing
-from tinyface.backends.numpy import run_graph
+from tinyface.backends.numpy import NumpyExecutable
 from tinyface.errors import BackendError, GraphError, NoKernelError
-from tinyface.graph import Graph, Node
-from tinyface.limits import MAX_ARENA_BYTES
+from tinyface.graph import Graph
 from tinyface.ops.spec import Array
 from tinyface.passes import optimise
 from tinyface.plan import Packer
@@ -37,53 +34,6 @@ class Executable(Protocol):
     def run(
         self, inputs: Mapping[str, Array], records: list[Record] | None = None
     ) -> dict[str, Array]: ...
-
-
-class NumpyExecutable:
-    """The reference engine behind the interface of the fast one.
-
-    Raises:
-        BackendError: an operator's temporaries (im2col columns) would take more than
-            ``limits.MAX_ARENA_BYTES``.
-    """
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        for node in graph.nodes:
-            # scratch counts each byte written and read: half of it is what is alive at most
-            if self._scratch(node) // 2 > MAX_ARENA_BYTES:
-                raise BackendError(
-                    f"{graph.name}: {node.name} ({node.op.kind}) would need "
-                    f"{self._scratch(node) >> 21} MiB of temporaries in NumPy, more than the limit "
-                    f"of {MAX_ARENA_BYTES >> 20}: use a smaller image or batch, or --backend c"
-                )
-
-    def run(
-        self, inputs: Mapping[str, Array], records: list[Record] | None = None
-    ) -> dict[str, Array]:
-        if records is None:
-            return run_graph(self.graph, inputs)
-        begin = before = perf_counter_ns()
-
-        def note(node: Node, outputs: tuple[Array, ...]) -> None:
-            nonlocal before
-            now = perf_counter_ns()
-            cost = self.graph.node_cost(node)
-            touched = replace(cost, scratch=self._scratch(node))
-            shape = outputs[0].shape
-            kind = node.op.kind
-            kernel = "im2col" if kind == "conv2d" else "numpy"
-            records.append(
-                Record(node.name, kind, kernel, shape, cost, touched, before - begin, now - before)
-            )
-            before = perf_counter_ns()
-
-        return run_graph(self.graph, inputs, hook=note)
-
-    def _scratch(self, node: Node) -> int:
-        types = self.graph.types
-        ins = tuple(types[name] if name else None for name in node.inputs)
-        return node.op.scratch(ins, tuple(types[name] for name in node.outputs))
 
 
 def default_threads() -> int:
@@ -125,8 +75,8 @@ class Session:
 
     Args:
         graph: the network, with weights.
-        backend: "auto", "c" or "numpy". "auto" is C where its extension was built, and NumPy,
-            with a warning, for a network with an operator that has no C kernel.
+        backend: "auto", "c" or "numpy". "auto" is C where its extension was built; operators
+            that have no C kernel run in NumPy then, with a warning that names them.
         threads: of the C engine; None for :func:`default_threads`. The result does not
             depend on it, to the bit.
         chains: may the C engine run steps together, so that the maps between them are never
@@ -150,8 +100,10 @@ class Session:
         self.graph = optimise(graph)
         self.chains = chains
         self._may_fall_back = backend == "auto"
+        self._warned = False
         self._plans: dict[tuple[Shape, ...], Executable] = {}
-        self._packer = Packer()  # all plans share the packed weights
+        # Plans for several shapes share the packed weights: by the operators of a part.
+        self._packers: dict[tuple[str, ...], Packer] = {}
         self._planning = threading.Lock()
 
     def run(self, x: Array | Mapping[str, Array]) -> dict[str, Array]:
@@ -187,14 +139,30 @@ class Session:
             from tinyface.backends.c import CExecutable
 
             try:
-                return CExecutable(graph, self.threads, packer=self._packer, chains=self.chains)
-            except NoKernelError as error:
+                packer = self._packers.setdefault((), Packer())
+                return CExecutable(graph, self.threads, packer=packer, chains=self.chains)
+            except NoKernelError:
+                self._packers.pop(())
                 if not self._may_fall_back:
                     raise
-                message = f"the NumPy engine runs, slower, with the same results: {error}"
-                warnings.warn(message, RuntimeWarning, stacklevel=4)
-                self.backend = "numpy"
+                return self._mixed(graph)
         return NumpyExecutable(graph)
+
+    def _mixed(self, graph: Graph) -> Executable:
+        """C with the help of NumPy; all NumPy where C would have nothing to do."""
+        from tinyface.backends.mixed import MixedExecutable
+
+        mixed = MixedExecutable(graph, self.threads, self._packers, chains=self.chains)
+        if not self._warned:
+            shown = ", ".join(mixed.foreign[:3]) + (", …" if len(mixed.foreign) > 3 else "")
+            warnings.warn(
+                f"{graph.name}: {len(mixed.foreign)} of {len(graph.nodes)} operators have no C "
+                f"kernel and run in NumPy, slower, with the same results: {shown}",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        self._warned = True
+        return mixed
 
     def _named(self, x: Array | Mapping[str, Array]) -> dict[str, Array]:
         names = tuple(self.graph.inputs)

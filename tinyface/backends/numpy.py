@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from time import perf_counter_ns
 from typing import Any
 
+from tinyface.errors import BackendError
 from tinyface.graph import Graph, Node
+from tinyface.limits import MAX_ARENA_BYTES
 from tinyface.ops.spec import Array
+from tinyface.tracing import Record
 
 Hook = Callable[[Node, tuple[Array, ...]], None]
 
@@ -33,3 +38,50 @@ def run_graph(
             if last_reader.get(name, node.name) == node.name:
                 values.pop(name, None)
     return {name: values[name] for name in graph.outputs}
+
+
+class NumpyExecutable:
+    """The reference engine behind the interface of the fast one.
+
+    Raises:
+        BackendError: an operator's temporaries (im2col columns) would take more than
+            ``limits.MAX_ARENA_BYTES``.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        for node in graph.nodes:
+            # scratch counts each byte written and read: half of it is what is alive at most
+            if self._scratch(node) // 2 > MAX_ARENA_BYTES:
+                raise BackendError(
+                    f"{graph.name}: {node.name} ({node.op.kind}) would need "
+                    f"{self._scratch(node) >> 21} MiB of temporaries in NumPy, more than the limit "
+                    f"of {MAX_ARENA_BYTES >> 20}: use a smaller image or batch, or --backend c"
+                )
+
+    def run(
+        self, inputs: Mapping[str, Array], records: list[Record] | None = None
+    ) -> dict[str, Array]:
+        if records is None:
+            return run_graph(self.graph, inputs)
+        begin = before = perf_counter_ns()
+
+        def note(node: Node, outputs: tuple[Array, ...]) -> None:
+            nonlocal before
+            now = perf_counter_ns()
+            cost = self.graph.node_cost(node)
+            touched = replace(cost, scratch=self._scratch(node))
+            shape = outputs[0].shape
+            kind = node.op.kind
+            kernel = "im2col" if kind == "conv2d" else "numpy"
+            records.append(
+                Record(node.name, kind, kernel, shape, cost, touched, before - begin, now - before)
+            )
+            before = perf_counter_ns()
+
+        return run_graph(self.graph, inputs, hook=note)
+
+    def _scratch(self, node: Node) -> int:
+        types = self.graph.types
+        ins = tuple(types[name] if name else None for name in node.inputs)
+        return node.op.scratch(ins, tuple(types[name] for name in node.outputs))

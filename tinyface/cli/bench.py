@@ -89,8 +89,8 @@ def _cases(
     models: tuple[str, ...], threads: list[int], isa: str, with_numpy: bool
 ) -> tuple[list[Run], dict[str, int]]:
     """The executables of all combinations, and the MACs of every network."""
+    from tinyface.backends.numpy import NumpyExecutable
     from tinyface.cli.profile import open_session
-    from tinyface.runtime import NumpyExecutable
     from tinyface.traffic.bench import Case
     from tinyface.traffic.profile import random_inputs
 

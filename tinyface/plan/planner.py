@@ -115,7 +115,8 @@ class Planner:
         """The error for an operator that has no C kernel."""
         return NoKernelError(
             f"{self.graph.name}: the C engine cannot run {node.name} ({node.op}"
-            f"{': ' + why if why else ''}); use --backend numpy"
+            f"{': ' + why if why else ''}); use --backend auto or numpy",
+            node.name,
         )
 
     # ------------------------------------------------- what is decided in advance

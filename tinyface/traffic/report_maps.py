@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyface.backends.numpy import run_graph
+from tinyface.backends.numpy import NumpyExecutable, run_graph
 from tinyface.errors import ModelError
 from tinyface.faces.locate import largest, load_detector, name_of
 from tinyface.formats.modelfile import Card, Preprocess
 from tinyface.graph import Graph, Node
 from tinyface.model import fit
-from tinyface.runtime import NumpyExecutable
 from tinyface.types import Shape
 from tinyface.vision import align as alignment
 from tinyface.vision.image import RGB, read_image
