@@ -84,6 +84,18 @@ def hard_swish(op: Any, inputs: Inputs, eps: float) -> Array:
     return result
 
 
+def sqrt(op: Any, inputs: Inputs, eps: float) -> Array:
+    """One unit in the last place: not every library rounds it correctly, as IEEE 754 asks."""
+    result: Array = eps * op.run(inputs[0])
+    return result
+
+
+def exp(op: Any, inputs: Inputs, eps: float) -> Array:
+    """exp to 4 units in the last place."""
+    result: Array = 4 * eps * op.run(inputs[0])
+    return result
+
+
 def sigmoid(op: Any, inputs: Inputs, eps: float) -> Array:
     """exp to 4 units in the last place, a sum and a quotient."""
     result: Array = 8 * eps * op.run(inputs[0])
@@ -146,6 +158,7 @@ BOUNDS: dict[str, Bound] = {
     "average_pool": mean_of_window,
     "batch_norm": batch_norm,
     "conv2d": product,
+    "exp": exp,
     "global_average_pool": mean_of_map,
     "hard_sigmoid": hard_sigmoid,
     "hard_swish": hard_swish,
@@ -155,4 +168,5 @@ BOUNDS: dict[str, Bound] = {
     "resize": resize,
     "sigmoid": sigmoid,
     "softmax": softmax,
+    "sqrt": sqrt,
 }

@@ -123,6 +123,11 @@ def elementwise(cls: type[Op]) -> st.SearchStrategy[Case]:
     return case()
 
 
+def limited(op: Op, low: float, high: float) -> st.SearchStrategy[Case]:
+    """An operator that is of use for such values only."""
+    return st.composite(lambda draw: Case(op, (any_rank(draw).clip(low, high),)))()
+
+
 @st.composite
 def prelu(draw: Draw) -> Case:
     x = any_rank(draw, 2, 4)
@@ -377,6 +382,7 @@ STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
     "channel_shuffle": channel_shuffle(),
     "concat": concat(),
     "conv2d": conv2d(),
+    "exp": limited(ops.Exp(), -64, 64),
     "flatten": flatten(),
     "global_average_pool": one_map(ops.GlobalAveragePool()),
     "global_max_pool": one_map(ops.GlobalMaxPool()),
@@ -392,5 +398,6 @@ STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
     "slice": slices(),
     "softmax": softmax(),
     "split": split(),
+    "sqrt": limited(ops.Sqrt(), 0, 1e9),
     "transpose": transpose(),
 }

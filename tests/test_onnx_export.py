@@ -51,6 +51,8 @@ CASES = {
     "sigmoid": single(ops.Sigmoid(), MAP),
     "hard sigmoid": single(ops.HardSigmoid(0.2, 0.5), MAP),
     "hard swish": single(ops.HardSwish(), MAP),
+    "exp": single(ops.Exp(), MAP),
+    "sqrt": single(ops.Sqrt(), MAP),
     "softmax": single(ops.Softmax(1), MAP),
     "max pool": single(ops.MaxPool(kernel=(3, 2), stride=(2, 2), pad=(1, 0, 1, 1)), MAP),
     "max pool ceil": single(ops.MaxPool(kernel=(2, 2), stride=(2, 2), ceil=True), MAP),
@@ -84,8 +86,9 @@ CASES = {
 def compare(graph: Graph, path: Path) -> None:
     """Export, run in onnxruntime, compare with the definition within 1e-5 of the largest value."""
     rng = np.random.default_rng(1)
+    low = 0 if any(node.op.kind == "sqrt" for node in graph.nodes) else -1
     inputs = {
-        name: rng.uniform(-1, 1, t.shape).astype(np.float32) for name, t in graph.inputs.items()
+        name: rng.uniform(low, 1, t.shape).astype(np.float32) for name, t in graph.inputs.items()
     }
     onnx_export.export_onnx(graph, path)
     options = ort.SessionOptions()

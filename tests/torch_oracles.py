@@ -142,6 +142,7 @@ ORACLES: dict[str, Oracle] = {
     "concat": lambda op, *parts: torch.cat(parts, op.axis),
     "conv2d": conv2d,
     "div": lambda op, a, b: a / b,
+    "exp": lambda op, x: torch.exp(x),
     "flatten": flatten,
     "global_average_pool": lambda op, x: F.adaptive_avg_pool2d(x, 1),
     "global_max_pool": lambda op, x: F.adaptive_max_pool2d(x, 1),
@@ -165,6 +166,7 @@ ORACLES: dict[str, Oracle] = {
     "slice": take_slices,
     "softmax": lambda op, x: F.softmax(x, op.axis),
     "split": lambda op, x: torch.split(x, op.sizes, op.axis),
+    "sqrt": lambda op, x: torch.sqrt(x),
     "sub": lambda op, a, b: a - b,
     "transpose": lambda op, x: x.permute(op.perm),
 }

@@ -31,6 +31,7 @@ from tinyface.formats.torch_checkpoint import open_checkpoint
 from tinyface.graph import Graph, Node
 from tinyface.networks import Entry, find
 from tinyface.ops import Flatten, Transpose
+from tinyface.passes import name_patterns
 from tinyface.types import TensorType
 
 _WEIGHTS: Final = (Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.SAFETENSORS)
@@ -210,6 +211,7 @@ def _import_graph(
         checksum = sha256(Path(weights) if weights else path.with_suffix(".bin"))
     else:
         graph, checksum = read_onnx(path, size), sha256(path)
+    graph = name_patterns(graph)
     public = known.KNOWN.get(checksum)
     entry = find(network) if network else None
     graph, task = with_task(path, graph, entry.task if entry else None)

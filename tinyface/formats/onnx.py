@@ -3,7 +3,7 @@
 What a node computes from constants alone is computed here (shapes, mostly); everything else
 becomes operators of :mod:`tinyface.ops`. A batch of free size is read as 1 and stays free: a
 reshape that keeps the first side says "keep" and not "1".
-Source of the semantics: the ONNX operator specification, opset 9 and newer.
+Source of the semantics: the ONNX operator specification, opset 7 and newer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ import numpy as np
 from tinyface import limits
 from tinyface.builder import Builder
 from tinyface.errors import FormatError, GraphError
-from tinyface.formats import onnx_layers, onnx_matmul, onnx_moves, onnx_resize
+from tinyface.formats import (
+    onnx_layers,
+    onnx_matmul,
+    onnx_moves,
+    onnx_resize,
+    onnx_written_out,
+)
 from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_constants import FOLD, fold
 from tinyface.formats.onnx_file import OnnxFile, OnnxNode, open_onnx
@@ -135,7 +141,7 @@ class Converter:
                 *(self.origins.get(name, ()) for name in node.inputs)
             )
             return
-        make = OPERATORS.get(node.kind) or PATTERNS.get(node.kind)
+        make = OPERATORS.get(node.kind)
         if make is None:
             raise node.refuse("this operator is not known here")
         try:
@@ -153,13 +159,9 @@ class Converter:
 Make = Callable[[Converter, OnnxNode], list[str]]
 OPERATORS: Final[dict[str, Make]] = {
     name.removeprefix("make_"): getattr(module, name)
-    for module in (onnx_layers, onnx_matmul, onnx_moves, onnx_resize)
+    for module in (onnx_layers, onnx_matmul, onnx_moves, onnx_resize, onnx_written_out)
     for name in dir(module)
     if name.startswith("make_")
-}
-PATTERNS: Final[dict[str, Make]] = {  # operators of which only certain uses are known
-    "Pow": onnx_matmul.pattern_Pow,
-    "Sqrt": onnx_matmul.pattern_Sqrt,
 }
 
 
@@ -167,7 +169,7 @@ def read_onnx(path: str | os.PathLike[str], size: tuple[int, int] = (112, 112)) 
     """The network of an ONNX file.
 
     Args:
-        path: one file, opset 9 or newer.
+        path: one file, opset 7 or newer.
         size: height and width of the picture where the file leaves them free.
 
     Returns:

@@ -212,6 +212,8 @@ EMIT: dict[str, Emit] = {
         _stand_alone,
     ),
     "softmax": _simple("Softmax", "axis"),
+    "exp": _simple("Exp"),
+    "sqrt": _simple("Sqrt"),
     "batch_norm": lambda w, node, op: w.emit(
         "BatchNormalization", [w.param(n) for n in node.inputs], node.outputs, epsilon=op.eps
     ),

@@ -18,7 +18,7 @@ from tinyface import limits
 from tinyface.errors import FormatError, MissingExtraError
 from tinyface.formats.arrays import Array
 
-OLDEST_OPSET: Final = 9
+OLDEST_OPSET: Final = 7  # before it, operands were broadcast by other rules
 _QUANTISED: Final = ("Quant", "QLinear", "Dequantize", "ConvInteger", "MatMulInteger")
 
 
@@ -99,12 +99,24 @@ def open_onnx(path: Path) -> OnnxFile:
         raise FormatError(f"{path}: too many nodes ({len(graph.node)}) or tensors")
     if graph.sparse_initializer:
         raise FormatError(f"{path}: sparse tensors are not read; export it with dense ones")
+    _need_text(path, graph)
     constants = {t.name: read_tensor(t, f"{path}: tensor {t.name!r}") for t in graph.initializer}
     nodes = [_read_node(path, i, node, opset) for i, node in enumerate(graph.node)]
     inputs = {v.name: _read_shape(path, v) for v in graph.input if v.name not in constants}
     outputs = tuple(v.name for v in graph.output)
     name = graph.name if graph.name.isprintable() else ""
     return OnnxFile(path, name[:200] or path.stem, inputs, outputs, nodes, constants)
+
+
+def _need_text(path: Path, graph: Any) -> None:
+    """Refuse names that are not UTF-8, which some builds of protobuf hand out as bytes."""
+    names = [graph.name, *(v.name for v in (*graph.initializer, *graph.input, *graph.output))]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+    for name in names:
+        if not isinstance(name, str):
+            raise FormatError(f"{path}: a name is not text ({name[:40]!r}); fetch the file again")
 
 
 def _opset(path: Path, model: Any) -> int:

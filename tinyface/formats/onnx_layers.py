@@ -197,6 +197,8 @@ def make_Gemm(c: Converter, node: OnnxNode) -> list[str]:
 def make_BatchNormalization(c: Converter, node: OnnxNode) -> list[str]:
     if node.attribute("training_mode", 0):
         raise node.refuse("in training mode; export it after model.eval()")
+    if not node.attribute("spatial", 1):  # before opset 9
+        raise node.refuse("with statistics of its own for every pixel")
     eps = node.attribute("epsilon", 1e-5)
     inputs = [c.tensor(node, i) for i in range(5)]
     rank = len(c.shape(inputs[0]))

@@ -1,8 +1,4 @@
-"""ONNX's matrix product and the patterns around norms, in terms of our operators.
-
-``pattern_TYPE`` are uses of an operator that are known although the operator itself is not:
-squares, and the square root that ends a Euclidean norm.
-"""
+"""ONNX's matrix product, in terms of our operators."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.ops import Concat, Linear, Maximum, Mul, Reduce, Reshape, Slice, Transpose
+from tinyface.ops import Concat, Linear, Reshape, Slice, Transpose
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
@@ -69,34 +65,3 @@ def _batched(c: Converter, node: OnnxNode) -> list[str]:
     y = c.apply(Concat(axis=0), *products, node=node, part="products")
     out = (*batch, *left[-2:-1], *(right[-1:] if len(right) > 1 else ()))
     return [c.apply(Reshape(shape=out), y, node=node)]
-
-
-def pattern_Pow(c: Converter, node: OnnxNode) -> list[str]:
-    """A square."""
-    exponent = c.constant(node, 1)
-    if exponent is None or exponent.size != 1 or float(exponent.reshape(())) != 2:
-        raise node.refuse("a power other than 2")
-    x = c.tensor(node, 0)
-    return [c.apply(Mul(), x, x, node=node)]
-
-
-def pattern_Sqrt(c: Converter, node: OnnxNode) -> list[str]:
-    """The end of a norm: sqrt(sum x x), or sqrt(max(sum x x, eps)) as TensorFlow writes it."""
-    producers = {other.outputs[0]: other for other in c.file.nodes if other.outputs}
-    total, least = producers.get(node.inputs[0] if node.has(0) else ""), None
-    if total is not None and total.kind == "Max" and c.is_constant(total, 1):
-        least = c.constant(total, 1)
-        total = producers.get(total.inputs[0])
-    square = producers.get(total.inputs[0]) if total and total.kind == "ReduceSum" else None
-    squared = square is not None and (
-        square.kind == "Pow" or (square.kind == "Mul" and len(set(square.inputs)) == 1)
-    )
-    made = c.made.get(total.outputs[0]) if total else None
-    if not squared or square is None or not isinstance(made, Reduce):
-        raise node.refuse("a square root other than of a sum of squares")
-    norm = Reduce(mode="l2", axes=made.axes, keepdims=made.keepdims)
-    if least is None:
-        return [c.apply(norm, c.tensor(square, 0), node=node)]
-    y = c.apply(norm, c.tensor(square, 0), node=node, part="norm")
-    least = np.sqrt(np.maximum(least, 0)).astype(np.float32)
-    return [c.apply(Maximum(), y, c.own_weight(node, "least", least.reshape(-1)), node=node)]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
 
 _END: Final = (1 << 31) - 1  # of a slice: to the end
+_BROADCASTING: Final = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum")
 _FLOATS: Final = (1, 10, 11)  # ONNX's numbers of float32, float16, float64
 
 
@@ -169,7 +170,8 @@ def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
 
 
 def make_Expand(c: Converter, node: OnnxNode) -> list[str]:
-    """Repeating sides of 1 is adding zeros of the larger shape."""
+    """Repeating sides of 1 is adding zeros of the larger shape, or nothing at all: most often
+    what reads it would broadcast by itself (a gate written as x * gate.expand_as(x))."""
     x, target = c.tensor(node, 0), c.integers(node, 1)
     if target is None:
         raise node.refuse("its shape is missing")
@@ -178,7 +180,23 @@ def make_Expand(c: Converter, node: OnnxNode) -> list[str]:
         return [c.apply(Identity(), x, node=node)]
     if math.prod(shape) > 1 << 24:
         raise node.refuse(f"expands to {shape}")
+    if _broadcast_by_readers(c, node, shape):
+        return [x]
     return [c.apply(Add(), x, c.own_weight(node, "zeros", np.zeros(shape, np.float32)), node=node)]
+
+
+def _broadcast_by_readers(c: Converter, node: OnnxNode, shape: Shape) -> bool:
+    """Whether all that read it are element-wise, with another operand of the full shape."""
+    (name,) = node.outputs
+    readers = [other for other in c.file.nodes if name in other.inputs]
+    return name not in c.file.outputs and all(
+        reader.kind in _BROADCASTING
+        and any(
+            other != name and other in c.tensors and c.shape(c.tensors[other]) == shape
+            for other in reader.inputs
+        )
+        for reader in readers
+    )
 
 
 def make_Pad(c: Converter, node: OnnxNode) -> list[str]:

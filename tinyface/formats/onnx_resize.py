@@ -115,6 +115,8 @@ def _target(
     """(n, c, oh, ow), and the scales of height and width where these are given."""
     first = 1 if node.kind == "Upsample" or node.opset < 11 else 2
     scales, sizes = c.constant(node, first), c.integers(node, 3) if first == 2 else None
+    if "scales" in node.attributes:  # before opset 9
+        scales = np.asarray(node.attributes["scales"], np.float32)
     axes = tuple(node.ints("axes", (0, 1, 2, 3)))
     policy = node.attribute("keep_aspect_ratio_policy", "stretch")
     if sizes:

@@ -132,6 +132,32 @@ class Sigmoid(Activation):
 
 @register
 @dataclass(frozen=True)
+class Exp(Activation):
+    """y = e^x; infinity where that is too large. Detectors decode the sizes of boxes with it."""
+
+    kind: ClassVar[str] = "exp"
+    onnx: ClassVar[tuple[str, ...]] = ("Exp",)
+
+    def run(self, x: Array) -> Array:
+        with np.errstate(over="ignore"):
+            return np.exp(x)
+
+
+@register
+@dataclass(frozen=True)
+class Sqrt(Activation):
+    """y = the square root of x, NaN below 0; part of norms and variances written out."""
+
+    kind: ClassVar[str] = "sqrt"
+    onnx: ClassVar[tuple[str, ...]] = ("Sqrt",)
+
+    def run(self, x: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(x)
+
+
+@register
+@dataclass(frozen=True)
 class HardSigmoid(Activation):
     """y = clip(alpha x + beta, 0, 1).
 

@@ -7,16 +7,18 @@ from tinyface.graph import Graph
 from tinyface.passes.drop_noops import drop_noops
 from tinyface.passes.fold_batchnorm import fold_batchnorm
 from tinyface.passes.fuse_activation import fuse_activation
+from tinyface.passes.name_patterns import name_patterns
 from tinyface.passes.reparameterize import reparameterize
 
-PASSES = (drop_noops, fold_batchnorm, reparameterize, fuse_activation)
+PASSES = (drop_noops, fold_batchnorm, reparameterize, fuse_activation, name_patterns)
 
 
 def optimise(graph: Graph) -> Graph:
-    """All passes: the graph that the engines run. Outputs equal the given graph's to rounding.
+    """The graph that the engines run. Outputs equal the given graph's to rounding.
 
     The first three make work for each other (merged branches can take up the batch norm behind
     their sum), so they go round until nothing is left to do; fusing ends it.
+    ``name_patterns`` has been at work already when a file was imported.
     """
     size = 0
     while len(graph.nodes) != size:
@@ -26,5 +28,6 @@ def optimise(graph: Graph) -> Graph:
 
 
 __all__ = [
-    "PASSES", "drop_noops", "fold_batchnorm", "fuse_activation", "optimise", "reparameterize",
+    "PASSES", "drop_noops", "fold_batchnorm", "fuse_activation", "name_patterns", "optimise",
+    "reparameterize",
 ]  # fmt: skip

@@ -1,0 +1,134 @@
+"""What exporters write out in small operators is called by its name, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tinyface import ops
+from tinyface.backends.numpy import run_graph
+from tinyface.builder import Builder
+from tinyface.graph import Graph
+from tinyface.networks.random import random_state
+from tinyface.passes import name_patterns
+
+Make = Callable[[Builder, str], str]
+
+
+def built(make: Make, shape: tuple[int, ...] = (1, 6, 5, 4), **constants: float) -> Graph:
+    """``make`` on an input of this shape; ``constants`` are parameters of one element."""
+    b = Builder("pattern")
+    y = make(b, b.input("x", shape))
+    graph = b.build(b.apply(ops.Identity(), y, name="end"))
+    values = {name: np.float32([value]) for name, value in constants.items()}
+    return graph.bind({**random_state(graph), **values})
+
+
+def norm(b: Builder, x: str, axes: tuple[int, ...] = (1,), keepdims: bool = True) -> str:
+    return b.apply(ops.Reduce("l2", axes, keepdims), x, name="norm")
+
+
+def least(b: Builder, x: str) -> str:
+    return b.apply(ops.Maximum(), norm(b, x), b.param("eps", (1,)), name="safe")
+
+
+def inverse(b: Builder, x: str) -> str:
+    return b.apply(ops.Div(), b.param("one", (1,)), x, name="inverse")
+
+
+def shuffled(b: Builder, x: str, perm: tuple[int, ...] = (0, 2, 1, 3, 4)) -> str:
+    n, c, h, w = b.shape(x)
+    y = b.apply(ops.Transpose(perm), b.apply(ops.Reshape((0, 2, c // 2, h, w)), x))
+    return b.apply(ops.Reshape((0, c, h, w)), y)
+
+
+def means(b: Builder, x: str, first: int = 3, keepdims: bool = False) -> str:
+    y = b.apply(ops.Reduce("mean", (first,), keepdims), x)
+    return b.apply(ops.Reduce("mean", (2,), keepdims), y)
+
+
+def gated(b: Builder, x: str, alpha: float = 1 / 6) -> str:
+    return b.apply(ops.Mul(), b.apply(ops.HardSigmoid(alpha), x), x)
+
+
+def framed(b: Builder, x: str, value: float = 0.0, channels: int = 0) -> str:
+    y = b.apply(ops.Pad((0, 0, 1, 2), (0, channels, 0, 1), value), x)
+    return b.conv(y, 3, 3, key="conv", stride=2, pad=(1, 0, 0, 0))
+
+
+NAMED: dict[str, tuple[Graph, list[str]]] = {
+    "norm": (built(lambda b, x: b.apply(ops.Div(), x, norm(b, x))), ["l2_normalize"]),
+    "norm with a least": (
+        built(lambda b, x: b.apply(ops.Div(), x, least(b, x)), (2, 7), eps=1e-6),
+        ["l2_normalize"],
+    ),
+    "norm clipped": (
+        built(lambda b, x: b.apply(ops.Div(), x, b.apply(ops.Clip(1e-12, 3.4028234663852886e38),
+                                                         norm(b, x)))),
+        ["l2_normalize"],
+    ),
+    "times the inverse": (
+        built(lambda b, x: b.apply(ops.Mul(), inverse(b, least(b, x)), x), eps=1e-6, one=1),
+        ["l2_normalize"],
+    ),
+    "shuffle": (built(shuffled), ["channel_shuffle"]),
+    "mean of means": (built(means), ["reduce"]),
+    "mean of means, kept": (built(lambda b, x: means(b, x, keepdims=True)), ["reduce"]),
+    "hard swish": (built(gated), ["hard_swish"]),
+    "pad and convolution": (built(framed), ["conv2d"]),
+}  # fmt: skip
+OTHERS: dict[str, Graph] = {
+    "the norm of something else": built(
+        lambda b, x: b.apply(ops.Div(), x, norm(b, b.apply(ops.ReLU(), x)))
+    ),
+    "a norm along two axes": built(lambda b, x: b.apply(ops.Div(), x, norm(b, x, (1, 2)))),
+    "a norm without its axis": built(
+        lambda b, x: b.apply(ops.Div(), x, norm(b, x, keepdims=False)), (5, 5)
+    ),
+    "a least above 1": built(lambda b, x: b.apply(ops.Div(), x, least(b, x)), eps=2),
+    "a norm that is bounded": built(
+        lambda b, x: b.apply(ops.Div(), x, b.apply(ops.Clip(0, 3), norm(b, x)))
+    ),
+    "twice the inverse": built(lambda b, x: b.apply(ops.Mul(), x, inverse(b, norm(b, x))), one=2),
+    "other axes exchanged": built(lambda b, x: shuffled(b, x, (0, 1, 2, 4, 3))),
+    "means over other axes": built(lambda b, x: means(b, x, first=1)),
+    "another gate": built(lambda b, x: gated(b, x, 0.2)),
+    "ones around": built(lambda b, x: framed(b, x, value=1.0)),
+    "more channels": built(lambda b, x: framed(b, x, channels=1)),
+}
+
+
+def outputs(graph: Graph, batch: int, seed: int = 0) -> np.ndarray:
+    ((name, kind),) = graph.inputs.items()
+    x = np.random.default_rng(seed).standard_normal((batch, *kind.shape[1:]))
+    return run_graph(graph.with_inputs({name: x.shape}), {name: x})["end"]
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_a_pattern_is_one_operator_and_computes_the_same(case: str) -> None:
+    graph, kinds = NAMED[case]
+    named = name_patterns(graph)
+    assert [node.op.kind for node in named.nodes] == [*kinds, "identity"]
+    for batch in (1, 2):
+        assert np.abs(outputs(named, batch) - outputs(graph, batch)).max() < 1e-12
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_what_only_looks_like_one_is_left_alone(case: str) -> None:
+    graph = OTHERS[case]
+    assert name_patterns(graph).nodes == graph.nodes
+
+
+def test_parts_that_others_read_stay() -> None:
+    b = Builder("read twice")
+    x = b.input("x", (1, 6, 5, 4))
+    y = b.apply(ops.Div(), x, norm(b, x), name="unit")
+    graph = name_patterns(b.build(y, "norm"))
+    assert {node.op.kind for node in graph.nodes} == {"reduce", "l2_normalize"}
+
+
+def test_a_vector_of_zeros_has_no_direction() -> None:
+    named = name_patterns(NAMED["norm with a least"][0])
+    assert not run_graph(named, {"x": np.zeros((2, 7), np.float32)})["end"].any()

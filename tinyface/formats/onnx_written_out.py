@@ -1,0 +1,152 @@
+"""ONNX operators that are formulas of ours: powers and roots, smooth activations, norms.
+
+The norms are written so that every pass over a map is an operator that the C engine has, a sum
+or a product with one value per channel; what is left for NumPy is as small as that.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyface.formats.onnx_file import OnnxNode
+from tinyface.ops import Add, Div, Exp, Maximum, Mul, Reduce, ReLU, Reshape, Sigmoid, Sqrt
+
+if TYPE_CHECKING:
+    from tinyface.formats.onnx import Converter
+
+
+def _scalar(c: Converter, node: OnnxNode, part: str, value: float) -> str:
+    return c.own_weight(node, part, np.array([value], np.float32))
+
+
+def _times(c: Converter, node: OnnxNode, x: str, factor: float, part: str) -> str:
+    factor_name = _scalar(c, node, f"{part}:factor", factor)
+    return c.apply(Mul(), x, factor_name, node=node, part=part)
+
+
+def make_Exp(c: Converter, node: OnnxNode) -> list[str]:
+    return [c.apply(Exp(), c.tensor(node, 0), node=node)]
+
+
+def make_Pow(c: Converter, node: OnnxNode) -> list[str]:
+    """Whole powers up to 4, and the square root."""
+    exponent = c.constant(node, 1)
+    power = math.nan if exponent is None or exponent.size != 1 else float(exponent.reshape(()))
+    x = c.tensor(node, 0)
+    if power == 0.5:
+        return [c.apply(Sqrt(), x, node=node)]
+    if power not in (1, 2, 3, 4):
+        raise node.refuse("a power other than 1, 2, 3, 4 and 0.5")
+    if power == 4:
+        square = c.apply(Mul(), x, x, node=node, part="square")
+        return [c.apply(Mul(), square, square, node=node)]
+    y = x
+    for i in range(int(power) - 1):
+        y = c.apply(Mul(), y, x, node=node, part="" if i == power - 2 else "square")
+    return [y]
+
+
+def make_Sqrt(c: Converter, node: OnnxNode) -> list[str]:
+    """A root; one that ends a norm, sqrt(sum x x), or sqrt(max(sum x x, eps)) as TensorFlow
+    writes it, as what it is."""
+    producers = {other.outputs[0]: other for other in c.file.nodes if other.outputs}
+    total, least = producers.get(node.inputs[0] if node.has(0) else ""), None
+    if total is not None and total.kind == "Max" and c.is_constant(total, 1):
+        least = c.constant(total, 1)
+        total = producers.get(total.inputs[0])
+    square = producers.get(total.inputs[0]) if total and total.kind == "ReduceSum" else None
+    squared = square is not None and (
+        (square.kind == "Pow" and c.is_constant(square, 1) and np.all(c.constant(square, 1) == 2))
+        or (square.kind == "Mul" and len(set(square.inputs)) == 1)
+    )
+    made = c.made.get(total.outputs[0]) if total else None
+    if not squared or square is None or not isinstance(made, Reduce):
+        return [c.apply(Sqrt(), c.tensor(node, 0), node=node)]
+    norm = Reduce(mode="l2", axes=made.axes, keepdims=made.keepdims)
+    if least is None:
+        return [c.apply(norm, c.tensor(square, 0), node=node)]
+    y = c.apply(norm, c.tensor(square, 0), node=node, part="norm")
+    least = np.sqrt(np.maximum(least, 0)).astype(np.float32)
+    return [c.apply(Maximum(), y, c.own_weight(node, "least", least.reshape(-1)), node=node)]
+
+
+def make_Tanh(c: Converter, node: OnnxNode) -> list[str]:
+    """2 / (1 + exp(-2 x)) - 1."""
+    double = _times(c, node, c.tensor(node, 0), 2, "double")
+    gate = c.apply(Sigmoid(), double, node=node, part="gate")
+    twice = _times(c, node, gate, 2, "twice")
+    return [c.apply(Add(), twice, _scalar(c, node, "one", -1), node=node)]
+
+
+def make_Elu(c: Converter, node: OnnxNode) -> list[str]:
+    """max(x, 0) + alpha (exp(min(x, 0)) - 1)."""
+    x = c.tensor(node, 0)
+    above = c.apply(ReLU(), x, node=node, part="above")
+    mirrored = c.apply(ReLU(), _times(c, node, x, -1, "minus"), node=node, part="mirrored")
+    power = c.apply(Exp(), _times(c, node, mirrored, -1, "below"), node=node, part="power")
+    alpha = node.attribute("alpha", 1.0)
+    scaled = _times(c, node, power, alpha, "scaled")
+    shifted = c.apply(Add(), scaled, _scalar(c, node, "alpha", -alpha), node=node, part="shifted")
+    return [c.apply(Add(), above, shifted, node=node)]
+
+
+def _normalised(
+    c: Converter, node: OnnxNode, x: str, axes: tuple[int, ...]
+) -> tuple[str, str, str]:
+    """(x - mean) / sqrt(var + eps), the mean, and the factor; along the axes."""
+    eps = node.attribute("epsilon", 1e-5)
+    mean = c.apply(Reduce(mode="mean", axes=axes), x, node=node, part="mean")
+    centred = c.apply(Add(), x, _times(c, node, mean, -1, "opposite"), node=node, part="centred")
+    square = c.apply(Mul(), centred, centred, node=node, part="square")
+    var = c.apply(Reduce(mode="mean", axes=axes), square, node=node, part="var")
+    safe = c.apply(Add(), var, _scalar(c, node, "eps", eps), node=node, part="safe")
+    root = c.apply(Sqrt(), safe, node=node, part="root")
+    inverse = c.apply(Div(), _scalar(c, node, "one", 1), root, node=node, part="inverse")
+    return c.apply(Mul(), centred, inverse, node=node, part="normalised"), mean, inverse
+
+
+def _affine(c: Converter, node: OnnxNode, x: str, shape: tuple[int, ...]) -> str:
+    """x times input 1 plus input 2 (if there), which are constants brought to ``shape``."""
+    scale, shift = c.constant(node, 1), c.constant(node, 2)
+    if scale is None:
+        raise node.refuse("its scale is missing")
+    weight = c.own_weight(node, "scale", scale.reshape(shape))
+    if shift is None:
+        return c.apply(Mul(), x, weight, node=node)
+    y = c.apply(Mul(), x, weight, node=node, part="scaled")
+    return c.apply(Add(), y, c.own_weight(node, "shift", shift.reshape(shape)), node=node)
+
+
+def make_InstanceNormalization(c: Converter, node: OnnxNode) -> list[str]:
+    """Every channel of every picture by its own mean and variance."""
+    x = c.tensor(node, 0)
+    rank = len(c.shape(x))
+    y, _, _ = _normalised(c, node, x, tuple(range(2, rank)))
+    return [_affine(c, node, y, (-1, *[1] * (rank - 2)))]
+
+
+def make_LayerNormalization(c: Converter, node: OnnxNode) -> list[str]:
+    """Along the last axes, from ``axis`` on."""
+    x = c.tensor(node, 0)
+    shape = c.shape(x)
+    axis = node.attribute("axis", -1)
+    if not -len(shape) <= axis < len(shape):
+        raise node.refuse(f"axis {axis} of an input with {len(shape)} axes")
+    axis %= len(shape)
+    y, *statistics = _normalised(c, node, x, tuple(range(axis, len(shape))))
+    return [_affine(c, node, y, shape[axis:]), *statistics]
+
+
+def make_GroupNormalization(c: Converter, node: OnnxNode) -> list[str]:
+    """Every group of channels by its own mean and variance; since opset 21, scale per channel."""
+    x = c.tensor(node, 0)
+    shape, groups = c.shape(x), node.attribute("num_groups", 0)
+    if node.opset < 21 or groups < 1 or shape[1] % groups:
+        raise node.refuse("in the form before opset 21, or of groups that do not fit")
+    flat = c.apply(Reshape(shape=(0, groups, -1)), x, node=node, part="groups")
+    y, _, _ = _normalised(c, node, flat, (2,))
+    y = c.apply(Reshape(shape=(0, *shape[1:])), y, node=node, part="channels")
+    return [_affine(c, node, y, (-1, *[1] * (len(shape) - 2)))]

@@ -1,0 +1,165 @@
+"""Call by its name what an exporter wrote out in small operators.
+
+Frameworks export x / max(||x||, eps) as three operators and a channel shuffle as reshape,
+transpose, reshape. As one operator they are easier to read, move less, and have a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tinyface.graph import Graph, Node
+from tinyface.ops import (
+    ChannelShuffle,
+    Clip,
+    Conv2d,
+    Div,
+    HardSigmoid,
+    HardSwish,
+    L2Normalize,
+    Maximum,
+    Mul,
+    Op,
+    Pad,
+    Reduce,
+    Reshape,
+    Transpose,
+)
+from tinyface.passes.rewrite import Typings, finish, same_shape, typings
+
+_HUGE = float(np.finfo(np.float32).max)
+_TINY = 1e-30  # where no least norm is given: only a vector of zeros is shorter
+
+
+def name_patterns(graph: Graph) -> Graph:
+    """Replace the last operator of every known pattern by what the whole pattern is.
+
+    The others go unless something else reads what they make. Outputs stay equal to rounding;
+    the direction of a vector of zeros, which was NaN, may be zero.
+    """
+    seen = _Seen(graph, typings(graph), {})
+    nodes = []
+    for node in graph.nodes:
+        for rule in RULES:
+            node = rule(seen, node) or node
+        seen.made.update(dict.fromkeys(node.outputs, node))
+        nodes.append(node)
+    return finish(graph, nodes, graph.params)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a rule may ask for. made: the producers of tensors so far, patterns already named."""
+
+    graph: Graph
+    typings: Typings
+    made: dict[str, Node]
+
+    def maker(self, tensor: str, kind: type[Op]) -> Node | None:
+        """The operator of this kind that makes the tensor."""
+        node = self.made.get(tensor)
+        return node if node is not None and isinstance(node.op, kind) else None
+
+    def number(self, tensor: str) -> float | None:
+        """The value of a constant of one element."""
+        value = self.graph.params.get(tensor)
+        return None if value is None or value.size != 1 else float(value.reshape(()))
+
+
+def _l2_normalise(s: _Seen, node: Node) -> Node | None:
+    """x / norm and x (1 / norm), where the norm may be kept from being too small."""
+    if isinstance(node.op, Div):
+        x, norm = node.inputs
+    elif isinstance(node.op, Mul):
+        x, inverse = node.inputs
+        if not s.maker(inverse, Div):
+            x, inverse = inverse, x
+        one = s.maker(inverse, Div)
+        if one is None or s.number(one.inputs[0]) != 1:
+            return None
+        norm = one.inputs[1]
+    else:
+        return None
+    least = _TINY
+    if (most := s.maker(norm, Maximum)) is not None:
+        values = [s.number(name) for name in most.inputs]
+        norm = most.inputs[0 if values[0] is None else 1]
+        least = next((v for v in values if v is not None), -1.0)
+    elif (clip := s.maker(norm, Clip)) is not None and isinstance(clip.op, Clip):
+        norm = clip.inputs[0]
+        least = clip.op.low if clip.op.high == _HUGE else -1.0
+    reduce = s.maker(norm, Reduce)
+    if reduce is None or not isinstance(reduce.op, Reduce) or reduce.inputs != (x,):
+        return None
+    op, rank = reduce.op, s.graph.types[x].rank
+    if op.mode != "l2" or len(op.axes) != 1 or not op.keepdims or not 0 <= least <= 1:
+        return None
+    normalise = L2Normalize(axis=op.axes[0] % rank, eps=max(least, _TINY))
+    return Node(node.name, normalise, (x,), node.outputs)
+
+
+def _shuffle(s: _Seen, node: Node) -> Node | None:
+    """(n, g c, h, w) as (n, g, c, ...), two axes exchanged, and back."""
+    turned = s.maker(node.inputs[0], Transpose) if isinstance(node.op, Reshape) else None
+    apart = s.maker(turned.inputs[0], Reshape) if turned else None
+    if turned is None or apart is None or not isinstance(turned.op, Transpose):
+        return None
+    x, middle = apart.inputs[0], apart.outputs[0]
+    perm = turned.op.perm
+    if perm != (0, 2, 1, *range(3, len(perm))) or not same_shape(s.typings, x, node.outputs[0]):
+        return None
+    for types in s.typings:
+        whole, parts = types[x].shape, types[middle].shape
+        if len(whole) != 4 or parts[0] != whole[0] or parts[1] * parts[2] != whole[1]:
+            return None
+    groups = s.graph.types[middle].shape[1]
+    return Node(node.name, ChannelShuffle(groups=groups), (x,), node.outputs)
+
+
+def _mean_of_map(s: _Seen, node: Node) -> Node | None:
+    """The mean of rows of means: x.mean(3).mean(2)."""
+    first = s.maker(node.inputs[0], Reduce) if isinstance(node.op, Reduce) else None
+    if first is None or not isinstance(first.op, Reduce) or not isinstance(node.op, Reduce):
+        return None
+    x = first.inputs[0]
+    if s.graph.types[x].rank != 4 or (first.op.mode, node.op.mode) != ("mean", "mean"):
+        return None
+    if first.op.keepdims != node.op.keepdims or {a % 4 for a in first.op.axes} != {3}:
+        return None
+    if tuple(a % s.graph.types[node.inputs[0]].rank for a in node.op.axes) != (2,):
+        return None
+    return Node(node.name, replace(node.op, axes=(2, 3)), (x,), node.outputs)
+
+
+def _hard_swish(s: _Seen, node: Node) -> Node | None:
+    """x times hard-sigmoid of x."""
+    if not isinstance(node.op, Mul):
+        return None
+    for x, gate in (node.inputs, node.inputs[::-1]):
+        made = s.maker(gate, HardSigmoid)
+        if made is None or made.inputs != (x,) or not isinstance(made.op, HardSigmoid):
+            continue
+        if np.allclose((made.op.alpha, made.op.beta), (1 / 6, 1 / 2), rtol=1e-6):
+            return Node(node.name, HardSwish(), (x,), node.outputs)
+    return None
+
+
+def _pad(s: _Seen, node: Node) -> Node | None:
+    """Zeros put around a map for a convolution, which can do that itself."""
+    pad = s.maker(node.inputs[0], Pad) if isinstance(node.op, Conv2d) else None
+    if pad is None or not isinstance(pad.op, Pad) or not isinstance(node.op, Conv2d):
+        return None
+    before, after = pad.op.before, pad.op.after
+    if pad.op.value != 0 or any((*before[:2], *after[:2])) or min(*before, *after) < 0:
+        return None
+    more = (*before[2:], *after[2:])  # top, left, bottom, right
+    top, left, bottom, right = (a + b for a, b in zip(node.op.pad, more, strict=True))
+    wide = replace(node.op, pad=(top, left, bottom, right))
+    return replace(node, op=wide, inputs=(pad.inputs[0], *node.inputs[1:]))
+
+
+Rule = Callable[[_Seen, Node], Node | None]
+RULES: tuple[Rule, ...] = (_l2_normalise, _shuffle, _mean_of_map, _hard_swish, _pad)
