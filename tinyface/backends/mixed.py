@@ -34,7 +34,14 @@ class MixedExecutable:
         BackendError: as the two engines do; never for want of a kernel.
     """
 
-    def __init__(self, graph: Graph, threads: int, packers: dict[tuple[str, ...], Packer]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        threads: int,
+        packers: dict[tuple[str, ...], Packer],
+        *,
+        chains: bool = True,
+    ) -> None:
         self.graph = graph
         self.parts: list[CExecutable | NumpyExecutable] = []
         foreign: set[str] = set()
