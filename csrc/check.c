@@ -50,12 +50,12 @@ static int32_t check_shape(const tf_step *s)
     const int32_t pads[] = {s->pt, s->pl, s->pb, s->pr};
     for (size_t i = 0; i < sizeof pads / sizeof *pads; i++)
         if (!in_range(pads[i], 0, MAX_WINDOW)) return TF_BAD_SHAPE;
-    if (s->act < 0 || s->act >= TF_ACTS || s->c % s->groups || s->oc % s->groups)
-        return TF_BAD_SHAPE;
+    if (s->act < 0 || s->act >= TF_ACTS || s->c % s->groups) return TF_BAD_SHAPE;
     if ((int64_t)s->n * s->oh > MAX_SIDE || (int64_t)s->oh * s->ow > MAX_SIDE) return TF_BAD_SHAPE;
     if (keeps_map(s->op) && (s->oh != s->h || s->ow != s->wd)) return TF_BAD_SHAPE;
     const int new_channels =
         s->op == TF_CONV || s->op == TF_WINOGRAD || s->op == TF_GEMV || is_roof(s->op);
+    if (s->op != TF_SHUFFLE && s->oc % s->groups) return TF_BAD_SHAPE;
     if (s->op == TF_SHUFFLE) {
         if (s->first < 0 || (int64_t)s->first + s->oc > s->c) return TF_BAD_SHAPE;
         if (s->z.buf >= 0 && s->groups % 2) return TF_BAD_SHAPE;

@@ -62,8 +62,13 @@ static void shuffle_run(const tf_call *call, int32_t task, void *scratch)
             const float *x = call->x + tf_at(&s->x, u / s->oh, u % s->oh, ox);
             const float *z = call->z ? call->z + tf_at(&s->z, u / s->oh, u % s->oh, ox) : NULL;
             float *y = call->y + tf_at(&s->y, u / s->oh, u % s->oh, ox);
-            int64_t i = s->first % g, j = s->first / g;
-            for (int64_t k = 0; k < s->oc; k++) {
+            int64_t i = s->first % g, j = s->first / g, k = 0;
+            if (g == 2 && i == 0) { /* ShuffleNet's: two halves, zipped */
+                const float *b = z ? z : x + each;
+                for (; k + 2 * VL <= s->oc; k += 2 * VL, j += VL)
+                    v_store_zip(y + k, v_load(x + j), v_load(b + j));
+            }
+            for (; k < s->oc; k++) {
                 y[k] = i < near ? x[i * each + j] : z[(i - near) * each + j];
                 if (++i == g) i = 0, j++;
             }

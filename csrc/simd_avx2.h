@@ -17,6 +17,12 @@ static inline vf v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
 static inline vf v_load_n(const float *p, int64_t n) { return _mm256_maskload_ps(p, v_mask(n)); }
 static inline void v_store_n(float *p, vf a, int64_t n) { _mm256_maskstore_ps(p, v_mask(n), a); }
+static inline void v_store_zip(float *p, vf a, vf b)
+{
+    const vf low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
+    v_store(p, _mm256_permute2f128_ps(low, high, 0x20));
+    v_store(p + 8, _mm256_permute2f128_ps(low, high, 0x31));
+}
 static inline vf v_load_half(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));

@@ -35,6 +35,11 @@ static inline void v_store_n(float *p, vf a, int64_t n)
     v_store(t, a);
     for (int64_t i = 0; i < n; i++) p[i] = t[i];
 }
+static inline void v_store_zip(float *p, vf a, vf b)
+{
+    const float32x4x2_t pair = {{a, b}};
+    vst2q_f32(p, pair);
+}
 #ifdef __aarch64__
 static inline vf v_load_half(const uint16_t *p)
 {

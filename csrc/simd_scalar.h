@@ -14,6 +14,8 @@ static inline void v_store_n(float *p, vf a, int64_t n)
 {
     if (n > 0) *p = a;
 }
+/* 2 VL floats: a[0] b[0] a[1] b[1] .. */
+static inline void v_store_zip(float *p, vf a, vf b) { p[0] = a, p[1] = b; }
 static inline vf v_load_half(const uint16_t *p) { return tf_from_half(*p); }
 
 static inline vf v_add(vf a, vf b) { return a + b; }

@@ -28,6 +28,11 @@ static inline void v_store_n(float *p, vf a, int64_t n)
 }
 /* fp16 by arithmetic: move exponent and mantissa into place, then scale by 2^112. This is right
  * for subnormals, too; infinities need the exponent set. */
+static inline void v_store_zip(float *p, vf a, vf b)
+{
+    v_store(p, _mm_unpacklo_ps(a, b));
+    v_store(p + 4, _mm_unpackhi_ps(a, b));
+}
 static inline vf v_load_half(const uint16_t *p)
 {
     const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)p), _mm_setzero_si128());

@@ -65,8 +65,6 @@ static tf_step random_step(int32_t op)
         s.c = s.groups * odd();
         s.first = (int32_t)draw((uint32_t)s.c);
         s.oc = 1 + (int32_t)draw((uint32_t)(s.c - s.first));
-        while (s.oc % s.groups) s.groups = 2, s.oc -= s.oc > 1 ? s.oc % 2 : -1;
-        if (s.c % s.groups || s.first + s.oc > s.c) return random_step(op);
     }
     if (op == TF_AVGPOOL && draw(2)) s.flags |= TF_COUNT_PAD;
     const int product = op == TF_CONV || op == TF_GEMV || op == TF_WINOGRAD;

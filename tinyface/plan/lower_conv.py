@@ -79,7 +79,7 @@ def conv2d(p: Planner, node: Node) -> None:
     }  # fmt: skip
     if depthwise:
         return depthwise_step(p, node, weight, residual, fields, params)
-    x, fields = conv_input(p, node, weight, fields)
+    x, fields, weight = conv_input(p, node, weight, fields)
     z = p.as_map(residual) if residual else None
     result = p.result(node)
     y = p.new(result) if z is None else p.take_over(result, z, node, node.inputs.count(residual))
@@ -88,14 +88,15 @@ def conv2d(p: Planner, node: Node) -> None:
     if winograd_pays(op, weight, y):
         return winograd(p, node, weight, x, y, z, fields, params)
     params["w"] = p.packer.add(
-        (weight_name, "panels", op.groups), lambda: conv_panels(weight, op.groups, p.isa.lanes)
+        (weight_name, "panels", op.groups, weight.shape),
+        lambda: conv_panels(weight, op.groups, p.isa.lanes),
     )
     n, _, oh, ow = y.shape
     whole = x.dense and (kh, kw) == x.shape[2:] and max(op.pad) == 0 and max(op.dilation) == 1
     if n * oh * ow == 1 and op.groups == 1 and whole:
         return gemv(p, node, result, x, y, z, fields, params)
     k = fields["kh"] * fields["kw"] * x.shape[1] // op.groups
-    fresh = x.shape[1] * min(kh, op.stride[0]) * min(kw, op.stride[1])
+    fresh = x.shape[1] * min(fields["kh"], fields["sh"]) * min(fields["kw"], fields["sw"])
     blocks = conv_blocks(p.isa, n * oh * ow, k, o, op.groups, fresh)
     rows = p.isa.rows_wide if o // op.groups > p.isa.lanes else p.isa.rows_slim
     width = 2 if o // op.groups > p.isa.lanes else 1
@@ -148,21 +149,48 @@ def winograd(
 
 def conv_input(
     p: Planner, node: Node, weight: Array, fields: dict[str, Any]
-) -> tuple[View, dict[str, Any]]:
-    """The input map. An NCHW image with few channels gets its padding while it is turned
-    channels-last, so that a whole kernel row is contiguous: kh taps of kw c inputs."""
+) -> tuple[View, dict[str, Any], Array]:
+    """The input map, and what is different because of how it is read.
+
+    An NCHW image with few channels gets its padding while it is turned channels-last, so that a
+    whole kernel row is contiguous: kh taps of kw c inputs. Shuffled channels are not moved.
+    """
     name = node.inputs[0]
     view = p.at(name)
     _, c, kh, kw = weight.shape
+    if view.shuffled and (kh, kw) == (1, 1) and max(fields[f"p{side}"] for side in "tlbr") == 0:
+        return shuffled_input(p, node, weight, fields)
     shape = p.shape(name)
     image = not view.is_map and shape[1] == c and c * kw > 1 and c <= FEW_CHANNELS and kw > 1
     if not image or fields["dw"] != 1 or math.prod(shape[2:]) == 1:
-        return p.as_map(name), fields
+        return p.as_map(name), fields, weight
     pads = (fields["pt"], fields["pl"], fields["pb"], fields["pr"])
     x = p.from_planes(name, view, pads)
     n, _, h, w = x.shape
     x = replace(x, shape=(n, kw * c, h, w - kw + 1))
-    return x, fields | {"kw": 1, "pt": 0, "pl": 0, "pb": 0, "pr": 0}
+    return x, fields | {"kw": 1, "pt": 0, "pl": 0, "pb": 0, "pr": 0}, weight
+
+
+def shuffled_input(
+    p: Planner, node: Node, weight: Array, fields: dict[str, Any]
+) -> tuple[View, dict[str, Any], Array]:
+    """1x1 over channels in shuffled order: each group of the shuffle is a tap of its own.
+
+    Channel k stands at ``i each + j`` with k = j groups + i. Seen as ``groups`` times as many
+    pixels, ``each`` floats apart, the pixel becomes a window of ``groups`` taps of its j's.
+    """
+    view = p.at(node.inputs[0])
+    order, (n, c, h, w) = view.shuffled, view.shape
+    assert order is not None
+    g, o, per_group = order.groups, weight.shape[0], weight.shape[1]
+    if order.first % g or per_group % g or view.ld != g * order.each:
+        return p.as_map(node.inputs[0]), fields, weight
+    x = View(
+        view.buffer, (n, c // g, h, w * g), view.offset + order.first // g,
+        view.img, view.row, order.each,
+    )  # fmt: skip
+    taps = weight.reshape(o, per_group // g, 1, g)
+    return x, fields | {"kw": g, "sw": fields["sw"] * g}, taps
 
 
 def depthwise_step(

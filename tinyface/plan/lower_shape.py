@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from tinyface.graph import Node
-from tinyface.plan.model import View
-from tinyface.plan.planner import NHWC, Planner
+from tinyface.plan.homes import NHWC
+from tinyface.plan.model import Shuffle, View
+from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
 
 
@@ -22,7 +23,7 @@ def reshape(p: Planner, node: Node) -> None:
     """The same floats under another shape, wherever the layout allows."""
     name, result = node.inputs[0], node.outputs[0]
     old, new = p.shape(name), p.shape(result)
-    view = p.at(name)
+    view = p.as_map(name) if p.at(name).shuffled else p.at(name)
     flattened = view.is_map and len(old) == 4 and len(new) == 2 and new[0] == old[0]
     if flattened and math.prod(old[2:]) > 1 < old[1] and view.dense:
         p.bind(result, replace(view, planar=(old[1], old[2], old[3])))
@@ -81,6 +82,13 @@ def concat(p: Planner, node: Node) -> None:
         size = p.shape(part)[1] * (1 if host.is_map else math.prod(p.shape(part)[2:]))
         there = p.at(part)
         if there.buffer is not host.buffer or there.offset != host.offset + offset:
+            if host.is_map and there.shuffled:
+                y = View(
+                    host.buffer, there.shape, host.offset + offset, host.img, host.row, host.ld
+                )
+                p.shuffle_into(part, y)
+                offset += size
+                continue
             if host.is_map:
                 x = p.as_map(part)
                 y = View(host.buffer, x.shape, host.offset + offset, host.img, host.row, host.ld)
@@ -99,12 +107,18 @@ def split(p: Planner, node: Node) -> None:
     rank = len(p.shape(node.inputs[0]))
     if rank not in (2, 4) or node.op.axis % rank != 1:  # type: ignore[attr-defined]
         raise p.unsupported(node, "only along the channels of a map")
-    x = p.as_map(node.inputs[0])
-    offset = x.offset
+    x = p.at(node.inputs[0])
+    x = x if x.shuffled else p.as_map(node.inputs[0])
+    first = 0
     for name in node.outputs:
         n, c, *rest = p.shape(name)
-        p.bind(name, replace(x, shape=(n, c, *(rest or (1, 1))), offset=offset))
-        offset += c
+        part = replace(x, shape=(n, c, *(rest or (1, 1))))
+        if x.shuffled:
+            order = replace(x.shuffled, first=x.shuffled.first + first)
+            p.bind(name, replace(part, shuffled=order))
+        else:
+            p.bind(name, replace(part, offset=x.offset + first))
+        first += c
 
 
 def slices(p: Planner, node: Node) -> None:
@@ -129,12 +143,19 @@ def slices(p: Planner, node: Node) -> None:
 
 
 def shuffle(p: Planner, node: Node) -> None:
-    """Channel shuffle: a copy."""
-    x, y = p.as_map(node.inputs[0]), p.new(node.outputs[0])
-    p.emit(
-        node.name, node.op.kind, "shuffle", x, y, node=node,
-        op="TF_SHUFFLE", groups=node.op.groups, tasks=tasks(x),  # type: ignore[attr-defined]
-    )  # fmt: skip
+    """Channel shuffle: the same floats in another order, for readers that can address them so; for
+    others, as for the caller, a copy."""
+    x, result = p.as_map(node.inputs[0]), node.outputs[0]
+    groups: int = node.op.groups  # type: ignore[attr-defined]
+    lazy = replace(x, shuffled=Shuffle(groups, x.shape[1] // groups))
+    if result in p.homes or result in p.direct:
+        y = p.new(result)
+        p.emit(
+            node.name, node.op.kind, "shuffle", x, y, node=node,
+            op="TF_SHUFFLE", groups=groups, tasks=tasks(x),
+        )  # fmt: skip
+        return
+    p.bind(result, lazy)
 
 
 def identity(p: Planner, node: Node) -> None:

@@ -48,6 +48,16 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class Shuffle:
+    """Channels as a shuffle of ``groups`` groups of ``each`` orders them, from ``first`` on:
+    channel k is float ``i each + j`` of the pixel, where ``first + k = j groups + i``."""
+
+    groups: int
+    each: int
+    first: int = 0
+
+
+@dataclass(frozen=True)
 class View:
     """Where a tensor lies. All strides in floats; the innermost sides are contiguous.
 
@@ -55,6 +65,7 @@ class View:
     ``offset + i img + y row + x ld + c``. A *flat* tensor (n, d1, …) is row-major within each of
     its n parts, which are ``img`` apart. ``planar``, if set, is the (c, h, w) of a map that was
     flattened to (n, c h w) without moving anything: its floats still stand in (h, w, c) order.
+    ``shuffled``, if set, says that nothing was moved for a channel shuffle, either.
     """
 
     buffer: Buffer
@@ -64,6 +75,7 @@ class View:
     row: int = 0
     ld: int = 0
     planar: tuple[int, int, int] | None = None
+    shuffled: Shuffle | None = None
 
     @property
     def is_map(self) -> bool:

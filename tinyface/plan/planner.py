@@ -15,15 +15,16 @@ from typing import Any
 from tinyface.errors import BackendError, NoKernelError
 from tinyface.graph import Graph, Node
 from tinyface.limits import MAX_ARENA_BYTES
-from tinyface.ops import FUSABLE, Concat, Flatten, Identity, Reshape, Slice, Split, Transpose
+from tinyface.ops import FUSABLE, Identity
 from tinyface.ops.spec import Array
 from tinyface.plan import arena
 from tinyface.plan.chain import link
+from tinyface.plan.homes import find_homes, single_reader, writer
 from tinyface.plan.model import FLOAT, Buffer, Isa, Plan, Step, View
 from tinyface.plan.pack import Packer
+from tinyface.plan.tiling import row_tasks
 from tinyface.types import Shape
 
-NHWC = (0, 2, 3, 1)
 TAKES_ACT = ("conv2d", "linear", "add", "mul", "maximum", "max_feature_map", "batch_norm")
 
 
@@ -47,7 +48,7 @@ class Planner:
         self.steps: list[Step] = []
         self.views: dict[str, View] = {}
         self.moved: dict[tuple[str, str], View] = {}  # copies in another layout
-        self.homes: dict[str, tuple[str, int]] = {}  # part -> (joint tensor, floats into it)
+        self.homes = find_homes(graph)
         self.direct: set[str] = set()  # tensors that are computed in the caller's array
         self.tails: dict[str, Node] = {}  # node -> activation that it applies itself
         self.pending = {name: len(readers) for name, readers in graph.readers.items()}
@@ -65,7 +66,6 @@ class Planner:
         for name, buffer in inputs.items():
             self.views[name] = _whole(buffer, graph.types[name].shape)
         self._find_tails()
-        self._find_homes()
         self._find_direct()
         skipped = {tail.name for tail in self.tails.values()}
         for node in graph.nodes:
@@ -121,16 +121,12 @@ class Planner:
 
     # ------------------------------------------------- what is decided in advance
 
-    def _single_reader(self, name: str) -> Node | None:
-        readers = self.graph.readers[name]
-        return readers[0] if len(readers) == 1 and name not in self.graph.outputs else None
-
     def _find_tails(self) -> None:
         """Activations that the step before them can apply."""
         for node in self.graph.nodes:
             if node.op.kind not in TAKES_ACT or getattr(node.op, "act", None) is not None:
                 continue
-            reader = self._single_reader(node.outputs[0])
+            reader = single_reader(self.graph, node.outputs[0])
             if reader is None or not isinstance(reader.op, FUSABLE):
                 continue
             if reader.inputs[0] == node.outputs[0] and self._constant(reader.inputs[1:]):
@@ -143,54 +139,10 @@ class Planner:
         """The tensor that the node's step writes: its own, or its tail's."""
         return self.tails[node.name].outputs[0] if node.name in self.tails else node.outputs[0]
 
-    def _writer(self, name: str) -> str | None:
-        """The tensor whose bytes ``name`` is under another shape; None where there is a reason
-        not to write those straight to another place."""
-        types = self.graph.types
-        while True:
-            node = self.graph.producers.get(name)
-            if node is None:
-                return None
-            op, source = node.op, node.inputs[0] if node.inputs else ""
-            same = isinstance(op, Identity)
-            if isinstance(op, (Reshape, Flatten)):
-                maker = self.graph.producers.get(source)
-                rows = maker is not None and isinstance(maker.op, Transpose)  # row-major already
-                same = rows or types[source].rank != 4 or math.prod(types[source].shape[2:]) == 1
-                same = same and types[source].shape[0] == types[name].shape[0]
-            if isinstance(op, Transpose):
-                same = op.perm == NHWC
-            if not same:
-                return None if isinstance(op, (Reshape, Flatten, Split, Slice, Transpose)) else name
-            if self._single_reader(source) is None:
-                return None
-            name = source
-
-    def _find_homes(self) -> None:
-        """Parts of concatenations that can be written straight into the whole."""
-        types = self.graph.types
-        for node in reversed(self.graph.nodes):
-            if not isinstance(node.op, Concat):
-                continue
-            whole = node.outputs[0]
-            rank = types[whole].rank
-            if rank < 2 or node.op.axis % rank != 1:
-                continue
-            offset = 0
-            for part in node.inputs:
-                source = self._writer(part)
-                fits = source == part or rank != 4
-                free = source not in self.homes and source not in self.graph.outputs
-                if source and fits and free:
-                    self.homes[source] = (whole, offset)
-                offset += types[part].shape[1] * (
-                    math.prod(types[part].shape[2:]) if rank != 4 else 1
-                )
-
     def _find_direct(self) -> None:
         """Outputs whose layout is the caller's: they are computed in place."""
         for name in self.graph.outputs:
-            source = self._writer(name)
+            source = writer(self.graph, name)
             shape = self.graph.types[name].shape
             planes = len(shape) == 4 and source == name and math.prod(shape[2:]) > 1
             if source and not planes and source not in self.homes and source not in self.outputs:
@@ -274,9 +226,13 @@ class Planner:
     def as_map(self, name: str) -> View:
         """The tensor as a channels-last map, moved if need be."""
         view = self.at(name)
+        shape = self.shape(name)
+        if view.shuffled:
+            if (name, "map") not in self.moved:
+                self.moved[name, "map"] = self.shuffle_into(name, _fresh(name, shape))
+            return self.moved[name, "map"]
         if view.is_map and view.planar is None:
             return view
-        shape = self.shape(name)
         if len(shape) == 2 and view.planar is None:
             n, d = shape
             return View(view.buffer, (n, d, 1, 1), view.offset, view.img, d, d)
@@ -290,6 +246,20 @@ class Planner:
                 raise self.unsupported(self.node, "a tensor of this rank")
             self.moved[name, "map"] = self.from_planes(name, view, (0, 0, 0, 0))
         return self.moved[name, "map"]
+
+    def shuffle_into(self, name: str, y: View) -> View:
+        """Carry out the channel shuffle under which a tensor is known."""
+        view = self.at(name)
+        order = view.shuffled
+        assert order is not None
+        n, _, h, w = view.shape
+        x = replace(view, shape=(n, order.groups * order.each, h, w), shuffled=None)
+        self.emit(
+            f"{name}.shuffled", "channel_shuffle", "shuffle", x, y, op="TF_SHUFFLE",
+            groups=order.groups, first=order.first, tasks=row_tasks(n * h, math.prod(y.shape)),
+            reason="for a reader that cannot address the channels in another order",
+        )  # fmt: skip
+        return y
 
     def as_map_of_flat(self, view: View) -> View:
         n, size = view.shape[0], math.prod(view.shape[1:])
@@ -313,6 +283,8 @@ class Planner:
         view = self.at(name)
         if not view.is_map:
             return view
+        if view.shuffled:
+            view = self.as_map(name)
         shape = self.shape(name)
         if view.planar is None and (len(shape) == 2 or math.prod(view.shape[2:]) == 1):
             return View(view.buffer, shape, view.offset, view.img)
@@ -339,6 +311,8 @@ class Planner:
         shape = self.shape(name)
         view = self.at(name)
         out = _dense(buffer, shape, False)
+        if view.shuffled:
+            view = self.as_map(name)
         if view.is_map and (view.planar or math.prod(view.shape[2:]) > 1):
             self.to_planes(name, view, out)
             return
@@ -381,6 +355,11 @@ class Planner:
 
 def _whole(buffer: Buffer, shape: Shape) -> View:
     return View(buffer, shape, 0, math.prod(shape[1:]))
+
+
+def _fresh(name: str, shape: Shape) -> View:
+    """A place of its own for a map."""
+    return _dense(Buffer("arena", name, math.prod(shape)), shape, True)
 
 
 def _dense(buffer: Buffer, shape: Shape, as_map: bool) -> View:
