@@ -29,6 +29,8 @@ pytestmark = pytest.mark.skipif(not engine.available(), reason="the C engine was
 
 ISAS = [isa.name for isa in engine.isas()] if engine.available() else []
 WITHOUT_KERNEL = {
+    "exp": "only where a detector decodes its own boxes, which are few",
+    "sqrt": "only of norms and variances, which are few",
     "pad": "the passes move it into the convolution behind it; alone it runs in NumPy",
 }
 MAPS = {"add", "sub", "mul", "div", "maximum", "concat", "resize"}  # every input may be a map
@@ -64,6 +66,8 @@ def sure(kind: str) -> list[Case]:
             (x[:, :2, :1, 0], x[:, :2, :2, :1])
         )  # (2, 2, 1) is no gate: axes align at the end
         return [Case(OPS[kind](), pair) for pair in pairs]
+    if kind == "transpose":  # of one picture, HWNC is NHWC
+        return [Case(OPS[kind](p), (x[:1],)) for p in ((0, 2, 3, 1), (0, 3, 1, 2), (2, 3, 0, 1))]
     if kind == "batch_norm":
         return [Case(OPS[kind](), (x, vector, vector, vector, vector))]
     if kind == "split":

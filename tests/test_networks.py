@@ -336,6 +336,18 @@ def test_random_state_is_reproducible_and_sane(name: str) -> None:
     assert np.abs(first - second).max() > 0.01 * np.abs(first).max()
 
 
+@pytest.mark.parametrize("name", ["ghostfacenet-v2-1.3-s2", "pocketnet-m-128", "vargfacenet"])
+def test_random_weights_keep_maps_at_one_size(name: str) -> None:
+    """Deep sums and gates: where maps grew a millionfold, the last bits decided the output."""
+    graph = networks.find(name).build()
+    graph = graph.bind(networks.random_state(graph))
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 112, 112)).astype(np.float32)
+    sizes: dict[str, float] = {}
+    hook = lambda node, outputs: sizes.update({node.name: float(np.std(outputs[0]))})  # noqa: E731
+    run_graph(graph, {"input": x}, hook=hook)
+    assert {k: v for k, v in sizes.items() if not 1e-3 < v < 200} == {}
+
+
 def test_a_graph_survives_json() -> None:
     """Every network can be written into a model file and read back."""
     from tinyface.graph import Graph

@@ -12,6 +12,8 @@ from tinyface.plan.model import Shuffle, View
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
 
+HWNC = (2, 3, 0, 1)
+
 
 def tasks(view: View, work: int = 1) -> int:
     """Tasks for an operator that is shared by rows; ``work`` per output element."""
@@ -45,11 +47,11 @@ def compact(p: Planner, name: str, flat: View) -> View:
 
 
 def transpose(p: Planner, node: Node) -> None:
-    """NCHW to NHWC is a change of name here, and back."""
+    """NCHW to NHWC is a change of name here, and back; of one picture, to HWNC as well."""
     name, result = node.inputs[0], node.outputs[0]
     perm: tuple[int, ...] = node.op.perm  # type: ignore[attr-defined]
     shape = p.shape(name)
-    if perm == NHWC:
+    if perm == NHWC or (perm == HWNC and shape[0] == 1):
         x = p.as_map(name)
         if not x.dense:
             y = View(p.new(result, as_map=False).buffer, x.shape, 0, 0)
@@ -58,7 +60,8 @@ def transpose(p: Planner, node: Node) -> None:
             y = View(out.buffer, x.shape, out.offset, out.img, w * c, c)
             p.emit(result, "transpose", "copy", x, y, op="TF_AFFINE", node=node, tasks=tasks(x))
             return
-        p.bind(result, View(x.buffer, p.shape(result), x.offset, x.img))
+        img = x.img if perm == NHWC else math.prod(p.shape(result)[1:])
+        p.bind(result, View(x.buffer, p.shape(result), x.offset, img))
     elif perm == (0, 3, 1, 2):
         flat = p.as_flat(name)
         n, h, w, c = shape
