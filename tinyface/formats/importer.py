@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from tinyface.errors import CheckpointError, FormatError, UsageError
-from tinyface.formats import known, safetensors
+from tinyface.formats import detectors, known, safetensors
 from tinyface.formats.arrays import Array, map_file
 from tinyface.formats.card import Card, Preprocess
 from tinyface.formats.freesize import free_size, is_free
@@ -211,27 +211,23 @@ def _import_graph(
         checksum = sha256(Path(weights) if weights else path.with_suffix(".bin"))
     else:
         graph, checksum = read_onnx(path, size), sha256(path)
-    graph = name_patterns(graph)
     public = known.KNOWN.get(checksum)
     entry = find(network) if network else None
-    graph, task = with_task(path, graph, entry.task if entry else None)
-    if entry and task == "detect":
-        _check_priors(path, graph, entry)
-    usual = entry.preprocess(graph) if entry else usual_preprocess(graph)
     found = [f"{kind.value}: {len(graph.nodes)} operators, {graph.param_count} parameters"]
     found += [f"this is {public.title}"] if public else []
-    if task == "other":
-        found.append("neither a recogniser nor a known detector: it can be run and profiled")
+    read = _read_outputs(path, name_patterns(graph), entry)
+    graph, task, usual = read.graph, read.task, read.usual
+    found += [read.note] if read.note else []
     if task == "detect" and not is_free(graph):
         found.append("it takes pictures of this size only; export it with the size left free")
-    if not public and not entry and not given:
+    if not public and not entry and not given and not read.note:
         guess = f"(x - {usual.mean[0]:g}) x {usual.scale[0]:.6g}, {usual.colour}"
         found.append(f"it does not say how pixels go in; taken is {guess}")
     fields = {
         "name": graph.name[:200] or "imported",
         "task": task,
         "embedding_size": graph.types[graph.outputs[0]].shape[1] if task == "embed" else 0,
-        "detector": dict(entry.detector) if entry and task == "detect" else {},
+        "detector": read.detector,
         "notes": f"imported from {path.name}; its licence is not known",
         "checksum": checksum,
         **(public.card if public else {}),
@@ -241,6 +237,37 @@ def _import_graph(
     told = {**(public.preprocess if public else {}), **given}
     fields["preprocess"] = _changed(usual, {**told, "height": shape[2], "width": shape[3]})
     return Imported(graph, Card(**fields), tuple(found))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a network that came with its file is for, and how it is fed and read.
+
+    note: a line for the user about it.
+    """
+
+    graph: Graph
+    task: str
+    usual: Preprocess
+    detector: dict[str, Any]
+    note: str = ""
+
+
+def _read_outputs(path: Path, graph: Graph, entry: Entry | None) -> _Reading:
+    """From the network that was named, else from the shapes of the outputs."""
+    if entry is None and (found := detectors.heads(graph)):
+        graph, family = found
+        note = f"its outputs are those of {family.name}, so it is fed and read as such"
+        return _Reading(graph, "detect", family.preprocess(graph), family.detector(graph), note)
+    graph, task = with_task(path, graph, entry.task if entry else None)
+    if entry and task == "detect":
+        _check_priors(path, graph, entry)
+        return _Reading(graph, task, entry.preprocess(graph), dict(entry.detector))
+    note = ""
+    if task == "other":
+        note = "neither a recogniser nor a known detector: it can be run and profiled"
+    usual = entry.preprocess(graph) if entry else usual_preprocess(graph)
+    return _Reading(graph, task, usual, {}, note)
 
 
 def with_task(path: Path, graph: Graph, wanted: str | None) -> tuple[Graph, str]:

@@ -104,10 +104,7 @@ KNOWN: Final[Mapping[str, Known]] = {
             "licence": "Apache-2.0 (the repository); the data had terms of their own",
             "data": CROWDS,
             "source": "github.com/ShiqiYu/libfacedetection.train, onnx/yunet_n_320_320.onnx",
-            "notes": "a face detector whose output tinyface does not decode: it runs, and can be "
-            "profiled",
         },
-        preprocess={"colour": "bgr", "mean": (0.0, 0.0, 0.0), "scale": (1.0, 1.0, 1.0)},
         addresses=_github(
             "ShiqiYu/libfacedetection.train",
             "47198234de8c4646961e46159e02af5b06021a78",

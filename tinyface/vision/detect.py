@@ -5,7 +5,8 @@ there a face, and how far is it from this square? Here the lattice is laid out, 
 decoded, and of several answers about one face the best is kept.
 
 Sources: J. Deng et al., "RetinaFace", CVPR 2020; W. Liu et al., "SSD", ECCV 2016 (priors,
-variances). Figures as in biubug6/Pytorch_Retinaface. Coordinates are (x, y) in pixels.
+variances). Figures as in biubug6/Pytorch_Retinaface. J. Guo et al., "SCRFD", ICLR 2022 (distances
+to the edges); W. Wu et al., "YuNet", 2023. Coordinates are (x, y) in pixels.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ SMALL_FACE: Final = 40  # pixels high in that picture: where one is, smaller one
 
 
 class Runner(Protocol):
-    """What the detector needs of a ``Session``: (1, 3, h, w) in, ``loc``, ``conf``, ``landms``
-    out, for any h and w."""
+    """What the detector needs of a ``Session``: (1, 3, h, w) in, out ``loc`` (1, n, 4), ``conf``
+    (1, n, 2), whose last column is the score, or (1, n, 1), and ``landms`` (1, n, 10)."""
 
     def run(self, x: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]: ...
 
@@ -79,6 +80,13 @@ class Priors:
     score: answers below are dropped.
     overlap: intersection over union above which two answers are about the same face.
     max_side: longer side of the picture that the network sees, in pixels, if no one says other.
+    origin: place of a level's first point, in steps from the edge.
+    edges: answers are the distances of the four edges from the point, in sides of the square;
+        else the shift of the centre and the logarithms of width and height.
+    score_power: the score is the network's to this power (1/2 where it multiplies two).
+    multiple: both sides of the picture that the network sees must be multiples of it; black is
+        added on the right and below.
+    canvas: the only (height, width) that the network takes; () where it takes any.
     """
 
     min_sizes: tuple[tuple[float, ...], ...]
@@ -87,6 +95,11 @@ class Priors:
     score: float = 0.6
     overlap: float = 0.4
     max_side: int = 640
+    origin: float = 0.5
+    edges: bool = False
+    score_power: float = 1.0
+    multiple: int = 1
+    canvas: tuple[int, ...] = ()
 
     @staticmethod
     def from_card(detector: Mapping[str, Any]) -> Priors:
@@ -102,9 +115,11 @@ class Priors:
             if "variances" in given:
                 centre, size = map(float, given["variances"])
                 given["variances"] = (centre, size)
-            for key, kind in (("score", float), ("overlap", float), ("max_side", int)):
-                if key in given:
-                    given[key] = kind(given[key])
+            kinds = {"score": float, "overlap": float, "max_side": int, "multiple": int}
+            kinds |= {"origin": float, "edges": bool, "score_power": float}
+            for key in kinds.keys() & given.keys():
+                given[key] = kinds[key](given[key])
+            given["canvas"] = tuple(map(int, given.get("canvas", ())))
             priors = Priors(**given)
             priors._check()
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -130,20 +145,44 @@ class Priors:
             raise ValueError("score, overlap")
         if not SMALLEST_SIDE <= self.max_side <= LARGEST_SIDE:
             raise ValueError("max_side")
+        if not (0 <= self.origin <= 1 and 0 < self.score_power <= 1 <= self.multiple <= 256):
+            raise ValueError("origin, score_power, multiple")
+        sides_fit = all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in self.canvas)
+        if len(self.canvas) not in (0, 2) or not sides_fit:
+            raise ValueError("canvas")
 
     def lattice(self, height: int, width: int) -> Float:
         """All squares for a picture of this size: ``(n, 3)``, centre x, centre y, side.
 
         Level after level, row after row, point after point, size after size; there are
-        ceil(height / step) x ceil(width / step) points, half a step from the edge.
+        ceil(height / step) x ceil(width / step) points, the first ``origin`` steps from the edge.
         """
         levels = []
         for step, sides in zip(self.steps, self.min_sizes, strict=True):
-            y = (np.arange(math.ceil(height / step)) + 0.5) * step
-            x = (np.arange(math.ceil(width / step)) + 0.5) * step
+            y = (np.arange(math.ceil(height / step)) + self.origin) * step
+            x = (np.arange(math.ceil(width / step)) + self.origin) * step
             grid = np.meshgrid(y, x, np.array(sides), indexing="ij")
             levels.append(np.stack([grid[1], grid[0], grid[2]], axis=-1).reshape(-1, 3))
         return np.concatenate(levels)
+
+    def fill(self, image: RGB) -> RGB:
+        """The picture in the upper left corner of one that the network takes, the rest black."""
+        height, width = image.shape[:2]
+        rows, columns = self.canvas or (
+            math.ceil(side / self.multiple) * self.multiple for side in (height, width)
+        )
+        if (rows, columns) == (height, width):
+            return image
+        filled = np.zeros((rows, columns, 3), np.uint8)
+        filled[:height, :width] = image
+        return filled
+
+    def decode(self, answers: Float, lattice: Float) -> Float:
+        """``(n, 4)`` answers to left, top, right, bottom."""
+        if self.edges:
+            reach = answers * lattice[:, 2:]
+            return np.tile(lattice[:, :2], 2) + reach * (-1, -1, 1, 1)
+        return decode_boxes(answers, lattice, self.variances)
 
 
 def decode_boxes(answers: Float, lattice: Float, variances: tuple[float, float]) -> Float:
@@ -211,6 +250,7 @@ class Detector:
         self.card = card
         self.priors = Priors.from_card(card.detector)
         self.max_side = self.priors.max_side if max_side is None else max_side
+        self.largest = max(self.priors.canvas, default=LARGEST_SIDE)
         if not SMALLEST_SIDE <= self.max_side <= LARGEST_SIDE:
             raise UsageError(
                 f"max_side is {max_side}: give {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
@@ -228,9 +268,9 @@ class Detector:
             image: ``uint8 (H, W, 3)``, RGB, upright.
         """
         longest = max(image.shape[:2])
-        side = min(longest, self.max_side)
+        side = min(longest, self.max_side, self.largest)
         faces = self._look(image, side) or self._look(image, max(SMALLEST_SIDE, side // 2))
-        double = min(2 * side, max(longest, self.max_side))
+        double = min(2 * side, max(longest, self.max_side), self.largest)
         smallest = min((face.box[3] - face.box[1] for face in faces), default=0.0)
         if double > side and smallest * side < SMALL_FACE * longest:
             faces = self._merge(faces + self._look(image, double))
@@ -240,6 +280,9 @@ class Detector:
         """What the network sees when the longer side of the picture has ``side`` pixels."""
         height, width = image.shape[:2]
         factor = side / max(height, width)
+        if self.priors.canvas:
+            rows, columns = self.priors.canvas
+            factor = min(factor, rows / height, columns / width)
         small = resize(image, max(1, round(height * factor)), max(1, round(width * factor)))
         boxes, scores, landmarks = self._answers(small)
         keep = suppress(boxes, scores, self.priors.overlap)[:MAX_FACES]
@@ -257,28 +300,31 @@ class Detector:
 
     def _answers(self, image: RGB) -> tuple[Float, Float, Float]:
         """Boxes (n, 4), scores (n,) and landmarks (n, 5, 2), in pixels of ``image``."""
+        image = self.priors.fill(image)
         lattice = self.priors.lattice(*image.shape[:2])
         out = self.session.run(self.card.preprocess.apply(image[None]))
         loc, conf, landms = (
-            self._output(out, name, (1, len(lattice), fields))
-            for name, fields in (("loc", 4), ("conf", 2), ("landms", 10))
+            self._output(out, name, [(1, len(lattice), n) for n in fields])
+            for name, fields in (("loc", (4,)), ("conf", (2, 1)), ("landms", (10,)))
         )
-        scores = conf[:, 1]
+        scores = conf[:, -1].clip(0) ** self.priors.score_power
         chosen = np.flatnonzero((scores > self.priors.score) & (scores <= 1.001))
         answers = np.concatenate([loc[chosen], landms[chosen]], axis=1)
         chosen = chosen[(np.abs(answers) < LARGEST_ANSWER).all(axis=1)]  # false for NaN, too
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:MAX_CANDIDATES]
         loc, landms, scores, lattice = loc[chosen], landms[chosen], scores[chosen], lattice[chosen]
-        boxes = decode_boxes(loc, lattice, self.priors.variances)
+        boxes = self.priors.decode(loc, lattice)
         landmarks = decode_landmarks(landms, lattice, self.priors.variances[0])
         return boxes, scores, landmarks
 
-    def _output(self, out: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> Float:
+    def _output(
+        self, out: Mapping[str, NDArray[Any]], name: str, shapes: list[tuple[int, ...]]
+    ) -> Float:
         array = out.get(name)
-        if array is None or array.shape != shape:
+        if array is None or array.shape not in shapes:
             found = "nothing" if array is None else str(array.shape)
             raise ModelError(
-                f"{self.card.name}: the card's priors ask for '{name}' of shape {shape}, the "
+                f"{self.card.name}: the card's priors ask for '{name}' of shape {shapes[0]}, the "
                 f"network gives {found}; import it again with the network it was trained as"
             )
         rows: Float = array[0].astype(np.float64)
