@@ -1,31 +1,65 @@
 /* eltwise.h: add, multiply, maximum, and y = x * w[c] + bias[c], each followed by an activation.
  *
  * Bound by memory. Where no operand depends on the channel and the pixels lie side by side, a
- * row is one span; otherwise each pixel is one. A second operand with stride 0 is broadcast
- * (the gate of squeeze-and-excitation). In place: y may be x or z. Tasks own rows.
+ * row is one span; otherwise a vector of channels is followed through the pixels of a row, with
+ * what belongs to its channels in registers. A second operand with stride 0 is broadcast (the gate
+ * of squeeze-and-excitation). In place: y may be x or z. Tasks own rows.
  */
+typedef struct {
+    vf w, bias, slope; /* of one vector of channels */
+} elt_params;
+
+static inline __attribute__((always_inline)) vf elt_one(const int op, const tf_call *call, vf v,
+                                                        vf z, const elt_params *p)
+{
+    if (op == TF_AFFINE) {
+        if (call->w) v = v_mul(v, p->w);
+        if (call->bias) v = v_add(v, p->bias);
+    } else {
+        v = op == TF_ADD ? v_add(v, z) : op == TF_MUL ? v_mul(v, z) : v_max_nan(v, z);
+    }
+    if (call->s->act == TF_PRELU) return v_prelu(v, p->slope);
+    return call->s->act == TF_NONE ? v : v_act(v, call->s);
+}
+
+/* `count` vectors, a stride apart in each operand; n floats of each exist. */
 static inline __attribute__((always_inline)) void
-elt_span(const int op, const tf_call *call, const float *x, const float *z, float *y, int64_t n)
+elt_vectors(const int op, const tf_call *call, const float *x, const float *z, float *y,
+            int64_t count, int64_t ldx, int64_t ldz, int64_t ldy, int64_t n, const elt_params *p)
+{
+    const vf none = v_set1(0.0f);
+    if (n >= VL)
+        for (int64_t k = 0; k < count; k++, x += ldx, y += ldy) {
+            v_store(y, elt_one(op, call, v_load(x), z ? v_load(z + k * ldz) : none, p));
+        }
+    else
+        for (int64_t k = 0; k < count; k++, x += ldx, y += ldy) {
+            const vf second = z ? v_load_n(z + k * ldz, n) : none;
+            v_store_n(y, elt_one(op, call, v_load_n(x, n), second, p), n);
+        }
+}
+
+static inline __attribute__((always_inline)) void elt_row(const int op, const tf_call *call,
+                                                          const float *x, const float *z, float *y)
 {
     const tf_step *s = call->s;
-    for (int64_t c = 0; c < n; c += VL) {
-        const int64_t left = n - c;
-        vf v = left >= VL ? v_load(x + c) : v_load_n(x + c, left);
-        if (op == TF_AFFINE) {
-            if (call->w) v = v_mul(v, v_load_n(call->w + c, left));
-            if (call->bias) v = v_add(v, v_load_n(call->bias + c, left));
-        } else {
-            const vf o = left >= VL ? v_load(z + c) : v_load_n(z + c, left);
-            v = op == TF_ADD ? v_add(v, o) : op == TF_MUL ? v_mul(v, o) : v_max_nan(v, o);
-        }
-        if (s->act == TF_PRELU)
-            v = v_prelu(v, v_load_n(call->slope + c, left));
-        else if (s->act != TF_NONE)
-            v = v_act(v, s);
-        if (left >= VL)
-            v_store(y + c, v);
-        else
-            v_store_n(y + c, v, left);
+    const int whole = !call->w && !call->bias && !call->slope && s->x.ld == s->c &&
+                      s->y.ld == s->c && (!call->z || s->z.ld == s->c);
+    elt_params p = {v_set1(1.0f), v_set1(0.0f), v_set1(0.0f)};
+    if (whole) {
+        const int64_t n = (int64_t)s->ow * s->c, full = n / VL, at = full * VL;
+        elt_vectors(op, call, x, z, y, full, VL, VL, VL, VL, &p);
+        if (at < n)
+            elt_vectors(op, call, x + at, z ? z + at : NULL, y + at, 1, 0, 0, 0, n - at, &p);
+        return;
+    }
+    for (int64_t c = 0; c < s->c; c += VL) {
+        const int64_t n = s->c - c;
+        if (call->w) p.w = v_load_n(call->w + c, n);
+        if (call->bias) p.bias = v_load_n(call->bias + c, n);
+        if (call->slope) p.slope = v_load_n(call->slope + c, n);
+        elt_vectors(op, call, x + c, z ? z + c : NULL, y + c, s->ow, s->x.ld, s->z.ld, s->y.ld, n,
+                    &p);
     }
 }
 
@@ -33,17 +67,14 @@ static inline __attribute__((always_inline)) void elt_rows(const int op, const t
                                                            int32_t task)
 {
     const tf_step *s = call->s;
-    const int whole = !call->w && !call->bias && !call->slope && s->x.ld == s->c &&
-                      s->y.ld == s->c && (!call->z || s->z.ld == s->c);
-    const int64_t spans = whole ? 1 : s->ow, length = whole ? (int64_t)s->ow * s->c : s->c;
     int64_t from, to;
     tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
-    for (int64_t u = from; u < to; u++)
-        for (int64_t k = 0; k < spans; k++) {
-            const float *z = call->z ? call->z + tf_at(&s->z, u / s->oh, u % s->oh, k) : NULL;
-            elt_span(op, call, call->x + tf_at(&s->x, u / s->oh, u % s->oh, k), z,
-                     call->y + tf_at(&s->y, u / s->oh, u % s->oh, k), length);
-        }
+    for (int64_t u = from; u < to; u++) {
+        const int64_t i = u / s->oh, oy = u % s->oh;
+        elt_row(op, call, call->x + tf_at(&s->x, i, oy, 0),
+                call->z ? call->z + tf_at(&s->z, i, oy, 0) : NULL,
+                call->y + tf_at(&s->y, i, oy, 0));
+    }
 }
 
 #define ELTWISE(name, op)                                                                          \

@@ -6,28 +6,31 @@ One file, one pass. None changes the graph it is given.
 from tinyface.graph import Graph
 from tinyface.passes.drop_noops import drop_noops
 from tinyface.passes.fold_batchnorm import fold_batchnorm
+from tinyface.passes.fold_scale import fold_scale
 from tinyface.passes.fuse_activation import fuse_activation
 from tinyface.passes.name_patterns import name_patterns
 from tinyface.passes.reparameterize import reparameterize
 
-PASSES = (drop_noops, fold_batchnorm, reparameterize, fuse_activation, name_patterns)
+PASSES = (
+    drop_noops, fold_batchnorm, fold_scale, reparameterize, fuse_activation, name_patterns,
+)  # fmt: skip
 
 
 def optimise(graph: Graph) -> Graph:
     """The graph that the engines run. Outputs equal the given graph's to rounding.
 
-    The first three make work for each other (merged branches can take up the batch norm behind
+    The first four make work for each other (merged branches can take up the batch norm behind
     their sum), so they go round until nothing is left to do; fusing ends it.
     ``name_patterns`` has been at work already when a file was imported.
     """
     size = 0
     while len(graph.nodes) != size:
         size = len(graph.nodes)
-        graph = reparameterize(fold_batchnorm(drop_noops(graph)))
+        graph = reparameterize(fold_scale(fold_batchnorm(drop_noops(graph))))
     return fuse_activation(graph)
 
 
 __all__ = [
-    "PASSES", "drop_noops", "fold_batchnorm", "fuse_activation", "name_patterns", "optimise",
-    "reparameterize",
+    "PASSES", "drop_noops", "fold_batchnorm", "fold_scale", "fuse_activation", "name_patterns",
+    "optimise", "reparameterize",
 ]  # fmt: skip
