@@ -51,11 +51,12 @@ class Model:
         backend: str = "auto",
         threads: int | None = None,
         detector: Detector | str | os.PathLike[str] | None = None,
+        weights: str = "fp32",
     ) -> None:
         self.name = card.name or graph.name
         self.card = card
         self.graph = graph
-        self.session = Session(graph, backend, threads)
+        self.session = Session(graph, backend, threads, weights)
         self._detector = detector
 
     def __repr__(self) -> str:
@@ -180,6 +181,7 @@ def load(
     backend: str = "auto",
     threads: int | None = None,
     detector: str | os.PathLike[str] | None = None,
+    weights: str = "fp32",
 ) -> Model:
     """Load a recogniser.
 
@@ -190,6 +192,8 @@ def load(
             not depend on it, to the bit.
         detector: what finds faces for :meth:`Model.embed`, by name or path; None for the
             default one, loaded when it is first needed.
+        weights: how the recogniser's are kept in memory: "fp32", or "fp16" for half the bytes,
+            with every weight of a convolution rounded to 11 bits.
 
     Raises:
         UsageError: there is no such model; what there is is listed.
@@ -202,7 +206,7 @@ def load(
         raise ModelError(
             f"{path}: gives no embeddings (its task is {card.task!r}); name a recogniser"
         )
-    return Model(graph, card, backend=backend, threads=threads, detector=detector)
+    return Model(graph, card, backend=backend, threads=threads, detector=detector, weights=weights)
 
 
 def l2_normalise(x: Floats) -> Floats:

@@ -15,12 +15,13 @@ from tinyface.backends.numpy import NumpyExecutable
 from tinyface.errors import BackendError, GraphError, NoKernelError
 from tinyface.graph import Graph
 from tinyface.ops.spec import Array
-from tinyface.passes import optimise
+from tinyface.passes import half_weights, optimise
 from tinyface.plan import Packer
 from tinyface.tracing import Record
 from tinyface.types import Shape
 
 BACKENDS = ("auto", "c", "numpy")
+WEIGHTS = ("fp32", "fp16")
 MAX_PLANS = 8  # input shapes kept per session; photographs come in many sizes
 
 
@@ -79,6 +80,8 @@ class Session:
             that have no C kernel run in NumPy then, with a warning that names them.
         threads: of the C engine; None for :func:`default_threads`. The result does not
             depend on it, to the bit.
+        weights: how they are kept in memory, "fp32" or "fp16" (half as much, rounded;
+            :func:`~tinyface.passes.half_weights`).
         chains: may the C engine run steps together, so that the maps between them are never
             written whole? Off for measurements in which every step is to touch all of its maps.
 
@@ -90,6 +93,7 @@ class Session:
         graph: Graph,
         backend: str = "auto",
         threads: int | None = None,
+        weights: str = "fp32",
         *,
         chains: bool = True,
     ) -> None:
@@ -97,7 +101,12 @@ class Session:
         self.threads = default_threads() if threads is None else threads
         if not 1 <= self.threads <= 256:
             raise BackendError(f"{self.threads} threads: use a number from 1 to 256")
+        if weights not in WEIGHTS:
+            raise BackendError(f"weights {weights!r}: give one of {', '.join(WEIGHTS)}")
+        self.weights = weights
         self.graph = optimise(graph)
+        if weights == "fp16":
+            self.graph = half_weights(self.graph)
         self.chains = chains
         self._may_fall_back = backend == "auto"
         self._warned = False

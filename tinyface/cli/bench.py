@@ -14,13 +14,20 @@ from tinyface.cli import common
 if TYPE_CHECKING:
     from tinyface.traffic.bench import Run, Timing
 
-HEADERS = ("network", "engine", "isa", "threads", "MMACs", "ms", "least", "middle half", "GMAC/s")
+HEADERS = (
+    "network", "engine", "isa", "weights", "threads", "MMACs", "ms", "least", "middle half",
+    "GMAC/s",
+)  # fmt: skip
+NAMES = 4  # columns that are no figures
 
 
 @click.command("bench", short_help="How fast networks run here.")
 @click.argument("models", metavar="[MODEL]...", nargs=-1)
 @click.option("-t", "--threads", default="", help="E.g. 1,2.  [default: all CPUs]")
 @click.option("--isa", default="", help="E.g. scalar,avx2; all for every one.  [default: best]")
+@click.option(
+    "--weights", default="fp32", show_default=True, help="How they are kept, e.g. fp32,fp16."
+)
 @click.option("--numpy", "with_numpy", is_flag=True, help="The NumPy engine, too.")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option(
@@ -32,6 +39,7 @@ def command(
     models: tuple[str, ...],
     threads: str,
     isa: str,
+    weights: str,
     with_numpy: bool,
     rounds: int,
     form: str,
@@ -42,19 +50,21 @@ def command(
     MODEL is a model file, the name of installed weights, or a network from 'tinyface models'
     (fdfacenet by default). All combinations take turns within one run, so that they can be
     compared even where the machine's speed drifts. Times are of single inferences: median,
-    minimum, and the range of the middle half. The machine is described with them, and a run
-    during which it throttled says so.
+    minimum, and the range of the middle half. The machine is described with them: CPU, and
+    governor, clock and temperature where they are known. A run during which it throttled, or
+    which shared it with other work, says so.
 
     \b
     Example:
       tinyface bench fdfacenet mobilefacenet -t 1,2
       tinyface bench --isa all -t 1 -o md
+      tinyface bench --weights fp32,fp16 -o csv
     """
     from tinyface import machine
     from tinyface.traffic.bench import take_turns
 
     counts = _numbers(threads)
-    runs, macs = _cases(models or ("fdfacenet",), counts, isa, with_numpy)
+    runs, macs = _cases(models or ("fdfacenet",), counts, isa, weights, with_numpy)
     before = machine.state()
     with common.progress_bar(rounds * len(runs), "timing") as advance:
         timings = take_turns(runs, macs, rounds=rounds, progress=advance)
@@ -86,25 +96,27 @@ def _numbers(text: str) -> list[int]:
 
 
 def _cases(
-    models: tuple[str, ...], threads: list[int], isa: str, with_numpy: bool
+    models: tuple[str, ...], threads: list[int], isa: str, weights: str, with_numpy: bool
 ) -> tuple[list[Run], dict[str, int]]:
     """The executables of all combinations, and the MACs of every network."""
     from tinyface.backends.numpy import NumpyExecutable
-    from tinyface.cli.profile import open_session
+    from tinyface.cli.profile import open_network
     from tinyface.traffic.bench import Case
     from tinyface.traffic.profile import random_inputs
 
     runs: list[Run] = []
     macs = {}
     for name in models:
-        session = open_session(name, "auto", 1)
-        inputs: dict[str, Any] = random_inputs(session)
-        macs[name] = session.graph.cost.macs
-        if session.backend == "c":
-            for each, kind in _engines(session.graph, threads, isa):
-                runs.append((Case(name, "c", kind, each.threads), each, inputs))
-        if with_numpy or session.backend == "numpy":
-            runs.append((Case(name, "numpy", "-", 1), NumpyExecutable(session.graph), inputs))
+        for kept in weights.split(","):
+            session, _ = open_network(name, "auto", 1, kept)
+            inputs: dict[str, Any] = random_inputs(session)
+            macs[name] = session.graph.cost.macs
+            if session.backend == "c":
+                for each, kind in _engines(session.graph, threads, isa):
+                    runs.append((Case(name, "c", kind, each.threads, kept), each, inputs))
+            if with_numpy or session.backend == "numpy":
+                numpy = NumpyExecutable(session.graph)
+                runs.append((Case(name, "numpy", "-", 1, kept), numpy, inputs))
     return runs, macs
 
 
@@ -121,17 +133,18 @@ def _engines(graph: Any, threads: list[int], isa: str) -> Iterator[tuple[Any, st
 def _row(t: Timing) -> list[str]:
     c = t.case
     return [
-        c.network, c.backend, c.isa, str(c.threads), f"{t.mmacs:.1f}", f"{t.median_ms:.3f}",
-        f"{t.least_ms:.3f}", f"{t.low_ms:.3f}-{t.high_ms:.3f}", f"{t.gmac_per_s:.2f}",
+        c.network, c.backend, c.isa, c.weights, str(c.threads), f"{t.mmacs:.1f}",
+        f"{t.median_ms:.3f}", f"{t.least_ms:.3f}", f"{t.low_ms:.3f}-{t.high_ms:.3f}",
+        f"{t.gmac_per_s:.2f}",
     ]  # fmt: skip
 
 
 def _print_rows(rows: list[list[str]], form: str) -> None:
     if form == "table":
-        common.print_table(HEADERS, rows, right=range(3, 9))
+        common.print_table(HEADERS, rows, right=range(NAMES, len(HEADERS)))
         return
     click.echo("| " + " | ".join(HEADERS) + " |")
-    click.echo("|" + "---|" * 3 + "---:|" * 6)
+    click.echo("|" + "---|" * NAMES + "---:|" * (len(HEADERS) - NAMES))
     for row in rows:
         click.echo("| " + " | ".join(row) + " |")
 

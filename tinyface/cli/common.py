@@ -37,6 +37,10 @@ aligned_option = click.option(
 recursive_option = click.option(
     "-r", "--recursive", is_flag=True, help="Look into the folders inside folders, too."
 )
+weights_option = click.option(
+    "--weights", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True,
+    help="How the recogniser's weights are kept in memory. fp16: half the bytes, rounded.",
+)  # fmt: skip
 
 
 def engine_options(command: Decorated) -> Decorated:
@@ -118,11 +122,17 @@ def si(number: float, unit: str = "") -> str:
 # ------------------------------------------------------------------------------- models
 
 
-def load_model(name: str | None, detector: str | None, backend: str, threads: int | None) -> Model:
+def load_model(
+    name: str | None,
+    detector: str | None,
+    backend: str,
+    threads: int | None,
+    weights: str = "fp32",
+) -> Model:
     """The recogniser that the options ask for."""
     from tinyface.model import load
 
-    model = load(name, backend, threads, detector)
+    model = load(name, backend, threads, detector, weights)
     if backend == "auto" and model.session.backend == "numpy":
         note(
             "the C engine is not built here: the NumPy engine runs instead, with the same "

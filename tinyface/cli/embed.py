@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @common.recursive_option
 @common.detector_option
 @common.engine_options
+@common.weights_option
 @common.json_option
 def command(
     images: tuple[str, ...],
@@ -39,6 +40,7 @@ def command(
     detector: str | None,
     backend: str,
     threads: int | None,
+    weights: str,
     as_json: bool,
 ) -> int:
     """Turn pictures into face embeddings.
@@ -62,7 +64,7 @@ def command(
         raise UsageError("--aligned pictures hold one face each: leave out --all-faces")
     check(output)
     batch = Batch.gather(images, recursive=recursive)
-    recogniser = common.load_model(model, detector, backend, threads)
+    recogniser = common.load_model(model, detector, backend, threads, weights)
 
     with open_writers(output, as_json, recogniser) as writers:
         status = _embed_all(batch, recogniser, writers, aligned, all_faces)

@@ -43,6 +43,7 @@ RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option("--plot", metavar="FILE", help="Draw the ROC: .png, .svg or .pdf (needs matplotlib).")
 @common.detector_option
 @common.engine_options
+@common.weights_option
 @common.json_option
 def command(
     pairs: str,
@@ -58,6 +59,7 @@ def command(
     detector: str | None,
     backend: str,
     threads: int | None,
+    weights: str,
     as_json: bool,
 ) -> int:
     """Compare pairs of pictures of which you know whether they show the same person.
@@ -84,7 +86,7 @@ def command(
     for path in filter(None, (output, plot)):
         check_folder(path)
     listed = read_pairs(pairs)
-    recogniser = common.load_model(model, detector, backend, threads)
+    recogniser = common.load_model(model, detector, backend, threads, weights)
     if not aligned:
         _ = recogniser.detector  # that none is installed is said before the work
     with common.progress_bar(len(pictures(listed)), "embedding") as advance:

@@ -58,11 +58,12 @@ class Wishes:
     help="Roofs of another machine or of yours, as JSON.  [default: this machine's, measured]",
 )  # fmt: skip
 @common.engine_options
+@common.weights_option
 @common.json_option
 def command(
     models: tuple[str, ...], compare: bool, runs: int, output: str | None, html: str | None,
     png: str | None, picture: str | None, aligned: bool, detector: str | None,
-    roofs: str | None, backend: str, threads: int | None, as_json: bool,
+    roofs: str | None, backend: str, threads: int | None, weights: str, as_json: bool,
 ) -> int:  # fmt: skip
     """Time every operator of a network, beside its MACs and the bytes it moves.
 
@@ -79,7 +80,7 @@ def command(
     """
     wishes = Wishes(html, png, picture, aligned, detector)
     check(models, compare, output, wishes)
-    opened = [open_network(name, backend, threads) for name in models]
+    opened = [open_network(name, backend, threads, weights) for name in models]
     known = machine_roofs(roofs, opened[0][0])
     pictures = [show_picture(session, card, wishes) for session, card in opened]
     profiles, described = run(opened, runs)
@@ -233,13 +234,11 @@ def print_documents(
     common.print_json("profile-compare/1", both | known)
 
 
-def open_session(name: str, backend: str, threads: int | None) -> Session:
-    """A session of a trained model, or of a network of the registry with random weights."""
-    return open_network(name, backend, threads)[0]
-
-
-def open_network(name: str, backend: str, threads: int | None) -> tuple[Session, Card | None]:
-    """The same, with the card of a trained model."""
+def open_network(
+    name: str, backend: str, threads: int | None, weights: str = "fp32"
+) -> tuple[Session, Card | None]:
+    """A session of a trained model, with its card, or of a network of the registry with random
+    weights."""
     from tinyface.cli.info import open_model
     from tinyface.networks import random_state
     from tinyface.runtime import Session
@@ -247,7 +246,7 @@ def open_network(name: str, backend: str, threads: int | None) -> tuple[Session,
     graph, card = open_model(name)
     if card is None:
         graph = graph.bind(random_state(graph))
-    return Session(graph, backend, threads), card
+    return Session(graph, backend, threads, weights), card
 
 
 def print_comparison(a: Profile, b: Profile) -> None:
@@ -270,7 +269,8 @@ def print_profile(result: Profile, roofs: Roofs | None = None) -> None:
     """The tables for people."""
     click.echo(
         f"{result.network}: {result.whole_ns / 1e6:.3f} ms (least {result.least_ns / 1e6:.3f}), "
-        f"{result.backend} engine, {result.threads} threads, {result.runs} runs; "
+        f"{result.backend} engine, {result.threads} threads, {result.weights} weights, "
+        f"{result.runs} runs; "
         f"with step times {result.traced_ns / 1e6:.3f} ms"
     )
     body = []

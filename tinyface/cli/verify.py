@@ -28,6 +28,7 @@ DIFFERENT = 10  # exit status
 @common.aligned_option
 @common.detector_option
 @common.engine_options
+@common.weights_option
 @common.json_option
 def command(
     a: str,
@@ -39,6 +40,7 @@ def command(
     detector: str | None,
     backend: str,
     threads: int | None,
+    weights: str,
     as_json: bool,
 ) -> int:
     """Say whether the largest faces of two pictures are of the same person.
@@ -56,7 +58,7 @@ def command(
     if fmr is not None and threshold is not None:
         raise UsageError("--fmr chooses a threshold and --threshold is one: give either")
     rate = DEFAULT_FMR if fmr is None else fmr
-    recogniser = common.load_model(model, detector, backend, threads)
+    recogniser = common.load_model(model, detector, backend, threads, weights)
     answer = verify(a, b, recogniser, aligned=aligned, fmr=rate, threshold=threshold)
     if as_json:
         common.print_json("verify/1", {"a": a, "b": b, **asdict(answer)})

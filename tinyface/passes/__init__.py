@@ -8,6 +8,7 @@ from tinyface.passes.drop_noops import drop_noops
 from tinyface.passes.fold_batchnorm import fold_batchnorm
 from tinyface.passes.fold_scale import fold_scale
 from tinyface.passes.fuse_activation import fuse_activation
+from tinyface.passes.half_weights import half_weights
 from tinyface.passes.name_patterns import name_patterns
 from tinyface.passes.reparameterize import reparameterize
 
@@ -31,6 +32,6 @@ def optimise(graph: Graph) -> Graph:
 
 
 __all__ = [
-    "PASSES", "drop_noops", "fold_batchnorm", "fold_scale", "fuse_activation", "name_patterns",
-    "optimise", "reparameterize",
+    "PASSES", "drop_noops", "fold_batchnorm", "fold_scale", "fuse_activation", "half_weights",
+    "name_patterns", "optimise", "reparameterize",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from tinyface.plan.pack import conv_panels, padded_vector, panels, winograd_pane
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import conv_blocks, row_tasks, winograd_block
 
-RESIDUAL = 1  # TF_RESIDUAL
+RESIDUAL, HALF = 1, 4  # TF_RESIDUAL, TF_HALF
 FEW_CHANNELS = 4  # up to here a kernel row of an input image is one tap
 INF = math.inf
 
@@ -56,6 +56,14 @@ def act_fields(
     return {"act": "TF_PRELU"}, {"slope": offset}
 
 
+def halves(p: Planner, weight: Array) -> tuple[int, str, str]:
+    """(flag, end of the kernel's name, what to say of it) for weights that are read as stored."""
+    if weight.dtype == np.float16:
+        return HALF, "_fp16", ""
+    asked = any(value.dtype == np.float16 for value in p.graph.params.values())
+    return 0, "", "; out of fp16's range: weights stay fp32" if asked else ""
+
+
 def conv2d(p: Planner, node: Node) -> None:
     """Depthwise, one pixel (GEMV), or implicit GEMM."""
     op: Any = node.op
@@ -83,8 +91,7 @@ def conv2d(p: Planner, node: Node) -> None:
     z = p.as_map(residual) if residual else None
     result = p.result(node)
     y = p.new(result) if z is None else p.take_over(result, z, node, node.inputs.count(residual))
-    if z is not None:
-        fields["flags"] = RESIDUAL
+    fields["flags"] = RESIDUAL if z is not None else 0
     if winograd_pays(op, weight, y):
         return winograd(p, node, weight, x, y, z, fields, params)
     params["w"] = p.packer.add(
@@ -94,16 +101,18 @@ def conv2d(p: Planner, node: Node) -> None:
     n, _, oh, ow = y.shape
     whole = x.dense and (kh, kw) == x.shape[2:] and max(op.pad) == 0 and max(op.dilation) == 1
     if n * oh * ow == 1 and op.groups == 1 and whole:
-        return gemv(p, node, result, x, y, z, fields, params)
+        return gemv(p, node, result, x, y, z, weight, fields, params)
     k = fields["kh"] * fields["kw"] * x.shape[1] // op.groups
     fresh = x.shape[1] * min(fields["kh"], fields["sh"]) * min(fields["kw"], fields["sw"])
     blocks = conv_blocks(p.isa, n * oh * ow, k, o, op.groups, fresh)
     rows = p.isa.rows_wide if o // op.groups > p.isa.lanes else p.isa.rows_slim
     width = 2 if o // op.groups > p.isa.lanes else 1
+    flag, stored, kept = halves(p, weight)
+    fields["flags"] |= flag
     p.packer.need_zeros(max(x.shape[1], 2 * p.isa.lanes))
     p.emit(
-        result, op.kind, f"gemm_{p.isa.name}_{rows}x{width * p.isa.lanes}", x, y, z,
-        node=node, params=params, reason=blocks.reason,
+        result, op.kind, f"gemm_{p.isa.name}_{rows}x{width * p.isa.lanes}{stored}", x, y, z,
+        node=node, params=params, reason=blocks.reason + kept,
         **fields | {"op": "TF_CONV", "groups": op.groups, "block": blocks.pixels,
                     "panels": blocks.panels, "tasks": blocks.tasks},
     )  # fmt: skip
@@ -112,7 +121,9 @@ def conv2d(p: Planner, node: Node) -> None:
 def winograd_pays(op: Any, weight: Array, y: View) -> bool:
     """F(4x4, 3x3) takes 36 products for up to 16 outputs, the direct way 9 each; around them the
     transforms move each input 2.25 times and each output 2.25 times. Measured, it wins from some
-    16 channels on each side; with few tiles its fourfold weights cost more than it saves."""
+    16 channels on each side; with few tiles its fourfold weights cost more than it saves. That
+    holds for weights stored as fp16, too, though here they become fp32 (U would lose more by
+    rounding than w): direct kernels with fp16 weights take 1.5 to 1.7 times as long."""
     o, c, kh, kw = weight.shape
     n, _, oh, ow = y.shape
     tiles = n * -(-oh // 4) * -(-ow // 4)
@@ -140,9 +151,11 @@ def winograd(
     block = winograd_block(p.isa, tiles, c, o)
     p.packer.need_zeros(max(c, 2 * p.isa.lanes))
     direct = 9 * n * oh * ow * c * o / 1e6
+    stored = "; transformed weights are fp32" if weight.dtype == np.float16 else ""
     p.emit(
         p.result(node), node.op.kind, f"winograd_{p.isa.name}_4x4", x, y, z, node=node,
-        params=params, reason=f"{36 * tiles * c * o / 1e6:.0f} M products, not {direct:.0f} M",
+        params=params,
+        reason=f"{36 * tiles * c * o / 1e6:.0f} M products, not {direct:.0f} M{stored}",
         **fields | {"op": "TF_WINOGRAD", "block": block, "tasks": -(-tiles // block)},
     )  # fmt: skip
 
@@ -230,16 +243,19 @@ def gemv(
     x: View,
     y: View,
     z: View | None,
+    weight: Array,
     fields: dict[str, Any],
     params: dict[str, int],
 ) -> None:
     """One output pixel: a matrix times a vector."""
     k, o = math.prod(x.shape[1:]), y.shape[1]
+    flag, stored, kept = halves(p, weight)
     x = View(x.buffer, (1, k, 1, 1), x.offset, x.img, k, k)
-    keep = {key: v for key, v in fields.items() if key in ("act", "alpha", "beta", "hi", "flags")}
+    keep = {key: v for key, v in fields.items() if key in ("act", "alpha", "beta", "hi")}
+    keep["flags"] = fields["flags"] | flag
     p.emit(
-        result, node.op.kind, f"gemv_{p.isa.name}_{2 * p.isa.lanes}", x, y, z,
-        node=node, params=params, reason="one pixel: as fast as the weights arrive",
+        result, node.op.kind, f"gemv_{p.isa.name}_{2 * p.isa.lanes}{stored}", x, y, z,
+        node=node, params=params, reason=f"one pixel: as fast as the weights arrive{kept}",
         op="TF_GEMV", tasks=max(1, min(8, -(-o // (2 * p.isa.lanes)), k * o // 60_000)), **keep,
     )  # fmt: skip
 
@@ -271,16 +287,17 @@ def linear(p: Planner, node: Node) -> None:
 
     params["w"] = p.packer.add((weight_name, "panels", planar), packed)
     z = p.as_map(residual) if residual else None
-    if z is not None:
-        fields = fields | {"flags": RESIDUAL}
+    fields = fields | {"flags": RESIDUAL if z is not None else 0}
     result = p.result(node)
     y = p.new(result)
     if y.shape[0] == 1:
-        return gemv(p, node, result, x, y, z, fields, params)
+        return gemv(p, node, result, x, y, z, weight, fields, params)
+    flag, stored, kept = halves(p, weight)
+    fields["flags"] |= flag
     blocks = conv_blocks(p.isa, y.shape[0], k, o, 1, k)
     p.packer.need_zeros(max(k, 2 * p.isa.lanes))
     p.emit(
-        result, op.kind, f"gemm_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}", x, y, z,
-        node=node, params=params, reason=blocks.reason, op="TF_CONV", zero=0,
+        result, op.kind, f"gemm_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}{stored}",
+        x, y, z, node=node, params=params, reason=blocks.reason + kept, op="TF_CONV", zero=0,
         block=blocks.pixels, panels=blocks.panels, tasks=blocks.tasks, **fields,
     )  # fmt: skip

@@ -15,7 +15,7 @@ def round_up(value: int, unit: int) -> int:
 
 
 def panels(matrix: Array, lanes: int) -> Array:
-    """(k, o) -> the floats of ceil(o / 2 lanes) panels, one behind the other.
+    """(k, o) -> the elements of ceil(o / 2 lanes) panels, one behind the other.
 
     A panel holds all k rows of 2 lanes columns; the last has 1 lane's width where that is
     enough. Columns that do not exist are zeros.
@@ -25,7 +25,7 @@ def panels(matrix: Array, lanes: int) -> Array:
     whole = o // wide * wide
     parts = [matrix[:, :whole].reshape(k, -1, wide).swapaxes(0, 1).ravel()]
     if whole < o:
-        rest = np.zeros((k, round_up(o - whole, lanes)), np.float32)
+        rest = np.zeros((k, round_up(o - whole, lanes)), matrix.dtype)
         rest[:, : o - whole] = matrix[:, whole:]
         parts.append(rest.ravel())
     return np.concatenate(parts)
@@ -65,9 +65,20 @@ def padded_vector(vector: Array, groups: int, lanes: int) -> Array:
     return out.ravel()
 
 
+def as_floats(array: Array) -> Array:
+    """Any array as a vector of float32; the bits of an fp16 one, with 0 behind an odd end."""
+    if array.dtype == np.float16:
+        even = np.zeros(round_up(array.size, 2), np.float16)
+        even[: array.size] = array.ravel()
+        return even.view(np.float32)
+    return np.ascontiguousarray(array, np.float32).ravel()
+
+
 class Packer:
     """Collects packed arrays and hands out their offsets (in floats, on cache lines).
 
+    Arrays of fp16 are kept as they are, two elements in the place of a float; all others become
+    float32.
     What was packed under a key before is not packed again, so one packer can serve the plans
     of a network for many input shapes.
     """
@@ -82,7 +93,7 @@ class Packer:
     def add(self, key: Hashable, make: Callable[[], Array]) -> int:
         """Offset of the array that ``make()`` returns; ``key`` must tell it from all others."""
         if key not in self._offsets:
-            flat = np.ascontiguousarray(make(), np.float32).ravel()
+            flat = as_floats(make())
             gap = round_up(flat.size, ALIGN) - flat.size
             self._offsets[key] = self._size
             self._parts += [flat, np.zeros(gap, np.float32)]

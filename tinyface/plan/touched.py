@@ -22,7 +22,7 @@ from tinyface.types import Cost
 POINTER = struct.calcsize("P")  # of row tables: a plan runs on the machine that makes it
 STRIP = 4  # outputs of one strip of the depthwise kernel
 STRIPS = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))  # kernel columns and stride that have strips
-RESIDUALS = 1 | 2  # TF_RESIDUAL, TF_RESIDUAL_END
+RESIDUALS, HALF = 1 | 2, 4  # TF_RESIDUAL, TF_RESIDUAL_END; TF_HALF
 
 Range = tuple[int, int]  # from, to (excluded)
 
@@ -134,6 +134,11 @@ def _vectors(step: Step) -> int:
     return ("bias" in step.params) + ("slope" in step.params)
 
 
+def _stored(step: Step, weights: int) -> int:
+    """Floats that so many weights take: half as many where they are fp16."""
+    return -(-weights // 2) if int(step.fields.get("flags", 0)) & HALF else weights
+
+
 def _zeros(step: Step) -> int:
     """Floats of the row of zeros that stands for padding."""
     padded = any(step.fields.get(name) for name in ("pt", "pl", "pb", "pr"))
@@ -150,7 +155,8 @@ def _conv(step: Step) -> Floats:
     pixels = blocks(n * oh * ow, int(f["block"]))
     read = sum(map_floats(step.x, block, window_of(step)) for block in pixels)
     pointers = n * oh * ow * (int(f["kh"]) * int(f["kw"]) + 1 + (step.z is not None))
-    weight = len(pixels) * (_padded(step) * (k + _vectors(step)) + ranges * _zeros(step))
+    weight = _stored(step, _padded(step) * k) + _padded(step) * _vectors(step)
+    weight = len(pixels) * (weight + ranges * _zeros(step))
     table = 2 * pointers * POINTER * ranges
     return ranges * read + _second(step), _outputs(step), weight, table
 
@@ -172,7 +178,8 @@ def _winograd(step: Step) -> Floats:
 
 def _gemv(step: Step) -> Floats:
     """Tasks: panels; each reads the whole vector."""
-    k, weight = step.x.shape[1], _padded(step) * (step.x.shape[1] + _vectors(step))
+    k, padded = step.x.shape[1], _padded(step)
+    weight = _stored(step, padded * k) + padded * _vectors(step)
     return k * int(step.fields["tasks"]) + _second(step), _outputs(step), weight, 0
 
 

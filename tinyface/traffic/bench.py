@@ -16,12 +16,14 @@ Run = tuple["Case", Executable, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """What is run: a network, an engine ("c" or "numpy"), its instruction set, its threads."""
+    """What is run: a network, an engine ("c" or "numpy"), its instruction set, its threads, and
+    how its weights are kept ("fp32" or "fp16")."""
 
     network: str
     backend: str
     isa: str
     threads: int
+    weights: str = "fp32"
 
 
 @dataclass(frozen=True)

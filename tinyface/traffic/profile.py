@@ -49,12 +49,14 @@ class Profile:
     """A network, measured.
 
     rows: in the order of execution. whole_ns: median of whole runs without step times;
-    traced_ns: median with them. The difference is what the clock costs.
+    traced_ns: median with them. The difference is what the clock costs. weights: how they are
+    kept, "fp32" or "fp16".
     """
 
     network: str
     backend: str
     threads: int
+    weights: str
     runs: int
     rows: tuple[Row, ...]
     whole_ns: int
@@ -94,6 +96,7 @@ class Profile:
             "network": self.network,
             "backend": self.backend,
             "threads": self.threads,
+            "weights": self.weights,
             "runs": self.runs,
             "totals": {
                 "time_ns": self.whole_ns,
@@ -175,6 +178,7 @@ class _Samples:
             network=session.graph.name,
             backend=session.backend,
             threads=session.threads,
+            weights=session.weights,
             runs=len(self.plain),
             rows=_rows(self.records),
             whole_ns=_median(self.plain),
