@@ -45,16 +45,12 @@ static inline vf v_load_half(const uint16_t *p)
 {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }
-#else /* gcc hides vcvt_f32_f16 behind -mfp16-format: by arithmetic, as in simd_sse.h */
+#else /* gcc hides vcvt_f32_f16 behind -mfp16-format */
 static inline vf v_load_half(const uint16_t *p)
 {
-    const uint32x4_t h = vmovl_u16(vld1_u16(p));
-    const uint32x4_t sign = vshlq_n_u32(vandq_u32(h, vdupq_n_u32(0x8000)), 16);
-    const uint32x4_t body = vshlq_n_u32(vandq_u32(h, vdupq_n_u32(0x7fff)), 13);
-    const vf value = vmulq_n_f32(vreinterpretq_f32_u32(body), 0x1p112f);
-    const uint32x4_t inf =
-        vandq_u32(vcgeq_f32(value, vdupq_n_f32(65536.0f)), vdupq_n_u32(0x7f800000));
-    return vreinterpretq_f32_u32(vorrq_u32(vorrq_u32(vreinterpretq_u32_f32(value), inf), sign));
+    vf wide;
+    __asm__("vcvt.f32.f16 %q0, %P1" : "=w"(wide) : "w"(vld1_u16(p)));
+    return wide;
 }
 #endif
 

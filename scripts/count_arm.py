@@ -32,7 +32,7 @@ import numpy as np
 from tinyface.backends import c as engine
 from tinyface.graph import Graph
 from tinyface.networks import find, random_state
-from tinyface.passes import optimise
+from tinyface.passes import half_weights, optimise
 from tinyface.plan import Isa, Plan, make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -143,10 +143,11 @@ def write_plan(plan: Plan, path: Path) -> None:
         file.write(plan.weights.tobytes())
 
 
-def count(graph: Graph, board: Board) -> tuple[Plan, list[Count]]:
+def count(graph: Graph, board: Board, weights: str = "fp32") -> tuple[Plan, list[Count]]:
     """The plan of a network with weights, and a count for each of its steps."""
     run, plugin = build(board)
-    plan = make_plan(optimise(graph), isa_of(run))
+    graph = optimise(graph)
+    plan = make_plan(half_weights(graph) if weights == "fp16" else graph, isa_of(run))
     path, report = BUILD / f"{os.getpid()}.plan", BUILD / f"{os.getpid()}.txt"
     caches = ",".join(f"{key}={getattr(board, key)}" for key in ("l1i", "l1d", "l2"))
     watch = ["-d", "plugin", "-D", str(report), "-plugin", f"file={plugin},{caches}"]
@@ -195,16 +196,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("networks", nargs="+", help="names that `tinyface networks` lists")
     parser.add_argument("--board", choices=BOARDS, default="pi4")
+    parser.add_argument("--weights", choices=["fp32", "fp16"], default="fp32")
     parser.add_argument("--steps", action="store_true", help="a line for every step")
     parser.add_argument("--json", action="store_true", help="one document, every step")
     args = parser.parse_args()
     board = BOARDS[args.board]
     if not args.json:
-        print(f"{board.what} (emulated); one image, one thread\n{HEAD}")
+        print(f"{board.what} (emulated); one image, one thread, {args.weights}\n{HEAD}")
     documents = []
     for network in args.networks:
         graph = find(network).build()
-        plan, rows = count(graph.bind(random_state(graph)), board)
+        plan, rows = count(graph.bind(random_state(graph)), board, args.weights)
         if not args.json:
             show(network, plan, rows, args.steps)
         steps = [
@@ -213,7 +215,8 @@ def main() -> None:
         ]
         documents.append({"network": network, "total": asdict(total(rows)), "steps": steps})
     if args.json:
-        document = {"schema": "tinyface.count-arm/1", "board": asdict(board)}
+        about = {"board": asdict(board), "weights": args.weights}
+        document = {"schema": "tinyface.count-arm/1", **about}
         print(json.dumps(document | {"networks": documents}, indent=1))
 
 

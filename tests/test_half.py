@@ -162,6 +162,8 @@ def test_fp16_weights_take_half_the_memory() -> None:
     assert half.weights.nbytes < 0.51 * whole.weights.nbytes
     counts = [sum(s.compulsory.weight for s in plan.steps) for plan in (whole, half)]
     assert counts == [graph.cost.weight, half_weights(graph).cost.weight]
+    last = [plan.steps[-1].algorithmic.weight for plan in (whole, half)]  # fc: 512 to 512
+    assert last[0] - last[1] == 2 * 512 * 512
 
 
 def test_embeddings_move_little() -> None:

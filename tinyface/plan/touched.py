@@ -22,7 +22,7 @@ from tinyface.types import Cost
 POINTER = struct.calcsize("P")  # of row tables: a plan runs on the machine that makes it
 STRIP = 4  # outputs of one strip of the depthwise kernel
 STRIPS = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))  # kernel columns and stride that have strips
-RESIDUALS, HALF = 1 | 2, 4  # TF_RESIDUAL, TF_RESIDUAL_END; TF_HALF
+HALF = 4  # TF_HALF
 
 Range = tuple[int, int]  # from, to (excluded)
 
