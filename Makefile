@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick lint format c-tests asan arm-test count-arm wheel clean
+.PHONY: help install demo test test-quick lint format c-tests asan arm-test count-arm cachesim wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 14
@@ -91,6 +91,9 @@ arm-test:  ## the same on aarch64 and armv7, emulated
 MODEL ?= fdfacenet mobilefacenet-512
 count-arm: $(VENV)/.installed  ## instructions and DRAM traffic on a Raspberry Pi, emulated
 	@$(BIN)/python scripts/count_arm.py $(MODEL) $(ARGS)
+
+cachesim: $(VENV)/.installed  ## the model of memory traffic beside a simulated Pi 4 (valgrind)
+	@$(BIN)/python scripts/cachesim.py $(NETWORKS) $(ARGS)
 
 # ------------------------------------------------------------------------------- packaging
 

@@ -1,0 +1,159 @@
+"""The model of the bytes past the last cache: against counts by hand, and against simulations."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyface import ops
+from tinyface.backends import c as engine
+from tinyface.builder import Builder
+from tinyface.graph import Graph
+from tinyface.networks import find
+from tinyface.passes import optimise
+from tinyface.plan import Isa, make_plan
+from tinyface.plan.walk import WEIGHTS, Walker, lines, run
+from tinyface.traffic.cache import _Lru, past_cache
+
+NEON = Isa("neon", 4, 8, 12)
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+def fully_connected(k: int, o: int) -> Graph:
+    b = Builder("fc")
+    x = b.input("x", (1, k))
+    return optimise(b.build(y=b.linear(x, o, key="fc")))
+
+
+def test_lines_of_runs() -> None:
+    assert lines(np.array([0, 32, 12]), 16).tolist() == [0, 2, 0, 1]  # 16 floats are a line
+    assert lines(np.array([0, 15, 30]), 2).tolist() == [0, 0, 1, 1]  # 15 and 16; 30 and 31
+    assert lines(np.array([], np.int64), 4).tolist() == []
+    assert run(17, 40).tolist() == [1, 2, 3]
+
+
+def test_what_does_not_fit_is_filled_in_every_run() -> None:
+    """8 MiB of weights through 1 MiB; the vectors and the bias are what else there is."""
+    (past,) = past_cache(make_plan(fully_connected(1024, 2048), NEON), 1 << 20)
+    weights = 1024 * 2048 * 4
+    assert weights <= past.filled <= weights + 4 * (1024 + 2 * 2048)
+    assert past.written <= 4 * 2048  # the result, as it goes out
+
+
+def test_what_fits_is_filled_once() -> None:
+    plan = make_plan(fully_connected(256, 512), NEON)
+    (first,) = past_cache(plan, 1 << 20, runs=1)
+    assert first.filled == 4 * (256 * 512 + 512 + 256 + 512)  # weights, bias, x, y
+    assert past_cache(plan, 1 << 20) == [type(first)(0, 0)]
+    (small,) = past_cache(plan, 256 << 10)
+    assert small.filled >= 4 * 256 * 512  # in turns through a cache that is too small: nothing
+
+
+def test_a_map_stays_where_the_next_step_reads_it_soon() -> None:
+    """Maps of 1 MiB: all stay in 64 MiB; through 256 KiB each is filled (when it is read, and when
+    lines are written that are not there) and written back."""
+    b = Builder("copies")
+    x = b.input("x", (1, 16, 128, 128))
+    one = {"kernel": (1, 1), "stride": (1, 1)}
+    y = b.apply(ops.MaxPool(**one), b.apply(ops.AveragePool(**one), x))
+    plan = make_plan(optimise(b.build(y=y)), NEON)
+    map_bytes = 4 * 16 * 128 * 128
+    assert all(p.bytes == 0 for p in past_cache(plan, 64 << 20))
+    for step, past in zip(plan.steps, past_cache(plan, 256 << 10), strict=True):
+        # what the step before wrote last, up to 256 KiB, may still be there
+        assert past.filled == pytest.approx(2 * map_bytes, rel=0.13), step.name
+        assert past.written == pytest.approx(map_bytes, rel=0.13), step.name
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=200), st.integers(1, 4))
+def test_the_cache_is_least_recently_used(touches: list[tuple[int, bool]], ways: int) -> None:
+    cache, sets = _Lru(4, ways), [OrderedDict[int, bool]() for _ in range(4)]
+    filled = written = 0
+    for line, write in touches:
+        cache.touch([line], write)
+        own = sets[line % 4]
+        if line in own:
+            own[line] |= write
+            own.move_to_end(line)
+            continue
+        filled += 1
+        if len(own) == ways:
+            written += own.popitem(last=False)[1]
+        own[line] = write
+    assert (cache.filled, cache.written) == (filled, written)
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "shufflefacenet-x1.5", "retinaface-mnet0.25"])
+def test_every_line_of_weights_and_results_is_walked(name: str) -> None:
+    """Each step's walk covers all its packed weights, and writes exactly its output's lines (and
+    scratch), whatever the kernel."""
+    plan = make_plan(optimise(find(name).build()), NEON)
+    walker = Walker(plan)
+    for step in plan.steps:
+        read, written = set(), set()
+        for some, write in walker.walk(step):
+            (written if write else read).update(some.tolist())
+        n, _, h, w = step.y.shape
+        if step.fields["op"] != "TF_TO_NCHW":
+            rows = (walker.map_row(step.y, i, y) for i in range(n) for y in range(h))
+            result = set(np.concatenate(list(rows)).tolist())
+            assert result <= written, step.name
+            scratch = {line for line in written - result if line < min(walker.bases.values()) >> 4}
+            assert not scratch, step.name
+        if "w" in step.params and step.op in ("conv2d", "linear"):
+            first = (WEIGHTS << 32) // 16 + step.params["w"] // 16
+            weights = {
+                line for line in read if first <= line < first + step.compulsory.weight // 64
+            }
+            assert len(weights) >= (step.compulsory.weight // 64) - 2 * step.y.shape[1] // 16 - 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is absent")
+@pytest.mark.skipif(not (SCRIPTS / "cachesim.py").exists(), reason="not a checkout")
+@pytest.mark.parametrize("name", ["fdfacenet", "mobilefacenet", "cnn-14-ds"])
+def test_the_model_agrees_with_a_simulation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within 10 % on a Raspberry Pi 4's caches, filled and written back, each by itself."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setenv("TINYFACE_ISA", "")  # put back what compare() sets
+    sys.modules.pop("cachesim", None)
+    import cachesim
+
+    whole = cachesim.total(cachesim.compare(name, cachesim.BOARDS["pi4"]))
+    assert whole.model.filled == pytest.approx(whole.simulated.filled, rel=0.1)
+    assert whole.model.written == pytest.approx(whole.simulated.written, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+@pytest.mark.skipif(
+    not (shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")),
+    reason="qemu-user or the cross compiler is absent",
+)
+@pytest.mark.skipif(not (SCRIPTS / "count_arm.py").exists(), reason="not a checkout")
+@pytest.mark.parametrize("name", ["fdfacenet", "mobilefacenet"])
+def test_the_model_agrees_with_emulated_arm_code(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import count_arm
+
+    from tinyface.networks import random_state
+
+    graph = find(name).build()
+    plan, rows = count_arm.count(graph.bind(random_state(graph)), count_arm.BOARDS["pi4"])
+    model = past_cache(plan, 1 << 20)
+    assert sum(p.filled for p in model) // 64 == pytest.approx(
+        sum(row.l2_misses for row in rows), rel=0.1
+    )
+    assert sum(p.written for p in model) // 64 == pytest.approx(
+        sum(row.written_back for row in rows), rel=0.1
+    )

@@ -1,0 +1,263 @@
+"""Which cache lines each C kernel touches, and in which order: what a cache model is fed with.
+
+A step is walked as its kernel walks it, task by task (csrc/conv.h and the others), one thread. What
+stays in registers and L1 anyway (partial sums, the same weight for the next tile) is left out:
+within one pass over a panel or a row every line comes once.
+
+Addresses are lines of 64 bytes in one space: the arena, the packed weights, the caller's arrays and
+a thread's scratch lie far apart, each beginning on a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinyface.ops.spec import Array
+from tinyface.plan.model import ALIGN, FLOAT, Buffer, Isa, Plan, Step, View
+from tinyface.plan.pack import round_up
+from tinyface.plan.touched import POINTER, Range, Window, blocks, inputs_under, window_of
+
+REGION = 1 << 32  # floats between two regions
+ARENA, WEIGHTS, SCRATCH, FIRST_ARRAY = 0, 1, 2, 3
+
+Pass = tuple[Array, bool]  # lines, and whether they are written
+Walk = Iterator[Pass]
+
+
+def lines(first: Array, count: int) -> Array:
+    """Lines of runs of ``count`` floats that begin at the floats ``first``, in that order."""
+    low, high = first // ALIGN, (first + count - 1) // ALIGN
+    widths = high - low + 1
+    if first.size and (widths == widths[0]).all():
+        return (low[:, None] + np.arange(widths[0])).ravel()
+    ends = np.cumsum(widths)
+    return np.repeat(low - ends + widths, widths) + np.arange(ends[-1] if ends.size else 0)
+
+
+def run(first: int, count: int) -> Array:
+    """Lines of one run of floats."""
+    return np.arange(first // ALIGN, (first + max(count, 1) - 1) // ALIGN + 1)
+
+
+@dataclass
+class Walker:
+    """Walks the steps of one plan. bases: first float of every buffer."""
+
+    plan: Plan
+    bases: dict[Buffer, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        arrays = FIRST_ARRAY
+        for buffer in self.plan.buffers:
+            if buffer.kind == "arena":
+                self.bases[buffer] = ARENA * REGION + buffer.offset
+            else:
+                self.bases[buffer] = arrays * REGION
+                arrays += 1
+
+    def walk(self, step: Step) -> Walk:
+        """(lines, written) of every pass of the step's kernel."""
+        kernels: dict[str, Callable[[Step], Walk]] = {
+            "TF_CONV": self._conv, "TF_WINOGRAD": self._winograd, "TF_GEMV": self._gemv,
+            "TF_DEPTHWISE": self._depthwise, "TF_FROM_NCHW": self._from_planes,
+            "TF_TO_NCHW": self._to_planes,
+        }  # fmt: skip
+        return kernels.get(str(step.fields["op"]), self._rows)(step)
+
+    # ----------------------------------------------------------------- addresses
+
+    def pixels(self, view: View, image: Array, row: Array, column: Array) -> Array:
+        """First float of pixels."""
+        at = image * view.img + row * view.row + column * view.ld
+        found: Array = self.bases[view.buffer] + view.offset + at
+        return found
+
+    def outputs(self, view: View, numbers: Array, grid: Range) -> Array:
+        """First float of outputs, numbered row by row over all images."""
+        image, at = np.divmod(numbers, grid[0] * grid[1])
+        row, column = np.divmod(at, grid[1])
+        return self.pixels(view, image, row, column)
+
+    def map_row(self, view: View, image: int, row: int, columns: Array | None = None) -> Array:
+        """Lines of one row of a map, or of some of its columns."""
+        _, c, _, w = view.shape
+        if columns is None:
+            columns = np.arange(w if view.ld else 1)
+        return lines(self.pixels(view, np.array(image), np.array(row), columns), c)
+
+    @staticmethod
+    def params(step: Step, name: str, first: int, count: int) -> Array:
+        """Lines of a packed vector or of packed weights; none where the step has none."""
+        if name not in step.params:
+            return np.empty(0, np.int64)
+        return run(WEIGHTS * REGION + step.params[name] + first, count)
+
+    def _vectors(self, step: Step, first: int, count: int) -> Walk:
+        """Bias and slope of some channels."""
+        for name in ("bias", "slope"):
+            if name in step.params:
+                yield self.params(step, name, first, count), False
+
+    # ------------------------------------------------------------------- kernels
+
+    def _under(self, step: Step, numbers: Array, tile: Array, window: Window) -> tuple[Array, ...]:
+        """Pixels under the windows of outputs, each once per tile, in the order of the tiles."""
+        _, _, h, w = step.x.shape
+        image, at = np.divmod(numbers, window.grid[0] * window.grid[1])
+        row, column = np.divmod(at, window.grid[1])
+        kh, kw = window.kernel
+        shape = (numbers.size, kh, kw)
+        y = (row * window.stride[0] - window.pad[0])[:, None, None]
+        x = (column * window.stride[1] - window.pad[1])[:, None, None]
+        y = np.broadcast_to(y + (np.arange(kh) * window.dilation[0])[:, None], shape)
+        x = np.broadcast_to(x + np.arange(kw) * window.dilation[1], shape)
+        inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+        each = np.broadcast_to(image[:, None, None], shape)
+        key = ((np.broadcast_to(tile[:, None, None], shape) * step.x.shape[0] + each) * h + y) * w
+        key = np.unique((key + x)[inside])
+        key, x = np.divmod(key, w)
+        key, y = np.divmod(key, h)
+        return key % step.x.shape[0], y, x
+
+    def _conv(self, step: Step) -> Walk:
+        n, oc, oh, ow = step.y.shape
+        f, isa, groups = step.fields, step.isa, int(step.fields["groups"])
+        kc, own = step.x.shape[1] // groups, oc // groups
+        k = kc * int(f["kh"]) * int(f["kw"])
+        each = -(-own // (2 * isa.lanes))  # panels of a group
+        most = isa.rows_wide if own > isa.lanes else isa.rows_slim
+        padded = round_up(own, isa.lanes)
+        window = window_of(step)
+        for p0, p1 in blocks(each * groups, int(f["panels"])):
+            for m0, m1 in blocks(n * oh * ow, int(f["block"])):
+                numbers = np.arange(m0, m1)
+                image, y, x = self._under(step, numbers, (numbers - m0) // most, window)
+                inputs = self.pixels(step.x, image, y, x)
+                yield self._table(int(f["kh"]) * int(f["kw"]), numbers.size, isa), True
+                for p in range(p0, p1):
+                    group, column = p // each, p % each * 2 * isa.lanes
+                    wide = min(own - column, 2 * isa.lanes)
+                    first = group * padded + column
+                    yield self.params(step, "w", first * k, round_up(wide, isa.lanes) * k), False
+                    yield from self._vectors(step, first, wide)
+                    yield lines(inputs + group * kc, kc), False
+                    yield from self._result(step, numbers, group * own + column, wide)
+
+    @staticmethod
+    def _table(taps: int, pixels: int, isa: Isa) -> Array:
+        most = max(isa.rows_wide, isa.rows_slim)
+        count = -(-pixels // most) * most * (taps + 2)
+        return run(SCRATCH * REGION, count * POINTER // FLOAT)
+
+    def _result(self, step: Step, numbers: Array, channel: int, count: int) -> Walk:
+        """Some channels of some outputs: the residual is read, the result written."""
+        _, _, oh, ow = step.y.shape
+        if step.z is not None:
+            yield lines(self.outputs(step.z, numbers, (oh, ow)) + channel, count), False
+        yield lines(self.outputs(step.y, numbers, (oh, ow)) + channel, count), True
+
+    def _winograd(self, step: Step) -> Walk:
+        n, oc, oh, ow = step.y.shape
+        c, wide = step.x.shape[1], 2 * step.isa.lanes
+        grid = -(-oh // 4), -(-ow // 4)
+        pad = int(step.fields["pt"]), int(step.fields["pl"])
+        window = Window((6, 6), (4, 4), (1, 1), pad, grid)
+        for t0, t1 in blocks(n * grid[0] * grid[1], int(step.fields["block"])):
+            tiles = np.arange(t0, t1)
+            count = tiles.size
+            v = run(SCRATCH * REGION, 36 * count * c)
+            m = run(SCRATCH * REGION + 36 * count * c, 36 * count * wide)
+            image, y, x = self._under(step, tiles, tiles - t0, window)
+            yield lines(self.pixels(step.x, image, y, x), c), False
+            yield v, True
+            numbers = self._tile_outputs(tiles, grid, (oh, ow))
+            for first in range(0, oc, wide):
+                some = min(oc - first, wide)
+                padded = round_up(some, step.isa.lanes)
+                yield self.params(step, "w", 36 * first * c, 36 * padded * c), False
+                yield v, False
+                yield m, True
+                yield from self._vectors(step, first, some)
+                yield from self._result(step, numbers, first, some)
+
+    @staticmethod
+    def _tile_outputs(tiles: Array, grid: Range, side: Range) -> Array:
+        """Numbers of the outputs of tiles of 4 x 4, tile by tile."""
+        image, at = np.divmod(tiles, grid[0] * grid[1])
+        row, column = np.divmod(at, grid[1])
+        y = (row * 4)[:, None, None] + np.arange(4)[:, None]
+        x = (column * 4)[:, None, None] + np.arange(4)
+        numbers = (image[:, None, None] * side[0] + y) * side[1] + x
+        found: Array = numbers[(y < side[0]) & (x < side[1])]
+        return found
+
+    def _gemv(self, step: Step) -> Walk:
+        k, wide = step.x.shape[1], 2 * step.isa.lanes
+        vector = self.map_row(step.x, 0, 0)
+        for first in range(0, step.y.shape[1], wide):
+            some = min(wide, step.y.shape[1] - first)
+            yield vector, False
+            yield self.params(step, "w", first * k, round_up(some, step.isa.lanes) * k), False
+            yield from self._vectors(step, first, some)
+            yield from self._result(step, np.zeros(1, np.int64), first, some)
+
+    def _depthwise(self, step: Step) -> Walk:
+        n, c, oh, ow = step.y.shape
+        window = window_of(step)
+        pitch = (ow - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
+        table = run(SCRATCH * REGION, window.kernel[0] * pitch * POINTER // FLOAT)
+        weights = self.params(step, "w", 0, c * window.kernel[0] * window.kernel[1])
+        for image in range(n):
+            for row in range(oh):
+                yield table, True
+                yield weights, False
+                yield from self._vectors(step, 0, c)
+                for y in inputs_under(row, row + 1, 0, window, step.x.shape[2]):
+                    yield self.map_row(step.x, image, int(y)), False
+                yield self.map_row(step.y, image, row), True
+
+    def _rows(self, step: Step) -> Walk:
+        """Pooling, element-wise, resizing: row by row, each operand's rows under the window."""
+        n, _, oh, _ = step.y.shape
+        _, _, h, _ = step.x.shape
+        resize = step.fields["op"] in ("TF_NEAREST", "TF_BILINEAR")
+        window = window_of(step)
+        columns = None if resize else inputs_under(0, step.y.shape[3], 1, window, step.x.shape[3])
+        for image in range(n):
+            for row in range(oh):
+                under = inputs_under(row, row + 1, 0, window, h)
+                if resize:
+                    at = min(h - 1, int(row * float(step.fields["alpha"])))
+                    under = np.unique(np.clip([at, at + 1], 0, h - 1))
+                for y in under:
+                    yield self.map_row(step.x, image, int(y), columns), False
+                if step.z is not None:
+                    yield self.map_row(step.z, image, row), False
+                yield self.params(step, "w", 0, step.y.shape[1]), False
+                yield from self._vectors(step, 0, step.y.shape[1])
+                yield self.map_row(step.y, image, row), True
+
+    def _planes(self, view: View, image: int, row: int) -> Array:
+        """Lines of one row of a map in planes."""
+        _, c, _, w = view.shape
+        first = self.pixels(view, np.array(image), np.array(row), np.arange(c))
+        return lines(first, w)
+
+    def _from_planes(self, step: Step) -> Walk:
+        n, _, oh, _ = step.y.shape
+        for image in range(n):
+            for row in range(oh):
+                y = row - int(step.fields.get("pt", 0))
+                if 0 <= y < step.x.shape[2]:
+                    yield self._planes(step.x, image, y), False
+                yield self.map_row(step.y, image, row), True
+
+    def _to_planes(self, step: Step) -> Walk:
+        n, _, oh, _ = step.y.shape
+        for image in range(n):
+            for row in range(oh):
+                yield self.map_row(step.x, image, row), False
+                yield self._planes(step.y, image, row), True
