@@ -2,7 +2,7 @@
  *
  *   run_plan --isa       prints the best instruction set as "name lanes rows_wide rows_slim"
  *   run_plan FILE        runs the plan in FILE twice, calling tf_mark before every step of the
- *                        second run and after the last
+ *                        second run and after the last; a chain runs with its first step
  *
  * FILE (scripts/count_arm.py writes it): the number of steps and of buffers, the size of each
  * buffer in bytes (int64); the steps; the contents of buffer 1, the weights. Buffer 0 is the
@@ -56,9 +56,11 @@ static int run(FILE *file)
     }
     void *scratch = memory(need);
     tf_run(kernels, steps, all, buffers, scratch, need, NULL, NULL);
-    for (int32_t i = 0; i < all; i++) {
+    for (int32_t i = 0, next = 0; i < all; i++) {
         tf_mark();
-        tf_run(kernels, steps + i, 1, buffers, scratch, need, NULL, NULL);
+        if (i < next) continue; /* it ran with the first of its chain */
+        next = i + (steps[i].chain > 1 ? steps[i].chain : 1);
+        tf_run(kernels, steps + i, next - i, buffers, scratch, need, NULL, NULL);
     }
     tf_mark();
     return 0;

@@ -137,12 +137,17 @@ def run(
 ) -> tuple[list[Profile], dict[str, Any]]:
     """The networks' profiles, taken in turns, and the machine before and after."""
     from tinyface import machine
-    from tinyface.traffic.profile import measure_in_turns, random_inputs
+    from tinyface.traffic.counters import Counters
+    from tinyface.traffic.profile import count, measure_in_turns, random_inputs
 
     cases = [(session, random_inputs(session)) for session, _ in opened]
     before = machine.state()
-    with common.progress_bar(runs + 1, "profiling") as advance:
+    with Counters() as counters, common.progress_bar(runs + 1, "profiling") as advance:
         profiles = measure_in_turns(cases, runs=runs, progress=advance)
+        profiles = [
+            count(profile, *case, counters, runs)
+            for profile, case in zip(profiles, cases, strict=True)
+        ]
     described = machine.describe() | {"before": before, "after": machine.state()}
     described["disturbance"] = machine.disturbance(before, described["after"])
     if described["disturbance"]:
@@ -273,6 +278,10 @@ def print_profile(result: Profile, roofs: Roofs | None = None) -> None:
         f"{result.runs} runs; "
         f"with step times {result.traced_ns / 1e6:.3f} ms"
     )
+    if result.measured:
+        counts = result.measured.to_json()
+        counts.pop("runs")
+        click.echo("counted a run: " + ", ".join(f"{k} {si(v)}" for k, v in counts.items()))
     body = []
     for row, bound in zip(result.rows, result.bounds(roofs), strict=True):
         r, cost = row.record, row.record.compulsory

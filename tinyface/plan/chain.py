@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
-from tinyface.plan.model import FLOAT, Buffer, Step
+from tinyface.plan.model import FLOAT, Band, Buffer, Step
 from tinyface.plan.tiling import CACHE
 
 MEMBERS = ("TF_CONV", "TF_DEPTHWISE")
@@ -57,6 +57,8 @@ def _reachable(steps: Sequence[Step], first: int, uses: Counter[Buffer]) -> Iter
 def _join(members: Sequence[Step], later: Sequence[Step]) -> None:
     head, last = members[0], members[-1]
     head.chain, head.band = len(members), _choose_band(members)
+    for step, turns in zip(members, zip(*_turns(members, head.band), strict=True), strict=True):
+        step.bands = turns
     for a, b in pairwise(members):
         a.y = b.x = replace(a.y, buffer=replace(a.y.buffer, kind="band"))
     for i, step in enumerate(members, 1):
@@ -90,6 +92,31 @@ def _rows(members: Sequence[Step], band: int) -> list[int]:
 def _reach(step: Step) -> int:
     """Input rows under one output row."""
     return (_number(step, "kh") - 1) * _number(step, "dh") + 1
+
+
+def _turns(members: Sequence[Step], band: int) -> Iterator[tuple[Band, ...]]:
+    """What every member does in each turn of one thread, as plan_band of csrc/chain.c finds it."""
+    last = len(members) - 1
+    made, base = [0] * (last + 1), [0] * (last + 1)  # rows made; row at the front of the buffer
+    while made[last] < _number(members[last], "oh"):
+        first, end, kept = list(made), [0] * (last + 1), [(0, 0)] * (last + 1)
+        end[last] = min(first[last] + band, _number(members[last], "oh"))
+        for j in range(last, 0, -1):
+            low, high = _rows_under(members[j], first[j], end[j])
+            if first[j - 1] > low > base[j - 1]:
+                kept[j - 1] = first[j - 1] - low, low - base[j - 1]
+            base[j - 1] = low
+            first[j - 1] = max(first[j - 1], low)
+            end[j - 1] = max(first[j - 1], high)
+        made = end
+        yield tuple(map(lambda a, b, c, d: Band(a, b, c, *d), first, end, base, kept))
+
+
+def _rows_under(step: Step, first: int, end: int) -> tuple[int, int]:
+    """Input rows that output rows first … end - 1 read, within the map."""
+    stride, pad, side = (_number(step, name) for name in ("sh", "pt", "h"))
+    low = min(max(first * stride - pad, 0), side)
+    return low, max(min((end - 1) * stride - pad + _reach(step), side), low)
 
 
 def _number(step: Step, field: str) -> int:

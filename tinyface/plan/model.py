@@ -90,6 +90,21 @@ class View:
         return (self.ld == c or h * w == 1) and (self.row == w * self.ld or h == 1)
 
 
+@dataclass(frozen=True)
+class Band:
+    """What a member of a chain does in one turn: output rows first … end - 1.
+
+    base: the output row at the front of its buffer of rows; moved: how many rows that are kept were
+    moved there before, from ``shift`` rows behind.
+    """
+
+    first: int
+    end: int
+    base: int = 0
+    moved: int = 0
+    shift: int = 0
+
+
 @dataclass
 class Step:
     """One C step.
@@ -98,7 +113,8 @@ class Step:
     reason: why that kernel. compulsory: every operand once.
     fields: numbers of ``tf_step``, or names of its enumerations; x, y, z: operands; params:
     offsets of packed vectors by field name. chain: how many steps from here on run together, band
-    by band of ``band`` rows of the last one's output (1: this one alone).
+    by band of ``band`` rows of the last one's output (1: this one alone). bands: the turns of a
+    member in one thread.
     """
 
     name: str
@@ -115,6 +131,7 @@ class Step:
     compulsory: Cost = Cost()
     chain: int = 1
     band: int = 0
+    bands: tuple[Band, ...] = ()
 
     @cached_property
     def algorithmic(self) -> Cost:

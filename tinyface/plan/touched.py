@@ -3,7 +3,8 @@
 A *task* is what a kernel does in one piece (csrc/conv.h and the others say which part of the
 output that is). Within a task every byte counts once each way, however often it is taken from the
 cache; what another task needs, too, counts again. So a panel of weights that is read for four
-blocks of pixels counts four times, and an input row that two tasks share, twice.
+blocks of pixels counts four times, and an input row that two tasks share, twice. In a chain each
+turn of a member is a task (for one thread).
 """
 
 from __future__ import annotations
@@ -104,14 +105,32 @@ def overlapping(columns: Array, ld: int, c: int) -> int:
 
 
 def algorithmic(step: Step) -> Cost:
-    """Bytes that the step's kernel touches; MACs as they are counted everywhere."""
+    """Bytes that the step's kernel touches; MACs as they are counted everywhere. What a chain hands
+    on from member to member is scratch, and so are the rows that are moved for it."""
     counts = {"TF_CONV": _conv, "TF_WINOGRAD": _winograd, "TF_GEMV": _gemv}
     counts |= {"TF_DEPTHWISE": _depthwise, "TF_MAXPOOL": _pool, "TF_AVGPOOL": _pool}
-    read, write, weight, scratch = counts.get(str(step.fields["op"]), _plain)(step)
-    return Cost(step.compulsory.macs, read * FLOAT, write * FLOAT, weight * FLOAT, scratch)
+    read, second, write, weight, scratch = counts.get(str(step.fields["op"]), _plain)(step)
+    scratch += 2 * FLOAT * step.x.shape[0] * step.y.row * sum(b.moved for b in step.bands)
+    if step.x.buffer.kind == "band":
+        scratch, read = scratch + FLOAT * read, 0
+    if step.y.buffer.kind == "band":
+        scratch, write = scratch + FLOAT * write, 0
+    macs, maps = step.compulsory.macs, read + second
+    return Cost(macs, maps * FLOAT, write * FLOAT, weight * FLOAT, scratch)
 
 
-Floats = tuple[int, int, int, int]  # read, written, of weights; bytes of scratch
+# floats of the map read, of a second operand, written, of weights; bytes of scratch
+Floats = tuple[int, int, int, int, int]
+
+
+def output_blocks(step: Step, size: int) -> list[Range]:
+    """Runs of outputs, numbered row by row over all images, that a convolution's tasks make:
+    ``size`` outputs each, or the turns of a member of a chain."""
+    n, _, oh, ow = step.y.shape
+    if not step.bands:
+        return blocks(n * oh * ow, size)
+    turns = [band for band in step.bands if band.first < band.end]
+    return [((i * oh + b.first) * ow, (i * oh + b.end) * ow) for i in range(n) for b in turns]
 
 
 def _outputs(step: Step) -> int:
@@ -151,14 +170,14 @@ def _conv(step: Step) -> Floats:
     f, lanes = step.fields, step.isa.lanes
     groups, k = int(f["groups"]), int(f["kh"]) * int(f["kw"]) * step.x.shape[1] // int(f["groups"])
     panels = -(-(step.y.shape[1] // groups) // (2 * lanes)) * groups
-    ranges = -(-panels // int(f["panels"]))
-    pixels = blocks(n * oh * ow, int(f["block"]))
+    ranges = 1 if step.bands else -(-panels // int(f["panels"]))
+    pixels = output_blocks(step, int(f["block"]))
     read = sum(map_floats(step.x, block, window_of(step)) for block in pixels)
     pointers = n * oh * ow * (int(f["kh"]) * int(f["kw"]) + 1 + (step.z is not None))
     weight = _stored(step, _padded(step) * k) + _padded(step) * _vectors(step)
     weight = len(pixels) * (weight + ranges * _zeros(step))
     table = 2 * pointers * POINTER * ranges
-    return ranges * read + _second(step), _outputs(step), weight, table
+    return ranges * read, _second(step), _outputs(step), weight, table
 
 
 def _winograd(step: Step) -> Floats:
@@ -173,29 +192,29 @@ def _winograd(step: Step) -> Floats:
     weight = len(tiles) * (padded * (36 * c + _vectors(step)) + _zeros(step))
     count = tiles[-1][1]
     scratch = 2 * count * (36 * (c + padded) * FLOAT + 2 * POINTER)  # V, M, a row's two pointers
-    return read + _second(step), _outputs(step), weight, scratch
+    return read, _second(step), _outputs(step), weight, scratch
 
 
 def _gemv(step: Step) -> Floats:
     """Tasks: panels; each reads the whole vector."""
     k, padded = step.x.shape[1], _padded(step)
     weight = _stored(step, padded * k) + padded * _vectors(step)
-    return k * int(step.fields["tasks"]) + _second(step), _outputs(step), weight, 0
+    return k * int(step.fields["tasks"]), _second(step), _outputs(step), weight, 0
 
 
 def _depthwise(step: Step) -> Floats:
     """Tasks: rows of the output. Strips of 4 outputs; the last one may overlap."""
     n, c, oh, ow = step.y.shape
     window = window_of(step)
-    rows = share(n * oh, int(step.fields["tasks"]))
-    read = sum(map_floats(step.x, (a * ow, b * ow), window) for a, b in rows if a < b)
+    rows = [(a * ow, b * ow) for a, b in share(n * oh, int(step.fields["tasks"])) if a < b]
+    rows = output_blocks(step, 0) if step.bands else rows
+    read = sum(map_floats(step.x, outputs, window) for outputs in rows)
     strips = (window.kernel[1], window.stride[1]) in STRIPS and window.dilation[1] == 1
     across = -(-ow // STRIP) * STRIP if strips and ow >= STRIP else ow
-    used = sum(a < b for a, b in rows)
-    weight = used * (c * (math.prod(window.kernel) + _vectors(step)) + _zeros(step))
+    weight = len(rows) * (c * (math.prod(window.kernel) + _vectors(step)) + _zeros(step))
     pitch = (ow - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
     table = 2 * n * oh * window.kernel[0] * pitch * POINTER
-    return read, n * oh * across * c, weight, table
+    return read, 0, n * oh * across * c, weight, table
 
 
 def _pool(step: Step) -> Floats:
@@ -206,7 +225,7 @@ def _pool(step: Step) -> Floats:
         rows = [(0, n * oh)]
     window = window_of(step)
     read = sum(map_floats(step.x, (a * ow, b * ow), window) for a, b in rows if a < b)
-    return read, _outputs(step), 0, 0
+    return read, 0, _outputs(step), 0, 0
 
 
 def _plain(step: Step) -> Floats:
@@ -216,15 +235,15 @@ def _plain(step: Step) -> Floats:
     read = math.prod(step.x.shape)
     op = step.fields["op"]
     if op == "TF_SHUFFLE":
-        return _outputs(step), _outputs(step), 0, 0
+        return _outputs(step), 0, _outputs(step), 0, 0
     if op in ("TF_NEAREST", "TF_BILINEAR"):
-        return _resized(step, rows), _outputs(step), 0, 0
+        return _resized(step, rows), 0, _outputs(step), 0, 0
     if step.z is not None and step.z.ld == 0:  # a gate: once for each image that a task sees
         second = sum((b - 1) // oh - a // oh + 1 for a, b in rows) * c
     else:
         second = _second(step)
     vectors = ("w" in step.params) + _vectors(step)
-    return read + second, _outputs(step), len(rows) * vectors * c, 0
+    return read, second, _outputs(step), len(rows) * vectors * c, 0
 
 
 def _resized(step: Step, rows: Iterable[Range]) -> int:

@@ -10,7 +10,7 @@ a thread's scratch lie far apart, each beginning on a line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,12 +58,61 @@ class Walker:
                 self.bases[buffer] = arrays * REGION
                 arrays += 1
 
-    def walk(self, step: Step) -> Walk:
-        """(lines, written) of every pass of the step's kernel."""
+    def steps(self) -> Iterator[tuple[int, Array, bool]]:
+        """(number of the step, lines, written) of every pass of one run of the plan."""
+        first = 0
+        while first < len(self.plan.steps):
+            members = self.plan.steps[first : first + self.plan.steps[first].chain]
+            walks = self._chain(members) if len(members) > 1 else [(0, self.walk(members[0]))]
+            for member, walk in walks:
+                for some, write in walk:
+                    yield first + member, some, write
+            first += len(members)
+
+    def _chain(self, members: Sequence[Step]) -> Iterator[tuple[int, Walk]]:
+        """The turns of the members of a chain. What they hand on lies in scratch, one buffer of
+        rows behind the other, and behind them what the kernels need."""
+        starts, at = [], SCRATCH * REGION
+        for step in members[:-1]:
+            starts.append(at)
+            at += round_up(max(b.end - b.base for b in step.bands) * step.y.row, ALIGN)
+        for image in range(members[-1].y.shape[0]):
+            for turn in range(len(members[-1].bands)):
+                for j, step in enumerate(members):
+                    band = step.bands[turn]
+                    if j < len(starts):
+                        self.bases[step.y.buffer] = (
+                            starts[j] - band.base * step.y.row - image * step.y.img
+                        )
+                        moved = band.moved * step.y.row
+                        if moved:
+                            yield j, self._move(starts[j], band.shift * step.y.row, moved)
+                for j, step in enumerate(members):
+                    rows = image * step.y.shape[2] + np.array(
+                        [step.bands[turn].first, step.bands[turn].end]
+                    )
+                    if rows[0] < rows[1]:
+                        first, end = (int(row) * step.y.shape[3] for row in rows)
+                        yield j, self.walk(step, [(first, end)], at)
+
+    @staticmethod
+    def _move(to: int, distance: int, count: int) -> Walk:
+        yield run(to + distance, count), False
+        yield run(to, count), True
+
+    def walk(self, step: Step, part: Sequence[Range] = (), scratch: int = SCRATCH * REGION) -> Walk:
+        """(lines, written) of every pass of the step's kernel.
+
+        part: of a member of a chain, the outputs of this turn. scratch: where the kernel's begins.
+        """
+        n, _, oh, ow = step.y.shape
+        if step.fields["op"] == "TF_CONV":
+            return self._conv(step, part or blocks(n * oh * ow, int(step.fields["block"])), scratch)
+        if step.fields["op"] == "TF_DEPTHWISE":
+            return self._depthwise(step, part or [(0, n * oh * ow)], scratch)
         kernels: dict[str, Callable[[Step], Walk]] = {
-            "TF_CONV": self._conv, "TF_WINOGRAD": self._winograd, "TF_GEMV": self._gemv,
-            "TF_DEPTHWISE": self._depthwise, "TF_FROM_NCHW": self._from_planes,
-            "TF_TO_NCHW": self._to_planes,
+            "TF_WINOGRAD": self._winograd, "TF_GEMV": self._gemv,
+            "TF_FROM_NCHW": self._from_planes, "TF_TO_NCHW": self._to_planes,
         }  # fmt: skip
         return kernels.get(str(step.fields["op"]), self._rows)(step)
 
@@ -122,8 +171,8 @@ class Walker:
         key, y = np.divmod(key, h)
         return key % step.x.shape[0], y, x
 
-    def _conv(self, step: Step) -> Walk:
-        n, oc, oh, ow = step.y.shape
+    def _conv(self, step: Step, pieces: Sequence[Range], scratch: int) -> Walk:
+        oc = step.y.shape[1]
         f, isa, groups = step.fields, step.isa, int(step.fields["groups"])
         kc, own = step.x.shape[1] // groups, oc // groups
         k = kc * int(f["kh"]) * int(f["kw"])
@@ -131,12 +180,13 @@ class Walker:
         most = isa.rows_wide if own > isa.lanes else isa.rows_slim
         padded = round_up(own, isa.lanes)
         window = window_of(step)
-        for p0, p1 in blocks(each * groups, int(f["panels"])):
-            for m0, m1 in blocks(n * oh * ow, int(f["block"])):
+        panels = each * groups if step.bands else int(f["panels"])
+        for p0, p1 in blocks(each * groups, panels):
+            for m0, m1 in pieces:
                 numbers = np.arange(m0, m1)
                 image, y, x = self._under(step, numbers, (numbers - m0) // most, window)
                 inputs = self.pixels(step.x, image, y, x)
-                yield self._table(int(f["kh"]) * int(f["kw"]), numbers.size, isa), True
+                yield self._table(int(f["kh"]) * int(f["kw"]), numbers.size, isa, scratch), True
                 for p in range(p0, p1):
                     group, column = p // each, p % each * 2 * isa.lanes
                     wide = min(own - column, 2 * isa.lanes)
@@ -147,10 +197,10 @@ class Walker:
                     yield from self._result(step, numbers, group * own + column, wide)
 
     @staticmethod
-    def _table(taps: int, pixels: int, isa: Isa) -> Array:
+    def _table(taps: int, pixels: int, isa: Isa, scratch: int) -> Array:
         most = max(isa.rows_wide, isa.rows_slim)
         count = -(-pixels // most) * most * (taps + 2)
-        return run(SCRATCH * REGION, count * POINTER // FLOAT)
+        return run(scratch, count * POINTER // FLOAT)
 
     def _result(self, step: Step, numbers: Array, channel: int, count: int) -> Walk:
         """Some channels of some outputs: the residual is read, the result written."""
@@ -204,14 +254,15 @@ class Walker:
             yield from self._vectors(step, first, some)
             yield from self._result(step, np.zeros(1, np.int64), first, some)
 
-    def _depthwise(self, step: Step) -> Walk:
-        n, c, oh, ow = step.y.shape
+    def _depthwise(self, step: Step, pieces: Sequence[Range], scratch: int) -> Walk:
+        _, c, oh, ow = step.y.shape
         window = window_of(step)
         pitch = (ow - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
-        table = run(SCRATCH * REGION, window.kernel[0] * pitch * POINTER // FLOAT)
+        table = run(scratch, window.kernel[0] * pitch * POINTER // FLOAT)
         weights = self.params(step, "w", 0, c * window.kernel[0] * window.kernel[1])
-        for image in range(n):
-            for row in range(oh):
+        for first, end in pieces:
+            for unit in range(first // ow, end // ow):
+                image, row = divmod(unit, oh)
                 yield table, True
                 yield weights, False
                 yield from self._vectors(step, 0, c)

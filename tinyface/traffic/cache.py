@@ -36,19 +36,20 @@ def past_cache(plan: Plan, nbytes: int, ways: int = 16, runs: int = 2) -> list[P
     was not used for the longest time goes.
 
     Args:
-        nbytes: size of the cache. ways: lines of a set.
+        nbytes: size of the cache. ways: lines of a set. runs: at least 1.
     """
     walker = Walker(plan)
     cache = _Lru(max(1, nbytes // LINE // ways), ways)
-    found: list[Past] = []
+    filled: list[int] = []
+    written: list[int] = []
     for _ in range(runs):
-        found = []
-        for step in plan.steps:
+        filled, written = [0] * len(plan.steps), [0] * len(plan.steps)
+        for step, lines, write in walker.steps():
             cache.filled = cache.written = 0
-            for lines, write in walker.walk(step):
-                cache.touch(lines.tolist(), write)
-            found.append(Past(cache.filled * LINE, cache.written * LINE))
-    return found
+            cache.touch(lines.tolist(), write)
+            filled[step] += cache.filled
+            written[step] += cache.written
+    return [Past(a * LINE, b * LINE) for a, b in zip(filled, written, strict=True)]
 
 
 class _Lru:

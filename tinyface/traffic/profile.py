@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter_ns
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from tinyface.runtime import Session
 from tinyface.tracing import Record, trace
+from tinyface.traffic.counters import Counters, Measured
 from tinyface.traffic.roofs import Roofs
 from tinyface.types import Cost
 
@@ -51,6 +52,7 @@ class Profile:
     rows: in the order of execution. whole_ns: median of whole runs without step times;
     traced_ns: median with them. The difference is what the clock costs. weights: how they are
     kept, "fp32" or "fp16".
+    measured: what the machine's counters say of a run; unmeasured: why there is nothing.
     """
 
     network: str
@@ -62,6 +64,8 @@ class Profile:
     whole_ns: int
     least_ns: int
     traced_ns: int
+    measured: Measured | None = None
+    unmeasured: str = "not asked for"
 
     @property
     def cost(self) -> Cost:
@@ -106,6 +110,8 @@ class Profile:
                 **self.cost.byte_counts(),
                 "algorithmic": self.algorithmic.byte_counts(),
             },
+            "measured": self.measured.to_json() if self.measured else None,
+            "unmeasured": "" if self.measured else self.unmeasured,
             "operators": [
                 row.to_json() | {"bound": bound}
                 for row, bound in zip(self.rows, bounds, strict=True)
@@ -151,6 +157,17 @@ def measure_in_turns(
         if collecting:
             gc.enable()
     return [sample.profile(session) for (session, _), sample in zip(cases, samples, strict=True)]
+
+
+def count(
+    profile: Profile, session: Session, inputs: Mapping[str, Any], counters: Counters, runs: int
+) -> Profile:
+    """The profile with what the machine's counters say of further runs.
+
+    counters: opened before the session's first run, which starts its threads.
+    """
+    found = counters.count(lambda: session.run(inputs), runs)
+    return replace(profile, measured=found, unmeasured=counters.reason)
 
 
 @dataclass
