@@ -18,7 +18,7 @@ import numpy as np
 from tinyface.ops.spec import Array
 from tinyface.plan.model import ALIGN, FLOAT, Buffer, Isa, Plan, Step, View
 from tinyface.plan.pack import round_up
-from tinyface.plan.touched import POINTER, Range, Window, blocks, inputs_under, window_of
+from tinyface.plan.touched import HALF, POINTER, Range, Window, blocks, inputs_under, window_of
 
 REGION = 1 << 32  # floats between two regions
 ARENA, WEIGHTS, SCRATCH, FIRST_ARRAY = 0, 1, 2, 3
@@ -144,6 +144,12 @@ class Walker:
             return np.empty(0, np.int64)
         return run(WEIGHTS * REGION + step.params[name] + first, count)
 
+    def _weights(self, step: Step, first: int, count: int) -> Pass:
+        """Packed weights, in pairs where they are fp16."""
+        if int(step.fields.get("flags", 0)) & HALF:
+            first, count = first // 2, -(-count // 2)
+        return self.params(step, "w", first, count), False
+
     def _vectors(self, step: Step, first: int, count: int) -> Walk:
         """Bias and slope of some channels."""
         for name in ("bias", "slope"):
@@ -191,7 +197,7 @@ class Walker:
                     group, column = p // each, p % each * 2 * isa.lanes
                     wide = min(own - column, 2 * isa.lanes)
                     first = group * padded + column
-                    yield self.params(step, "w", first * k, round_up(wide, isa.lanes) * k), False
+                    yield self._weights(step, first * k, round_up(wide, isa.lanes) * k)
                     yield from self._vectors(step, first, wide)
                     yield lines(inputs + group * kc, kc), False
                     yield from self._result(step, numbers, group * own + column, wide)
@@ -250,7 +256,7 @@ class Walker:
         for first in range(0, step.y.shape[1], wide):
             some = min(wide, step.y.shape[1] - first)
             yield vector, False
-            yield self.params(step, "w", first * k, round_up(some, step.isa.lanes) * k), False
+            yield self._weights(step, first * k, round_up(some, step.isa.lanes) * k)
             yield from self._vectors(step, first, some)
             yield from self._result(step, np.zeros(1, np.int64), first, some)
 
