@@ -12,6 +12,7 @@ import pytest
 
 from tests.test_detect import SHARED, face, needs_shared, same
 from tinyface.builder import Builder
+from tinyface.crosscheck import crosscheck
 from tinyface.errors import FormatError
 from tinyface.formats.card import Card
 from tinyface.formats.detectors import FAMILIES, STEPS, Family, heads
@@ -19,7 +20,7 @@ from tinyface.formats.freesize import is_free
 from tinyface.formats.importer import import_file
 from tinyface.graph import Graph
 from tinyface.networks.random import random_state
-from tinyface.ops import Reshape, Sigmoid, Transpose
+from tinyface.ops import Add, Reshape, Sigmoid, Transpose
 from tinyface.runtime import Session
 from tinyface.vision.detect import Detector, Face, Priors
 from tinyface.vision.image import collect_images, read_image
@@ -28,10 +29,18 @@ SCRFD, YUNET = FAMILIES
 both = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
-def network(family: Family, size: tuple[int, int] = (64, 96), fixed: bool = False) -> Graph:
-    """The outputs of such a detector behind one convolution each, under meaningless names."""
+def network(
+    family: Family, size: tuple[int, int] = (64, 96), fixed: bool = False, constants: bool = False
+) -> Graph:
+    """The outputs of such a detector behind one convolution each, under meaningless names.
+
+    ``fixed``: for pictures of this size only. ``constants``: the numbers of rows are written out,
+    as exporters do.
+    """
     b = Builder("heads")
     x = b.input("x", (1, 3, *size))
+    if fixed:
+        x = b.apply(Add(), x, b.param("grid", (1, 3, *size)))
     outputs = []
     for kind, fields in (("s" * family.scores, 1), ("b", 4), ("k", 10)):
         for i in range(len(kind)):
@@ -44,13 +53,14 @@ def network(family: Family, size: tuple[int, int] = (64, 96), fixed: bool = Fals
                 _, _, h, w = b.shape(y)
                 if family is SCRFD:
                     y = b.apply(Transpose((2, 3, 0, 1)), y)
-                    y = b.apply(Reshape((h * w * 2 if fixed else -1, fields)), y, name=key)
+                    y = b.apply(Reshape((h * w * 2 if constants else -1, fields)), y, name=key)
                 else:
                     y = b.apply(Transpose((0, 2, 3, 1)), y)
-                    y = b.apply(Reshape((1, h * w if fixed else -1, fields)), y, name=key)
+                    y = b.apply(Reshape((1, h * w if constants else -1, fields)), y, name=key)
                 outputs.append(b.apply(Sigmoid(), y, name=f"{key}:p") if kind[0] == "s" else y)
     graph = b.build(*outputs)
-    return graph.bind(random_state(graph))
+    state = random_state(graph)
+    return graph.bind({key: 0.02 * value for key, value in state.items()})  # for raw pixels, too
 
 
 @both
@@ -93,8 +103,8 @@ def test_other_outputs_are_not_mistaken(family: Family) -> None:
 
 @both
 def test_one_size_or_any(family: Family) -> None:
-    for fixed in (False, True):
-        found = heads(network(family, fixed=fixed))
+    for fixed, constants in ((False, False), (False, True), (True, False)):
+        found = heads(network(family, fixed=fixed, constants=constants))
         assert found is not None
         graph, _ = found
         assert is_free(graph) is not fixed
@@ -202,6 +212,10 @@ def test_an_onnx_file_is_recognised(family: Family, tmp_path: Path) -> None:
     assert imported.card.task == "detect" and family.name in " ".join(imported.found)
     assert imported.card.preprocess.colour == family.colour
     assert Priors.from_card(imported.card.detector).canvas == (64, 96)
+    assert "others are scaled into that" in imported.found[-1]
+    pytest.importorskip("onnxruntime")
+    (check,) = crosscheck(tmp_path / "x.onnx", imported)
+    assert check.good and check.difference is not None
 
 
 @needs_shared

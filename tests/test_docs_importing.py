@@ -16,6 +16,8 @@ import samples
 from attacks import ncnn as attack
 from safetensors.numpy import save_file
 
+from tests.test_detectors import SCRFD
+from tests.test_detectors import network as scrfd_like
 from tinyface import networks
 from tinyface.cli.main import run
 from tinyface.formats import known
@@ -78,6 +80,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     export_onnx(samples.recogniser()[0], "face.onnx")
     export_onnx(load_model(shipped)[0], "detector.onnx")
+    export_onnx(scrfd_like(SCRFD), "scrfd_500m_bnkps.onnx")
     head = "InnerProduct fc 1 1 in out 0=2 2=96"
     Path("face.param").write_text(attack.param(attack.INPUT, head))
     Path("face.bin").write_bytes(attack.tagged(np.arange(96.0)))

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -116,8 +116,11 @@ def _outputs(
     except FormatError as error:
         return Check(runtime, what, problem=str(error))
     (name,) = imported.graph.inputs
-    ours = list(Session(imported.graph).run({name: x}).values())
-    if imported.card.task == "detect":  # loc, conf, landms, in whatever order they are there
+    graph = replace(imported.graph, outputs=imported.outputs or imported.graph.outputs)
+    ours = list(Session(graph).run({name: x}).values())
+    if (
+        imported.card.task == "detect" and not imported.outputs
+    ):  # loc, conf, landms, in whatever order they are there
         theirs.sort(key=lambda a: (4, 2, 10).index(a.shape[-1]) if a.shape[-1] in (4, 2, 10) else 3)
     if [a.size for a in ours] != [a.size for a in theirs]:
         shapes = [a.shape for a in theirs]

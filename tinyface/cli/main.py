@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
 from tinyface import __version__
-from tinyface.cli.common import fail
+from tinyface.cli.common import fail, note
 from tinyface.errors import TinyfaceError
 
 # A command is the function of its name in the module of its name. Modules are imported when
@@ -79,6 +80,12 @@ def cli() -> None:
 
 def run(args: Sequence[str]) -> int:
     """Run one command line; returns the exit status and never raises."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: note(str(message))  # one line, no source
+        return _run(args)
+
+
+def _run(args: Sequence[str]) -> int:
     try:
         status = cli.main(list(args), prog_name="tinyface", standalone_mode=False)
         sys.stdout.flush()

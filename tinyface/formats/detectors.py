@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tinyface.formats.card import Preprocess
-from tinyface.formats.freesize import is_free
+from tinyface.formats.freesize import free_size, is_free
 from tinyface.graph import Graph, Node
 from tinyface.ops import Concat, Mul, Reshape
 from tinyface.ops.spec import Op
@@ -84,6 +84,7 @@ def _with(shapes: Mapping[str, Shape], rows: int, fields: int) -> list[str]:
 
 
 def _joined(graph: Graph, found: list[list[list[str]]]) -> Graph:
+    graph = free_size(graph)
     nodes = list(graph.nodes)
 
     def add(op: Op, inputs: tuple[str, ...], name: str) -> str:

@@ -40,10 +40,14 @@ def _freed(graph: Graph, node: Node) -> Node:
         like = _partner(graph, node.outputs[0])
         if like:
             return replace(node, op=Resize(mode=op.mode), inputs=(*node.inputs, like))
-    if isinstance(op, Reshape) and len(op.shape) == 3 and op.shape[-1] in FIELDS:
-        n, side = op.shape[0], graph.types[node.inputs[0]]
-        if side.rank == 4 and n in (0, side.shape[0]):
-            return replace(node, op=Reshape(shape=(n, -1, op.shape[-1])))
+    if isinstance(op, Reshape) and op.shape and op.shape[-1] in FIELDS:
+        side = graph.types[node.inputs[0]]
+        if side.rank != 4:
+            return node
+        if len(op.shape) == 3 and op.shape[0] in (0, side.shape[0]):
+            return replace(node, op=Reshape(shape=(op.shape[0], -1, op.shape[-1])))
+        if len(op.shape) == 2 and side.shape[2] == 1:  # (h, w, 1, c), as SCRFD has its rows
+            return replace(node, op=Reshape(shape=(-1, op.shape[-1])))
     return node
 
 

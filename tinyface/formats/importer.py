@@ -52,11 +52,15 @@ _ADVICE: Final = {
 
 @dataclass(frozen=True)
 class Imported:
-    """A network with weights, its card, and what to tell the user about how it was found."""
+    """A network with weights, its card, and what to tell the user about how it was found.
+
+    outputs: tensors that the file itself gives, where the graph's outputs are made of these.
+    """
 
     graph: Graph
     card: Card
     found: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
 
 
 def import_file(
@@ -219,7 +223,12 @@ def _import_graph(
     graph, task, usual = read.graph, read.task, read.usual
     found += [read.note] if read.note else []
     if task == "detect" and not is_free(graph):
-        found.append("it takes pictures of this size only; export it with the size left free")
+        height, width = next(iter(graph.inputs.values())).shape[2:]
+        found.append(
+            f"it takes pictures of {width}x{height} only"
+            + (": others are scaled into that" if "canvas" in read.detector else "")
+            + "; export it with the size left free"
+        )
     if not public and not entry and not given and not read.note:
         guess = f"(x - {usual.mean[0]:g}) x {usual.scale[0]:.6g}, {usual.colour}"
         found.append(f"it does not say how pixels go in; taken is {guess}")
@@ -236,14 +245,14 @@ def _import_graph(
     shape = next(iter(graph.inputs.values())).shape
     told = {**(public.preprocess if public else {}), **given}
     fields["preprocess"] = _changed(usual, {**told, "height": shape[2], "width": shape[3]})
-    return Imported(graph, Card(**fields), tuple(found))
+    return Imported(graph, Card(**fields), tuple(found), read.outputs)
 
 
 @dataclass(frozen=True)
 class _Reading:
     """What a network that came with its file is for, and how it is fed and read.
 
-    note: a line for the user about it.
+    note: a line for the user about it. outputs: see :class:`Imported`.
     """
 
     graph: Graph
@@ -251,14 +260,16 @@ class _Reading:
     usual: Preprocess
     detector: dict[str, Any]
     note: str = ""
+    outputs: tuple[str, ...] = ()
 
 
 def _read_outputs(path: Path, graph: Graph, entry: Entry | None) -> _Reading:
     """From the network that was named, else from the shapes of the outputs."""
     if entry is None and (found := detectors.heads(graph)):
-        graph, family = found
+        joined, family = found
         note = f"its outputs are those of {family.name}, so it is fed and read as such"
-        return _Reading(graph, "detect", family.preprocess(graph), family.detector(graph), note)
+        usual, detector = family.preprocess(joined), family.detector(joined)
+        return _Reading(joined, "detect", usual, detector, note, graph.outputs)
     graph, task = with_task(path, graph, entry.task if entry else None)
     if entry and task == "detect":
         _check_priors(path, graph, entry)

@@ -19,7 +19,9 @@ from tinyface.errors import FormatError, MissingExtraError
 from tinyface.formats.arrays import Array
 
 OLDEST_OPSET: Final = 7  # before it, operands were broadcast by other rules
-_QUANTISED: Final = ("Quant", "QLinear", "Dequantize", "ConvInteger", "MatMulInteger")
+_QUANTISED: Final = (
+    "Quant", "QLinear", "Dequantize", "DynamicQuantize", "ConvInteger", "MatMulInteger",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,34 @@ def open_onnx(path: Path) -> OnnxFile:
         raise FormatError(f"{path}: sparse tensors are not read; export it with dense ones")
     _need_text(path, graph)
     constants = {t.name: read_tensor(t, f"{path}: tensor {t.name!r}") for t in graph.initializer}
-    nodes = [_read_node(path, i, node, opset) for i, node in enumerate(graph.node)]
+    nodes = in_order([_read_node(path, i, node, opset) for i, node in enumerate(graph.node)])
     inputs = {v.name: _read_shape(path, v) for v in graph.input if v.name not in constants}
     outputs = tuple(v.name for v in graph.output)
     name = graph.name if graph.name.isprintable() else ""
     return OnnxFile(path, name[:200] or path.stem, inputs, outputs, nodes, constants)
+
+
+def in_order(nodes: Sequence[OnnxNode]) -> list[OnnxNode]:
+    """The nodes so that each stands behind those it reads from, otherwise in their old order.
+
+    ONNX demands that, but converters (to float16, say) append what they insert at the front. In
+    a cycle, which has no such order, the old one stays.
+    """
+    makers = {name: i for i, node in enumerate(nodes) for name in node.outputs if name}
+    ordered: list[OnnxNode] = []
+    begun: set[int] = set()
+    for first in range(len(nodes)):
+        waiting = [(first, False)]
+        while waiting:
+            i, ready = waiting.pop()
+            if ready:
+                ordered.append(nodes[i])
+            elif i not in begun:
+                begun.add(i)
+                waiting.append((i, True))
+                sources = [makers[name] for name in nodes[i].inputs if name in makers]
+                waiting += [(j, False) for j in reversed(sources)]
+    return ordered
 
 
 def _need_text(path: Path, graph: Any) -> None:
@@ -183,7 +208,10 @@ def _read_node(path: Path, index: int, node: Any, opset: int) -> OnnxNode:
     label = next((o for o in node.output if o), node.name)[:80]
     where = f"{path}: node {index}, {node.op_type[:40]!r} (makes {label!r})"
     if node.domain not in ("", "ai.onnx"):
-        raise FormatError(f"{where}: operators of {node.domain[:80]!r} are not known here")
+        hint = ""
+        if node.domain.startswith("com.microsoft"):
+            hint = "; onnxruntime has rewritten this file: import the one that it was made from"
+        raise FormatError(f"{where}: operators of {node.domain[:80]!r} are not known here{hint}")
     if node.op_type.startswith(_QUANTISED):
         raise FormatError(f"{where}: the network is quantised; import the float32 one")
     attributes: dict[str, Any] = {}
