@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The C tests under AddressSanitizer and UndefinedBehaviorSanitizer; with "thread", the threads
-# under ThreadSanitizer. Any finding ends with a non-zero status.
+# The C tests under AddressSanitizer and UndefinedBehaviorSanitizer; with "thread" under
+# ThreadSanitizer, for what the threads of a pool share. Any finding ends with a non-zero status.
 #
 #   scripts/asan.sh [thread] [CASES]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-kind=address,undefined
-[ "${1:-}" = thread ] && { kind=thread; shift; }
+kind=address,undefined cases=60
+[ "${1:-}" = thread ] && { kind=thread cases=15; shift; }
 export CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=$kind -fno-sanitize-recover=all"
 export UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=0
-exec scripts/c-tests.sh "build/$kind" "${1:-60}"
+exec scripts/c-tests.sh "build/$kind" "${1:-$cases}"

@@ -12,6 +12,9 @@
 #include <float.h>
 #include <string.h>
 
+static tf_pool *pool; /* of all tests */
+static int32_t threads;
+
 uint64_t draw_state = 1;
 
 static tf_step random_step(int32_t op)
@@ -275,6 +278,25 @@ static int compare(const tf_step *s, const problem *p)
     return bad;
 }
 
+/* The step once more on all threads: every bit as before. Scratch is full of NaN both times. */
+static int same_bits(const tf_kernels *k, const tf_step *s, const problem *p, void *const *buffers,
+                     guarded *room, int64_t stride)
+{
+    const size_t size = (size_t)p->y.count * sizeof(float);
+    float *alone = malloc(size);
+    memcpy(alone, p->y.data, size);
+    for (int64_t i = 0; i < p->y.count; i++) p->y.data[i] = NAN;
+    for (int64_t i = 0; i < room->count; i++) room->data[i] = NAN;
+    tf_run(k, s, 1, buffers, room->data, stride, pool, NULL);
+    const int same = memcmp(alone, p->y.data, size) == 0;
+    if (!same) {
+        describe(s);
+        printf("  %d threads: other bits\n", threads);
+    }
+    free(alone);
+    return same;
+}
+
 static int run_case(const tf_kernels *k, const tf_isa *isa, int32_t op)
 {
     tf_step s = random_step(op);
@@ -289,9 +311,12 @@ static int run_case(const tf_kernels *k, const tf_isa *isa, int32_t op)
         describe(&s);
         printf("  tf_check: %s\n", tf_strerror(status));
     } else {
-        guarded room = guard_new((scratch + 63) / 64 * 16, 1);
+        guarded room = guard_new(scratch / 4 * threads, 1);
+        for (int64_t i = 0; i < room.count; i++) room.data[i] = NAN;
         tf_run(k, &s, 1, buffers, room.data, scratch, NULL, NULL);
         bad = compare(&s, &p);
+        if (!bad && s.tasks > 1 && draw(4) == 0)
+            bad = !same_bits(k, &s, &p, buffers, &room, scratch);
         guard_free(&room);
     }
     guard_free(&p.x), guard_free(&p.y), guard_free(&p.params);
@@ -300,13 +325,16 @@ static int run_case(const tf_kernels *k, const tf_isa *isa, int32_t op)
     return bad;
 }
 
-/* test_chain.c */
+/* test_chain.c, test_layout.c */
 int chain_case(const tf_kernels *k, const tf_isa *isa);
+int layout_case(const tf_kernels *k, tf_pool *pool, int32_t threads);
 
 int main(int argc, char **argv)
 {
     const int cases = argc > 1 ? atoi(argv[1]) : 200;
     draw_state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    pool = aligned_alloc(64, (size_t)(tf_pool_bytes() + 63) / 64 * 64);
+    threads = tf_pool_start(pool, 3);
     tf_isa isas[8];
     const int32_t count = tf_isa_list(isas, 8);
     int failures = 0;
@@ -323,7 +351,10 @@ int main(int argc, char **argv)
             bad += chain_case(k, isas + i);
             if (c == 4 * cases - 1 || bad == 3) failures += bad;
         }
+        for (int c = 0; c < cases; c++) failures += layout_case(k, pool, threads);
         printf("%-7s %s\n", isas[i].name, failures ? "FAILED" : "ok");
     }
+    tf_pool_stop(pool);
+    free(pool);
     return failures != 0;
 }
