@@ -31,12 +31,38 @@ static int32_t check_vector(const tf_step *s, int64_t off, int64_t n, int needed
 }
 
 static int is_conv(int32_t op) { return op == TF_CONV || op == TF_WINOGRAD || op == TF_DEPTHWISE; }
+static int is_winograd(int32_t op) { return op == TF_WINOGRAD || op == TF_WINO_IN; }
 static int is_binary(int32_t op) { return op == TF_ADD || op == TF_MUL || op == TF_MAXIMUM; }
 static int is_roof(int32_t op) { return op == TF_PEAK || op == TF_STREAM; }
 static int keeps_map(int32_t op)
 {
     return is_binary(op) || op == TF_AFFINE || op == TF_SOFTMAX || op == TF_L2NORM ||
            op == TF_SHUFFLE || op == TF_TO_NCHW || op == TF_GEMV;
+}
+
+/* Samples on a side of a tile, and tiles, of a Winograd step. */
+static int64_t wino_side(const tf_step *s) { return (int64_t)(s->tile - 1) * s->sh + 3; }
+static int64_t wino_tiles(const tf_step *s)
+{
+    if (s->op == TF_WINO_IN) return s->ow;
+    return s->n * tf_ceil_div(s->oh, s->tile) * tf_ceil_div(s->ow, s->tile);
+}
+
+static int32_t check_winograd(const tf_step *s)
+{
+    if (s->kh != 3 || s->kw != 3 || s->sh != s->sw || s->sh > 2 || s->dh != 1 || s->dw != 1)
+        return TF_BAD_SHAPE;
+    if (s->groups != 1 || s->flags & TF_HALF || (s->tile != 2 && s->tile != 4)) return TF_BAD_SHAPE;
+    const int64_t squares = wino_side(s) * wino_side(s);
+    if (s->op == TF_WINO_IN) {
+        const int64_t high = (int64_t)s->h + s->pt + s->pb, wide = (int64_t)s->wd + s->pl + s->pr;
+        if (high < 3 || wide < 3 || s->oh != squares) return TF_BAD_SHAPE;
+        const int64_t down = tf_ceil_div((high - 3) / s->sh + 1, s->tile);
+        return s->ow == s->n * down * tf_ceil_div((wide - 3) / s->sw + 1, s->tile) ? TF_OK
+                                                                                   : TF_BAD_SHAPE;
+    }
+    const int whole = s->h == squares && s->wd == wino_tiles(s);
+    return s->flags & TF_TRANSFORMED && !whole ? TF_BAD_SHAPE : TF_OK;
 }
 
 static int32_t check_shape(const tf_step *s)
@@ -69,12 +95,9 @@ static int32_t check_shape(const tf_step *s)
     if ((s->op == TF_NEAREST || s->op == TF_BILINEAR) &&
         !(s->alpha > 0.0f && s->alpha < 1e6f && s->beta > 0.0f && s->beta < 1e6f))
         return TF_BAD_SHAPE;
-    if (s->op == TF_WINOGRAD &&
-        (s->kh != 3 || s->kw != 3 || s->sh != 1 || s->sw != 1 || s->dh != 1 || s->dw != 1 ||
-         s->groups != 1 || s->block < 1 || s->flags & TF_HALF))
+    if ((s->op == TF_CONV || s->op == TF_WINOGRAD) && (s->block < 1 || s->panels < 1))
         return TF_BAD_SHAPE;
-    if (s->op == TF_CONV && (s->block < 1 || s->panels < 1)) return TF_BAD_SHAPE;
-    return TF_OK;
+    return is_winograd(s->op) ? check_winograd(s) : TF_OK;
 }
 
 /* What is read of the map: windows that begin inside of it may hang over its end, where they
@@ -119,7 +142,7 @@ static int32_t check_params(const tf_kernels *k, const tf_step *s, const int64_t
     } else if (s->op == TF_DEPTHWISE) {
         weights = taps * s->c;
     } else if (s->op == TF_WINOGRAD) {
-        weights = round_up(s->oc, vl) * 36 * s->c;
+        weights = round_up(s->oc, vl) * (s->tile + 2) * (s->tile + 2) * s->c;
         vectors = round_up(s->oc, vl);
     } else if (s->op == TF_AFFINE) {
         weights = s->w < 0 ? 0 : s->c;
@@ -129,13 +152,9 @@ static int32_t check_params(const tf_kernels *k, const tf_step *s, const int64_t
     int32_t bad = check_vector(s, s->w, weights, has_bias, bytes, buffers);
     if (!bad) bad = check_vector(s, s->bias, vectors, has_bias, bytes, buffers);
     if (!bad) bad = check_vector(s, s->slope, vectors, s->act == TF_PRELU, bytes, buffers);
-    if (!bad) bad = check_vector(s, s->zero, tf_max(s->c, 2 * vl), is_conv(s->op), bytes, buffers);
+    const int pads = is_conv(s->op) || s->op == TF_WINO_IN;
+    if (!bad) bad = check_vector(s, s->zero, tf_max(s->c, 2 * vl), pads, bytes, buffers);
     return bad;
-}
-
-static int64_t wino_tiles(const tf_step *s)
-{
-    return s->n * tf_ceil_div(s->oh, 4) * tf_ceil_div(s->ow, 4);
 }
 
 /* A task an image, of whole steps of the loop; one vector of output each. */
@@ -151,11 +170,10 @@ static int32_t check_roof(const tf_kernels *k, const tf_step *s)
 static int32_t check_tasks(const tf_kernels *k, const tf_step *s)
 {
     if (is_roof(s->op)) return check_roof(k, s);
-    if (s->op == TF_WINOGRAD)
-        return tf_ceil_div(wino_tiles(s), s->block) == s->tasks ? TF_OK : TF_BAD_SHAPE;
-    if (s->op != TF_CONV) return TF_OK;
+    if (s->op != TF_CONV && s->op != TF_WINOGRAD) return TF_OK;
     const int64_t panels = tf_ceil_div(s->oc / s->groups, 2 * k->isa.lanes) * s->groups;
-    const int64_t blocks = tf_ceil_div((int64_t)s->n * s->oh * s->ow, s->block);
+    const int64_t rows = s->op == TF_CONV ? (int64_t)s->n * s->oh * s->ow : wino_tiles(s);
+    const int64_t blocks = tf_ceil_div(rows, s->block);
     return blocks * tf_ceil_div(panels, s->panels) == s->tasks ? TF_OK : TF_BAD_SHAPE;
 }
 
@@ -168,8 +186,10 @@ int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
         return tiles * ((int64_t)s->kh * s->kw + 2) * rows * pointer;
     }
     if (s->op == TF_WINOGRAD) {
-        const int64_t tiles = tf_min(s->block, wino_tiles(s)); /* V, M, a row of pointers each */
-        return tiles * (36 * (s->c + 2 * (int64_t)k->isa.lanes) * 4 + 2 * rows * pointer);
+        /* M, V if it is made here, on a cache line a table of two rows of pointers for each tile */
+        const int64_t count = tf_min(s->block, wino_tiles(s));
+        const int64_t each = (s->flags & TF_TRANSFORMED ? 0 : s->c) + 2 * (int64_t)k->isa.lanes;
+        return (wino_side(s) * wino_side(s) * count * each + 16) * 4 + 2 * count * rows * pointer;
     }
     if (s->op == TF_DEPTHWISE) {
         const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;

@@ -25,6 +25,7 @@ const tf_kernels TF_CAT(tf_, ISA_NAME) = {
         {
             [TF_CONV] = conv_run,
             [TF_WINOGRAD] = winograd_run,
+            [TF_WINO_IN] = wino_input_run,
             [TF_GEMV] = gemv_run,
             [TF_DEPTHWISE] = depthwise_run,
             [TF_MAXPOOL] = maxpool_run,

@@ -30,9 +30,10 @@ enum { TF_NOWHERE = -1, TF_BAND = -2 }; /* of tf_view.buf: no operand; rows with
 enum tf_status { TF_OK, TF_BAD_SIZE, TF_BAD_OP, TF_BAD_SHAPE, TF_BAD_BUFFER, TF_BAD_BOUNDS };
 
 enum tf_op {
-    TF_CONV,      /* implicit GEMM: any kernel, stride, dilation, groups */
-    TF_WINOGRAD,  /* 3x3 stride 1 through F(4x4, 3x3) */
-    TF_GEMV,      /* one pixel: y = W x */
+    TF_CONV,     /* implicit GEMM: any kernel, stride, dilation, groups */
+    TF_WINOGRAD, /* 3x3, stride 1 or 2, through Winograd's minimal filtering */
+    TF_WINO_IN, /* its transformed input, for all tiles: y has a row per matrix, a pixel per tile */
+    TF_GEMV,    /* one pixel: y = W x */
     TF_DEPTHWISE, /* one filter per channel */
     TF_MAXPOOL,
     TF_AVGPOOL,
@@ -69,7 +70,8 @@ enum tf_flag {
     TF_RESIDUAL = 1,     /* z is added before the activation */
     TF_RESIDUAL_END = 2, /* z is added after the activation */
     TF_HALF = 4,         /* the packed weights are stored as fp16 */
-    TF_COUNT_PAD = 8     /* average pooling counts the padding, too */
+    TF_COUNT_PAD = 8,    /* average pooling counts the padding, too */
+    TF_TRANSFORMED = 16  /* TF_WINOGRAD: x is what TF_WINO_IN made */
 };
 
 typedef struct {
@@ -93,7 +95,8 @@ typedef struct {
     int32_t pt, pl, pb, pr; /* padding above, to the left, below, to the right */
     int32_t dh, dw;         /* dilation */
     int32_t groups, first;
-    int32_t block, panels; /* TF_CONV: pixels and weight panels per task */
+    int32_t block, panels; /* pixels (TF_WINOGRAD: tiles) and weight panels per task */
+    int32_t tile;          /* TF_WINOGRAD, TF_WINO_IN: outputs on a side of a tile, 2 or 4 */
     int32_t tasks;         /* units handed to the threads */
     int32_t chain, band;   /* steps from here on that run together, and how many rows at a time */
 } tf_step;

@@ -1,91 +1,204 @@
-/* winograd.h: 3x3 convolution of stride 1 through Winograd's F(4x4, 3x3).
+/* winograd.h: 3x3 convolution of stride 1 or 2 through Winograd's minimal filtering.
  *
- * A tile of 4x4 outputs needs 6x6 inputs. With U = G w G^T (made when weights are packed) and
- * V = B^T x B, Y = A^T [sum over channels of U . V] A: 36 products per channel where the direct
- * way takes 144 (Lavin and Gray 2016, Fast Algorithms for Convolutional Neural Networks).
- * The polynomials are evaluated at 0, +-a, +-b and infinity with a = 1/sqrt 2, b = sqrt 2, which
- * errs less than the usual 1 and 2.
+ * A tile of m x m outputs needs T x T inputs. With U = G w G^T (made when weights are packed) and
+ * V = B^T x B, Y = A^T [sum over channels of U . V] A (Lavin and Gray 2016, Fast Algorithms for
+ * Convolutional Neural Networks). Products for 4 x 4 outputs: 144 the direct way, here
+ *     stride 1: T = m + 2.  m = 4: 36.  m = 2: 64, with fewer weights, for small maps.
+ *     stride 2: T = 2m + 1. m = 4: 81.  m = 2: 100.
+ * Stride 2 splits a filter by the parity of the sample that each tap meets: the outer two taps
+ * see the even ones, m outputs of a filter of two taps, the middle one sees the odd ones, one
+ * product each. These share their weight, so (m + 2)^2 matrices U serve all T^2 matrices V.
+ * Points: 0, +-a, +-b; 0, +-1; 0, +-a, 3/2; 0, 1; and infinity; a = 1/sqrt 2, b = sqrt 2, which
+ * err less than whole numbers.
  *
- * Blocking: a task is `block` tiles, so that V (36 x block x c floats) stays in L2. For each
- * panel of 2 VL outputs, 36 matrix products by the kernel of gemm.h, whose rows are the tiles,
- * fill M (36 x block x 2 VL), which is transformed and written while in L1.
+ * Blocking: a task is `block` tiles times a range of panels, so that V and M stay in L2. For each
+ * panel of 2 VL outputs, T^2 matrix products by the kernel of gemm.h, whose rows are the tiles,
+ * fill M (T^2 x block x 2 VL), which is transformed and written. Where the weights outweigh V,
+ * V is made for the whole map by a step of its own, and panels are shared out, too.
  */
 static const float WINO_A = 0.70710678118654752f, WINO_B = 1.41421356237309505f;
 
-/* B^T on six vectors, stride apart. */
-static inline __attribute__((always_inline)) void wino_in(const vf d0, const vf d1, const vf d2,
-                                                          const vf d3, const vf d4, const vf d5,
-                                                          float *out, int64_t stride)
-{
-    const vf two = v_set1(-2.0f), half = v_set1(-0.5f), k = v_set1(-2.5f);
-    const vf ea = v_fma(two, d2, d4), oa = v_mul(v_set1(WINO_A), v_fma(two, d1, d3));
-    const vf eb = v_fma(half, d2, d4), ob = v_mul(v_set1(WINO_B), v_fma(half, d1, d3));
-    v_store(out, v_fma(k, d2, v_add(d0, d4)));
-    v_store(out + stride, v_add(ea, oa));
-    v_store(out + 2 * stride, v_sub(ea, oa));
-    v_store(out + 3 * stride, v_add(eb, ob));
-    v_store(out + 4 * stride, v_sub(eb, ob));
-    v_store(out + 5 * stride, v_fma(k, d3, v_add(d1, d5)));
-}
+/* One dimension: in(D, S) reads samples D(0), D(1) .. and passes B^T of them to S(0, v) ..; out(D,
+ * S) does the same with A^T. Derived from the points: row k of B^T has the coefficients of the
+ * product of (x - p) over all other points p, column k of A^T the powers of p_k. */
+#define WINO_IN_4X1(D, S)                                                                          \
+    const vf d0 = D(0), d1 = D(1), d2 = D(2), d3 = D(3), d4 = D(4), d5 = D(5);                     \
+    const vf two = v_set1(-2.0f), half = v_set1(-0.5f), k = v_set1(-2.5f);                         \
+    const vf ea = v_fma(two, d2, d4), oa = v_mul(v_set1(WINO_A), v_fma(two, d1, d3));              \
+    const vf eb = v_fma(half, d2, d4), ob = v_mul(v_set1(WINO_B), v_fma(half, d1, d3));            \
+    S(0, v_fma(k, d2, v_add(d0, d4)))                                                              \
+    S(1, v_add(ea, oa))                                                                            \
+    S(2, v_sub(ea, oa))                                                                            \
+    S(3, v_add(eb, ob))                                                                            \
+    S(4, v_sub(eb, ob))                                                                            \
+    S(5, v_fma(k, d3, v_add(d1, d5)))
+#define WINO_OUT_4X1(D, S)                                                                         \
+    const vf m1 = D(1), m2 = D(2), m3 = D(3), m4 = D(4);                                           \
+    const vf sa = v_add(m1, m2), da = v_sub(m1, m2), sb = v_add(m3, m4), db = v_sub(m3, m4);       \
+    S(0, v_add(D(0), v_add(sa, sb)))                                                               \
+    S(1, v_fma(v_set1(WINO_A), da, v_mul(v_set1(WINO_B), db)))                                     \
+    S(2, v_fma(v_set1(0.5f), sa, v_add(sb, sb)))                                                   \
+    S(3, v_fma(v_set1(WINO_A / 2), da, v_fma(v_set1(2 * WINO_B), db, D(5))))
 
-/* One tile, all channels: 36 pixel pointers -> v[36], stride floats apart. */
-static void wino_input(const float *const *pixel, int64_t channels, float *v, int64_t stride)
-{
-    float mid[36 * VL];
-    for (int64_t c = 0; c < channels; c += VL) {
-        const int64_t n = channels - c;
-        float out[6 * VL];
-        for (int64_t j = 0; j < 6; j++) {
-            const float *const *p = pixel + j;
-#define WINO_LOAD(i) (n >= VL ? v_load(p[6 * (i)] + c) : v_load_n(p[6 * (i)] + c, n))
-            wino_in(WINO_LOAD(0), WINO_LOAD(1), WINO_LOAD(2), WINO_LOAD(3), WINO_LOAD(4),
-                    WINO_LOAD(5), mid + j * VL, 6 * VL);
-        }
-        for (int64_t i = 0; i < 6; i++) {
-            const float *m = mid + i * 6 * VL;
-            float *to = v + i * 6 * stride + c;
-            if (n >= VL) {
-                wino_in(v_load(m), v_load(m + VL), v_load(m + 2 * VL), v_load(m + 3 * VL),
-                        v_load(m + 4 * VL), v_load(m + 5 * VL), to, stride);
-                continue;
-            }
-            wino_in(v_load(m), v_load(m + VL), v_load(m + 2 * VL), v_load(m + 3 * VL),
-                    v_load(m + 4 * VL), v_load(m + 5 * VL), out, VL);
-            for (int64_t j = 0; j < 6; j++) v_store_n(to + j * stride, v_load(out + j * VL), n);
-        }
+#define WINO_IN_2X1(D, S)                                                                          \
+    const vf d1 = D(1), d2 = D(2);                                                                 \
+    S(0, v_sub(d2, D(0)))                                                                          \
+    S(1, v_add(d2, d1))                                                                            \
+    S(2, v_sub(d2, d1))                                                                            \
+    S(3, v_sub(D(3), d1))
+#define WINO_OUT_2X1(D, S)                                                                         \
+    const vf m1 = D(1), m2 = D(2);                                                                 \
+    S(0, v_add(D(0), v_add(m1, m2)))                                                               \
+    S(1, v_add(D(3), v_sub(m1, m2)))
+
+#define WINO_IN_4X2(D, S)                                                                          \
+    const vf d2 = D(2), d4 = D(4), d6 = D(6), half = v_set1(-0.5f), b = v_set1(-1.5f);             \
+    const vf f = v_fma(half, d2, d6), p = v_fma(b, d4, d6);                                        \
+    const vf q = v_mul(v_set1(WINO_A), v_fma(b, d2, d4));                                          \
+    S(0, v_fma(b, v_fma(half, D(0), d4), f))                                                       \
+    S(1, v_add(p, q))                                                                              \
+    S(2, v_sub(p, q))                                                                              \
+    S(3, f)                                                                                        \
+    S(4, v_fma(b, f, v_fma(half, d4, D(8))))                                                       \
+    S(5, D(1))                                                                                     \
+    S(6, D(3))                                                                                     \
+    S(7, D(5))                                                                                     \
+    S(8, D(7))
+#define WINO_OUT_4X2(D, S)                                                                         \
+    const vf m1 = D(1), m2 = D(2), m3 = D(3);                                                      \
+    const vf sum = v_add(m1, m2), dif = v_mul(v_set1(WINO_A), v_sub(m1, m2));                      \
+    S(0, v_add(v_add(D(0), D(5)), v_add(sum, m3)))                                                 \
+    S(1, v_fma(v_set1(1.5f), m3, v_add(dif, D(6))))                                                \
+    S(2, v_fma(v_set1(2.25f), m3, v_fma(v_set1(0.5f), sum, D(7))))                                 \
+    S(3, v_fma(v_set1(3.375f), m3, v_fma(v_set1(0.5f), dif, v_add(D(4), D(8)))))
+
+#define WINO_IN_2X2(D, S)                                                                          \
+    const vf d2 = D(2);                                                                            \
+    S(0, v_sub(d2, D(0)))                                                                          \
+    S(1, d2)                                                                                       \
+    S(2, v_sub(D(4), d2))                                                                          \
+    S(3, D(1))                                                                                     \
+    S(4, D(3))
+#define WINO_OUT_2X2(D, S)                                                                         \
+    const vf m1 = D(1);                                                                            \
+    S(0, v_add(D(3), v_add(D(0), m1)))                                                             \
+    S(1, v_add(D(4), v_add(D(2), m1)))
+
+#define WINO_MOST 9 /* the largest T */
+
+/* Both dimensions. in: T^2 pixel pointers, all channels -> v[T^2], `stride` floats apart; out:
+ * m[T^2], stride floats apart, one vector of channels -> m^2 vectors side by side. */
+#define WINO_PIXEL(i)    (whole ? v_load(at[T * (i)] + c) : v_load_n(at[T * (i)] + c, n))
+#define WINO_DOWN(i, v)  v_store(mid + ((i)*T + j) * VL, v);
+#define WINO_ROW(j)      v_load(mid + (i * T + (j)) * VL)
+#define WINO_V(j, value) v_store_n(to + (j)*stride, value, n);
+#define WINO_V_ALL(j, v) v_store(to + (j)*stride, v);
+#define WINO_M(i)        v_load(m + ((i)*T + j) * stride)
+#define WINO_Y(j, v)     v_store(y + (i * side + (j)) * VL, v);
+#define WINO_2D(name, tile, t, IN, OUT)                                                            \
+    static void wino_in_##name(const float *const *pixel, int64_t channels, float *v,              \
+                               int64_t stride)                                                     \
+    {                                                                                              \
+        enum { T = (t) };                                                                          \
+        float mid[T * T * VL];                                                                     \
+        for (int64_t c = 0; c < channels; c += VL) {                                               \
+            const int64_t n = channels - c, whole = n >= VL;                                       \
+            for (int64_t j = 0; j < T; j++) {                                                      \
+                const float *const *at = pixel + j;                                                \
+                IN(WINO_PIXEL, WINO_DOWN)                                                          \
+            }                                                                                      \
+            for (int64_t i = 0; i < T; i++) {                                                      \
+                float *to = v + i * T * stride + c;                                                \
+                if (whole) {                                                                       \
+                    IN(WINO_ROW, WINO_V_ALL)                                                       \
+                } else {                                                                           \
+                    IN(WINO_ROW, WINO_V)                                                           \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+    }                                                                                              \
+    static void wino_out_##name(const float *m, int64_t stride, float *y)                          \
+    {                                                                                              \
+        enum { T = (t), side = (tile) };                                                           \
+        float mid[side * T * VL];                                                                  \
+        for (int64_t j = 0; j < T; j++) {                                                          \
+            OUT(WINO_M, WINO_DOWN)                                                                 \
+        }                                                                                          \
+        for (int64_t i = 0; i < side; i++) {                                                       \
+            OUT(WINO_ROW, WINO_Y)                                                                  \
+        }                                                                                          \
     }
-}
+WINO_2D(4x1, 4, 6, WINO_IN_4X1, WINO_OUT_4X1)
+WINO_2D(2x1, 2, 4, WINO_IN_2X1, WINO_OUT_2X1)
+WINO_2D(4x2, 4, 9, WINO_IN_4X2, WINO_OUT_4X2)
+WINO_2D(2x2, 2, 5, WINO_IN_2X2, WINO_OUT_2X2)
 
-/* A^T on six vectors. */
-static inline __attribute__((always_inline)) void wino_out(const float *m, int64_t stride, vf *y)
+/* What a step needs to know, in numbers. */
+typedef struct {
+    int64_t m, T, across, map, all; /* tiles in a row, in an image, altogether */
+    void (*in)(const float *const *pixel, int64_t channels, float *v, int64_t stride);
+    void (*out)(const float *m, int64_t stride, float *y);
+} wino_plan;
+
+static wino_plan wino_plan_of(const tf_step *s, int64_t oh, int64_t ow)
 {
-    const vf m1 = v_load(m + stride), m2 = v_load(m + 2 * stride);
-    const vf m3 = v_load(m + 3 * stride), m4 = v_load(m + 4 * stride);
-    const vf sa = v_add(m1, m2), da = v_sub(m1, m2), sb = v_add(m3, m4), db = v_sub(m3, m4);
-    y[0] = v_add(v_load(m), v_add(sa, sb));
-    y[1] = v_fma(v_set1(WINO_A), da, v_mul(v_set1(WINO_B), db));
-    y[2] = v_fma(v_set1(0.5f), sa, v_add(sb, sb));
-    y[3] = v_fma(v_set1(WINO_A / 2), da, v_fma(v_set1(2 * WINO_B), db, v_load(m + 5 * stride)));
+    wino_plan w = {.m = s->tile, .T = (s->tile - 1) * s->sh + 3};
+    w.across = tf_ceil_div(ow, w.m);
+    w.map = w.across * tf_ceil_div(oh, w.m);
+    w.all = s->n * w.map;
+    if (s->sh == 1) {
+        w.in = w.m == 4 ? wino_in_4x1 : wino_in_2x1;
+        w.out = w.m == 4 ? wino_out_4x1 : wino_out_2x1;
+    } else {
+        w.in = w.m == 4 ? wino_in_4x2 : wino_in_2x2;
+        w.out = w.m == 4 ? wino_out_4x2 : wino_out_2x2;
+    }
+    return w;
 }
 
-/* The 4x4 outputs of one tile, one vector of channels, of which n exist. */
-static void wino_output(const tf_call *call, const float *m, int64_t stride, int64_t i, int64_t oy,
-                        int64_t ox, int64_t c, int64_t n)
+/* V of tile t: T^2 rows of c floats, stride apart. */
+static void wino_gather(const tf_call *call, const wino_plan *w, int64_t t, float *v,
+                        int64_t stride)
 {
     const tf_step *s = call->s;
-    const int64_t rows = tf_min(4, s->oh - oy), cols = tf_min(4, s->ow - ox);
-    float mid[24 * VL];
-    vf y[4];
-    for (int64_t j = 0; j < 6; j++) {
-        wino_out(m + j * stride, 6 * stride, y);
-        for (int64_t k = 0; k < 4; k++) v_store(mid + (k * 6 + j) * VL, y[k]);
+    const float *pixel[WINO_MOST * WINO_MOST], **p = pixel;
+    const int64_t i = t / w->map, y0 = t % w->map / w->across * w->m * s->sh - s->pt;
+    const int64_t x0 = t % w->map % w->across * w->m * s->sw - s->pl;
+    for (int64_t y = y0; y < y0 + w->T; y++) {
+        const int64_t at = tf_at(&s->x, i, y, x0), inside = y >= 0 && y < s->h;
+        for (int64_t x = 0; x < w->T; x++)
+            *p++ =
+                inside && x0 + x >= 0 && x0 + x < s->wd ? call->x + (at + x * s->x.ld) : call->zero;
     }
+    w->in(pixel, s->c, v, stride);
+}
+
+/* V of the whole map: y is T^2 rows of tiles of c floats. */
+static void wino_input_run(const tf_call *call, int32_t task, void *scratch)
+{
+    (void)scratch;
+    const tf_step *s = call->s;
+    const int64_t oh = (s->h + s->pt + s->pb - 3) / s->sh + 1;
+    const int64_t ow = (s->wd + s->pl + s->pr - 3) / s->sw + 1;
+    const wino_plan w = wino_plan_of(s, oh, ow);
+    int64_t from, to;
+    tf_share(w.all, task, s->tasks, &from, &to);
+    for (int64_t t = from; t < to; t++) wino_gather(call, &w, t, call->y + t * s->y.ld, s->y.row);
+}
+
+/* The outputs of tile t, one vector of channels from c on, of which n exist. */
+static void wino_write(const tf_call *call, const wino_plan *w, int64_t t, const float *y,
+                       int64_t c, int64_t n)
+{
+    const tf_step *s = call->s;
+    const int64_t i = t / w->map, oy = t % w->map / w->across * w->m;
+    const int64_t ox = t % w->map % w->across * w->m;
+    const int64_t rows = tf_min(w->m, s->oh - oy), cols = tf_min(w->m, s->ow - ox);
     const vf bias = v_load(call->bias + c);
-    for (int64_t k = 0; k < rows; k++) {
-        wino_out(mid + k * 6 * VL, VL, y);
+    for (int64_t k = 0; k < rows; k++)
         for (int64_t j = 0; j < cols; j++) {
             const float *z = call->z ? call->z + tf_at(&s->z, i, oy + k, ox + j) + c : NULL;
-            vf v = v_add(y[j], bias);
+            vf v = v_add(v_load(y + (k * w->m + j) * VL), bias);
             if (s->flags & TF_RESIDUAL) v = v_add(v, v_load_n(z, n));
             v = s->act == TF_PRELU ? v_prelu(v, v_load(call->slope + c)) : v_act(v, s);
             if (s->flags & TF_RESIDUAL_END) v = v_add(v, v_load_n(z, n));
@@ -95,65 +208,63 @@ static void wino_output(const tf_call *call, const float *m, int64_t stride, int
             else
                 v_store_n(to, v, n);
         }
-    }
 }
 
-/* Image, row and column of the first output of tile t. */
-static void wino_place(const tf_step *s, int64_t t, int64_t *i, int64_t *oy, int64_t *ox)
+/* One panel: M = U V for all T^2 matrices. table: rows of V, `freq` floats from matrix to matrix,
+ * and of M. The odd samples of stride 2 share the last row or column of the matrices U. */
+static void wino_product(const tf_call *call, const wino_plan *w, const float **table,
+                         int64_t count, int64_t freq, int64_t first)
 {
-    const int64_t across = tf_ceil_div(s->ow, 4), map = across * tf_ceil_div(s->oh, 4);
-    *i = t / map;
-    *oy = t % map / across * 4;
-    *ox = t % map % across * 4;
-}
-
-static void wino_gather(const tf_call *call, int64_t t, float *v, int64_t stride)
-{
+    static const tf_step plain = {.act = TF_NONE};
     const tf_step *s = call->s;
-    const float *pixel[36];
-    int64_t i, oy, ox;
-    wino_place(s, t, &i, &oy, &ox);
-    for (int64_t k = 0; k < 36; k++) {
-        const int64_t y = oy - s->pt + k / 6, x = ox - s->pl + k % 6;
-        const int inside = y >= 0 && y < s->h && x >= 0 && x < s->wd;
-        pixel[k] = inside ? call->x + tf_at(&s->x, i, y, x) : call->zero;
+    const int64_t nv = s->oc - first > VL ? 2 : 1, last = w->m + 1;
+    const int64_t most = s->oc > VL ? ROWS_WIDE : ROWS_SLIM, parts = tf_ceil_div(count, most);
+    const int64_t rows = count / parts, more = count % parts;
+    tf_tile t = {.kc = s->c, .taps = 1, .s = &plain, .n = nv * VL, .bias = call->zero};
+    for (int64_t k = 0; k < w->T * w->T; k++) {
+        const int64_t u = tf_min(k / w->T, last) * (last + 1) + tf_min(k % w->T, last);
+        t.w = (const char *)(call->w + ((last + 1) * (last + 1) * first + u * nv * VL) * s->c);
+        t.xcol = k * freq;
+        t.ycol = k * count * 2 * VL;
+        for (int64_t i = 0; i < parts; i++) {
+            t.x = table + 2 * i * ROWS_MAX;
+            t.y = (float *const *)(uintptr_t)(t.x + ROWS_MAX);
+            tiles[nv - 1][0][rows - 1 + (i < more)](&t);
+        }
     }
-    wino_input(pixel, s->c, v, stride);
 }
 
 static void winograd_run(const tf_call *call, int32_t task, void *scratch)
 {
-    const tf_step *s = call->s, plain = {.act = TF_NONE};
-    const int64_t all = s->n * tf_ceil_div(s->oh, 4) * tf_ceil_div(s->ow, 4);
-    const int64_t t0 = (int64_t)task * s->block, count = tf_min(s->block, all - t0);
+    const tf_step *s = call->s;
+    const wino_plan w = wino_plan_of(s, s->oh, s->ow);
+    const int64_t wide = 2 * VL, squares = w.T * w.T;
+    const int64_t ranges = tf_ceil_div(tf_ceil_div(s->oc, wide), s->panels);
+    const int64_t t0 = task / ranges * s->block, count = tf_min(s->block, w.all - t0);
+    const int64_t o0 = task % ranges * s->panels * wide, o1 = tf_min(o0 + s->panels * wide, s->oc);
+    float *m = scratch, y[16 * VL]; /* [T^2][count][2 VL] */
+    float *own = m + squares * count * wide;
+    const float *v = own; /* [T^2][count][c] */
+    int64_t ld = s->c, freq = count * s->c;
+    if (s->flags & TF_TRANSFORMED)
+        v = call->x + t0 * s->x.ld, ld = s->x.ld, freq = s->x.row;
+    else
+        for (int64_t t = 0; t < count; t++) wino_gather(call, &w, t0 + t, own + t * ld, freq);
+
     const int64_t most = s->oc > VL ? ROWS_WIDE : ROWS_SLIM, parts = tf_ceil_div(count, most);
-    const int64_t rows = count / parts, more = count % parts;
-    float *v = scratch, *m = v + 36 * count * s->c; /* [36][count][c], [36][count][2 VL] */
-    const float **table = (const float **)(void *)(m + 36 * count * 2 * VL);
-    for (int64_t t = 0; t < count; t++) wino_gather(call, t0 + t, v + t * s->c, count * s->c);
+    const int64_t vectors = s->flags & TF_TRANSFORMED ? 0 : squares * count * s->c;
+    const float **table = (const float **)(void *)(own + tf_ceil_div(vectors, 16) * 16);
     for (int64_t i = 0, t = 0; i < parts; i++)
-        for (int64_t r = 0; r < rows + (i < more); r++, t++) {
-            table[2 * i * ROWS_MAX + r] = v + t * s->c;
-            table[(2 * i + 1) * ROWS_MAX + r] = m + t * 2 * VL;
+        for (int64_t r = 0; r < count / parts + (i < count % parts); r++, t++) {
+            table[2 * i * ROWS_MAX + r] = v + t * ld;
+            table[(2 * i + 1) * ROWS_MAX + r] = m + t * wide;
         }
-    for (int64_t first = 0; first < s->oc; first += 2 * VL) {
-        const int64_t n = tf_min(s->oc - first, 2 * VL), nv = n > VL ? 2 : 1;
-        tf_tile t = {.kc = s->c, .taps = 1, .s = &plain, .n = nv * VL, .bias = call->zero};
-        for (int64_t k = 0; k < 36; k++) {
-            t.w = (const char *)(call->w + (36 * first + k * nv * VL) * s->c);
-            t.xcol = k * count * s->c;
-            t.ycol = k * count * 2 * VL;
-            for (int64_t i = 0; i < parts; i++) {
-                t.x = table + 2 * i * ROWS_MAX;
-                t.y = (float *const *)(uintptr_t)(t.x + ROWS_MAX);
-                tiles[nv - 1][0][rows - 1 + (i < more)](&t);
+    for (int64_t first = o0; first < o1; first += wide) {
+        wino_product(call, &w, table, count, freq, first);
+        for (int64_t k = 0; k < count; k++)
+            for (int64_t c = first; c < tf_min(first + wide, s->oc); c += VL) {
+                w.out(m + k * wide + c - first, count * wide, y);
+                wino_write(call, &w, t0 + k, y, c, s->oc - c);
             }
-        }
-        for (int64_t k = 0; k < count; k++) {
-            int64_t i, oy, ox;
-            wino_place(s, t0 + k, &i, &oy, &ox);
-            for (int64_t c = 0; c < n; c += VL)
-                wino_output(call, m + k * 2 * VL + c, count * 2 * VL, i, oy, ox, first + c, n - c);
-        }
     }
 }

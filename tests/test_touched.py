@@ -51,13 +51,15 @@ def test_convolution_by_hand() -> None:
 
 
 def test_blocks_of_pixels_read_the_weights_again() -> None:
-    """FDFaceNet's second convolution: 3x3 stride 2, 48 to 128 channels, 56x56 to 28x28. The weights
-    fit the cache: blocks of 54 pixels, 15 tasks; each reads all panels."""
-    conv = make_plan(optimise(find("fdfacenet").build()), ISA, chains=False).steps[2]
+    """3x3 stride 3, 48 to 128 channels, 84x84 to 28x28. The weights fit the cache: blocks of 54
+    pixels, 15 tasks; each reads all panels."""
+    conv = only(
+        lambda b, x: b.conv(x, 128, 3, stride=3, pad=1, bias=True, key="k"),
+        (1, 48, 84, 84), "TF_CONV",
+    )  # fmt: skip
     assert (conv.fields["block"], conv.fields["tasks"]) == (54, 15)
-    assert conv.algorithmic.weight == 4 * 15 * (128 * 48 * 9 + 2 * 128 + 48)
-    # 54 pixels are 1 row of 28 and 26 of the next, or parts of three rows. By hand, two rows of
-    # outputs lie over 4 or 5 rows of inputs; the sum over the tasks is checked below, by listing.
+    assert conv.algorithmic.weight == 4 * 15 * (128 * 48 * 9 + 128 + 48)
+    # 54 pixels are 1 row of 28 and 26 of the next, or parts of three rows: listed below
     assert conv.algorithmic.feature_read == 4 * listed(conv, 54)
     assert conv.algorithmic.feature_write == 4 * 128 * 28 * 28
     assert conv.algorithmic.scratch == 2 * POINTER * 28 * 28 * 10
@@ -73,13 +75,29 @@ def test_ranges_of_panels_read_the_map_again() -> None:
 
 
 def test_winograd_by_hand() -> None:
-    """16 to 24 channels on 12x12: 9 tiles, one task."""
+    """48 to 24 channels on 24x24: 36 tiles outweigh weights for 24 outputs, so each of four tasks
+    transforms its nine tiles for itself."""
     conv = only(
-        lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 16, 12, 12), "TF_WINOGRAD"
+        lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 48, 24, 24), "TF_WINOGRAD"
     )
+    assert (conv.fields["tile"], conv.fields["block"], conv.fields["tasks"]) == (4, 9, 4)
+    rows = 6 + 6 - 1  # nine tiles are a row and a half of six: they lie over eleven rows
+    u, v, m = 36 * 48 * 24, 36 * 36 * 48, 36 * 36 * 24
+    assert conv.algorithmic.feature_write == 4 * 24 * 24 * 24
+    assert conv.algorithmic.weight == 4 * 4 * (u + 24 + 48)
+    assert conv.algorithmic.scratch == 2 * (4 * (v + m) + 36 * 2 * POINTER)
+    assert conv.algorithmic.feature_read < 4 * 48 * 24 * (4 * rows)
+
+
+def test_winograd_in_two_steps_by_hand() -> None:
+    """16 to 24 channels on 12x12: 9 tiles of 6x6; two panels share what is transformed."""
+    steps = plan_of(lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 16, 12, 12))
+    tiles, conv = (s for s in steps if s.fields["op"] in ("TF_WINO_IN", "TF_WINOGRAD"))
     u, v, m = 36 * 16 * 24, 9 * 36 * 16, 9 * 36 * 24
+    assert (tiles.fields["tasks"], conv.fields["tasks"]) == (1, 2)
+    assert counts(tiles) == (4 * 16 * 144, 4 * v, 4 * 16, 0)
     assert counts(conv) == (
-        4 * 16 * 144, 4 * 24 * 144, 4 * (u + 24 + 16), 2 * (4 * (v + m) + 9 * 2 * POINTER),
+        2 * 4 * v, 4 * 24 * 144, 4 * (u + 24), 2 * (4 * m + 2 * 9 * 2 * POINTER),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@
  * operator] [seed]
  */
 #include "draw.h"
+#include "pack.h"
 #include "reference.h"
 #include <float.h>
 #include <string.h>
@@ -55,8 +56,10 @@ static tf_step random_step(int32_t op)
         s.kh = s.kw = 3, s.oc = odd() + (int32_t)draw(40);
         s.pt = (int32_t)draw(3), s.pl = (int32_t)draw(3);
         s.pb = (int32_t)draw(3), s.pr = (int32_t)draw(3);
-        while ((s.oh = s.h + s.pt + s.pb - 2) < 1) s.h++;
-        while ((s.ow = s.wd + s.pl + s.pr - 2) < 1) s.wd++;
+        s.tile = 2 + 2 * (int32_t)draw(2), s.sh = s.sw = 1 + (int32_t)draw(2);
+        while (s.h + s.pt + s.pb < 3) s.h++;
+        while (s.wd + s.pl + s.pr < 3) s.wd++;
+        s.oh = (s.h + s.pt + s.pb - 3) / s.sh + 1, s.ow = (s.wd + s.pl + s.pr - 3) / s.sh + 1;
     }
     if (op == TF_GEMV) s.n = s.h = s.wd = s.oh = s.ow = 1, s.oc = odd() + (int32_t)draw(90);
     if (op == TF_NEAREST || op == TF_BILINEAR) {
@@ -76,45 +79,6 @@ static tf_step random_step(int32_t op)
     if (product) s.flags |= (int32_t)(draw(2) * (1 + draw(2)));
     if ((op == TF_CONV || op == TF_GEMV) && draw(3) == 0) s.flags |= TF_HALF;
     return s;
-}
-
-/* The panels of one group, as the packing of tinyface/plan/pack.py. */
-static int64_t pack_group(float *out, const float *w, int64_t taps, int64_t per, int64_t o,
-                          int64_t lanes)
-{
-    int64_t n = 0;
-    for (int64_t first = 0; first < o; first += 2 * lanes) {
-        const int64_t width = o - first > lanes ? 2 * lanes : lanes;
-        for (int64_t tap = 0; tap < taps; tap++)
-            for (int64_t k = 0; k < per; k++)
-                for (int64_t j = 0; j < width; j++)
-                    out[n++] = first + j < o ? w[((first + j) * per + k) * taps + tap] : 0.0f;
-    }
-    return n;
-}
-
-/* U = G w G^T of F(4x4, 3x3) with the points 0, +-sqrt(1/2), +-sqrt 2: (o, c,
- * 3, 3) -> per panel 36 matrices (c, 2 lanes), as tinyface/plan/pack.py. */
-static int64_t pack_winograd(float *out, const float *w, int64_t c, int64_t o, int64_t lanes)
-{
-    const double a2 = 0.5, b2 = 2, a = sqrt(a2), b = sqrt(b2);
-    const double na = 1 / (2 * a2 * (a2 - b2)), nb = 1 / (2 * b2 * (b2 - a2));
-    const double g[6][3] = {{1 / (a2 * b2), 0, 0}, {na, na * a, na * a2},  {na, -na * a, na * a2},
-                            {nb, nb * b, nb * b2}, {nb, -nb * b, nb * b2}, {0, 0, 1}};
-    int64_t n = 0;
-    for (int64_t first = 0; first < o; first += 2 * lanes) {
-        const int64_t width = o - first > lanes ? 2 * lanes : lanes;
-        for (int64_t t = 0; t < 36; t++)
-            for (int64_t k = 0; k < c; k++)
-                for (int64_t j = 0; j < width; j++, n++) {
-                    double sum = 0;
-                    for (int64_t q = 0; q < 9 && first + j < o; q++)
-                        sum += g[t / 6][q / 3] * g[t % 6][q % 3] *
-                               (double)w[((first + j) * c + k) * 9 + q];
-                    out[n] = (float)sum;
-                }
-    }
-    return n;
 }
 
 typedef struct {
@@ -161,7 +125,7 @@ static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
     }
     if (wino) {
         s->flags &= ~TF_HALF;
-        size = pack_winograd(all, p->w, per, o, lanes);
+        size = pack_winograd(all, p->w, s, lanes);
     } else if (dense) {
         if (s->flags & TF_HALF) { /* weights that fp16 holds exactly */
             for (int64_t i = 0; i < s->oc * per * taps; i++)
@@ -227,9 +191,12 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
             (int32_t)((pixels + s->block - 1) / s->block * ((panels + s->panels - 1) / s->panels));
     }
     if (s->op == TF_WINOGRAD) {
-        const int64_t tiles = (int64_t)s->n * ((s->oh + 3) / 4) * ((s->ow + 3) / 4);
+        const int64_t tiles = wino_tiles(s),
+                      panels = (s->oc + 2 * isa->lanes - 1) / (2 * isa->lanes);
         s->block = 1 + (int32_t)draw((uint32_t)tiles);
-        s->tasks = (int32_t)((tiles + s->block - 1) / s->block);
+        s->panels = 1 + (int32_t)draw((uint32_t)panels);
+        s->tasks =
+            (int32_t)((tiles + s->block - 1) / s->block * ((panels + s->panels - 1) / s->panels));
     }
     return p;
 }
@@ -238,10 +205,10 @@ static void describe(const tf_step *s)
 {
     printf("  op %d act %d flags %d n %d h %d w %d c %d -> %d %d %d k %dx%d s "
            "%dx%d d %dx%d "
-           "p %d %d %d %d groups %d first %d block %d panels %d tasks %d\n",
+           "p %d %d %d %d groups %d first %d block %d panels %d tile %d tasks %d\n",
            s->op, s->act, s->flags, s->n, s->h, s->wd, s->c, s->oh, s->ow, s->oc, s->kh, s->kw,
            s->sh, s->sw, s->dh, s->dw, s->pt, s->pl, s->pb, s->pr, s->groups, s->first, s->block,
-           s->panels, s->tasks);
+           s->panels, s->tile, s->tasks);
 }
 
 /* Every output near its definition, every float between the outputs still NaN.
@@ -278,16 +245,16 @@ static int compare(const tf_step *s, const problem *p)
     return bad;
 }
 
-/* The step once more on all threads: every bit as before. Scratch is full of NaN both times. */
-static int same_bits(const tf_kernels *k, const tf_step *s, const problem *p, void *const *buffers,
-                     guarded *room, int64_t stride)
+/* The steps once more on all threads: every bit as before. Scratch is full of NaN both times. */
+static int same_bits(const tf_kernels *k, const tf_step *s, int32_t steps, const problem *p,
+                     void *const *buffers, guarded *room, int64_t stride)
 {
     const size_t size = (size_t)p->y.count * sizeof(float);
     float *alone = malloc(size);
     memcpy(alone, p->y.data, size);
     for (int64_t i = 0; i < p->y.count; i++) p->y.data[i] = NAN;
     for (int64_t i = 0; i < room->count; i++) room->data[i] = NAN;
-    tf_run(k, s, 1, buffers, room->data, stride, pool, NULL);
+    tf_run(k, s, steps, buffers, room->data, stride, pool, NULL);
     const int same = memcmp(alone, p->y.data, size) == 0;
     if (!same) {
         describe(s);
@@ -297,15 +264,39 @@ static int same_bits(const tf_kernels *k, const tf_step *s, const problem *p, vo
     return same;
 }
 
+/* A Winograd step as two, with the transformed input in buffer 4. */
+static guarded split(const tf_step *s, tf_step *two)
+{
+    const int32_t side = (s->tile - 1) * s->sh + 3, tiles = (int32_t)wino_tiles(s);
+    two[0] = two[1] = *s;
+    two[0].op = TF_WINO_IN;
+    two[0].act = two[0].flags = 0, two[0].z.buf = -1;
+    two[0].oh = side * side, two[0].ow = tiles, two[0].oc = s->c;
+    two[0].y = gappy(4, two[0].oh, tiles, s->c);
+    two[0].y.img = 0;
+    two[0].tasks = 1 + (int32_t)draw(5);
+    two[1].x = two[0].y;
+    two[1].h = two[0].oh, two[1].wd = tiles;
+    two[1].flags |= TF_TRANSFORMED;
+    guarded v = guard_new(extent(&two[0].y, 1, side * side, tiles, s->c), (int)draw(2));
+    for (int64_t i = 0; i < v.count; i++) v.data[i] = NAN;
+    return v;
+}
+
 static int run_case(const tf_kernels *k, const tf_isa *isa, int32_t op)
 {
-    tf_step s = random_step(op);
+    tf_step s = random_step(op == TF_WINO_IN ? TF_WINOGRAD : op), two[2];
     problem p = make_problem(&s, isa);
-    const int64_t bytes[4] = {4 * p.x.count, 4 * p.y.count, 4 * p.z.count, 4 * p.params.count};
-    void *buffers[4] = {p.x.data, p.y.data, p.z.map ? p.z.data : NULL, p.params.data};
+    two[0] = s;
+    guarded v = {.map = NULL};
+    if (op == TF_WINO_IN) v = split(&s, two);
+    const int32_t steps = op == TF_WINO_IN ? 2 : 1;
+    const int64_t bytes[5] = {4 * p.x.count, 4 * p.y.count, 4 * p.z.count, 4 * p.params.count,
+                              4 * v.count};
+    void *buffers[5] = {p.x.data, p.y.data, p.z.map ? p.z.data : NULL, p.params.data, v.data};
     int64_t scratch;
     int32_t where;
-    const int32_t status = tf_check(k, &s, 1, bytes, 4, &scratch, &where);
+    const int32_t status = tf_check(k, two, steps, bytes, 5, &scratch, &where);
     int bad = status != TF_OK;
     if (bad) {
         describe(&s);
@@ -313,14 +304,15 @@ static int run_case(const tf_kernels *k, const tf_isa *isa, int32_t op)
     } else {
         guarded room = guard_new(scratch / 4 * threads, 1);
         for (int64_t i = 0; i < room.count; i++) room.data[i] = NAN;
-        tf_run(k, &s, 1, buffers, room.data, scratch, NULL, NULL);
+        tf_run(k, two, steps, buffers, room.data, scratch, NULL, NULL);
         bad = compare(&s, &p);
         if (!bad && s.tasks > 1 && draw(4) == 0)
-            bad = !same_bits(k, &s, &p, buffers, &room, scratch);
+            bad = !same_bits(k, two, steps, &p, buffers, &room, scratch);
         guard_free(&room);
     }
     guard_free(&p.x), guard_free(&p.y), guard_free(&p.params);
     if (p.z.map) guard_free(&p.z);
+    if (v.map) guard_free(&v);
     free(p.w), free(p.bias), free(p.slope);
     return bad;
 }

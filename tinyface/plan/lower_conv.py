@@ -11,10 +11,11 @@ import numpy as np
 from tinyface import ops
 from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
+from tinyface.plan.lower_winograd import winograd, winograd_cut
 from tinyface.plan.model import View
-from tinyface.plan.pack import conv_panels, padded_vector, panels, winograd_panels
+from tinyface.plan.pack import conv_panels, padded_vector, panels
 from tinyface.plan.planner import Planner
-from tinyface.plan.tiling import conv_blocks, row_tasks, winograd_block
+from tinyface.plan.tiling import conv_blocks, row_tasks
 
 RESIDUAL, HALF = 1, 4  # TF_RESIDUAL, TF_HALF
 FEW_CHANNELS = 4  # up to here a kernel row of an input image is one tap
@@ -92,8 +93,9 @@ def conv2d(p: Planner, node: Node) -> None:
     result = p.result(node)
     y = p.new(result) if z is None else p.take_over(result, z, node, node.inputs.count(residual))
     fields["flags"] = RESIDUAL if z is not None else 0
-    if winograd_pays(op, weight, y):
-        return winograd(p, node, weight, x, y, z, fields, params)
+    tiles = winograd_cut(p, op, weight, y)
+    if tiles is not None:
+        return winograd(p, node, tiles, x, y, z, fields, params)
     params["w"] = p.packer.add(
         (weight_name, "panels", op.groups, weight.shape),
         lambda: conv_panels(weight, op.groups, p.isa.lanes),
@@ -115,48 +117,6 @@ def conv2d(p: Planner, node: Node) -> None:
         node=node, params=params, reason=blocks.reason + kept,
         **fields | {"op": "TF_CONV", "groups": op.groups, "block": blocks.pixels,
                     "panels": blocks.panels, "tasks": blocks.tasks},
-    )  # fmt: skip
-
-
-def winograd_pays(op: Any, weight: Array, y: View) -> bool:
-    """F(4x4, 3x3) takes 36 products for up to 16 outputs, the direct way 9 each; around them the
-    transforms move each input 2.25 times and each output 2.25 times. Measured, it wins from some
-    16 channels on each side; with few tiles its fourfold weights cost more than it saves. That
-    holds for weights stored as fp16, too, though here they become fp32 (U would lose more by
-    rounding than w): direct kernels with fp16 weights take 1.5 to 1.7 times as long."""
-    o, c, kh, kw = weight.shape
-    n, _, oh, ow = y.shape
-    tiles = n * -(-oh // 4) * -(-ow // 4)
-    plain = (kh, kw) == (3, 3) and op.stride == op.dilation == (1, 1) and op.groups == 1
-    return plain and min(o, c) >= 16 and tiles >= 9 and 2 * 36 * tiles < 9 * n * oh * ow
-
-
-def winograd(
-    p: Planner,
-    node: Node,
-    weight: Array,
-    x: View,
-    y: View,
-    z: View | None,
-    fields: dict[str, Any],
-    params: dict[str, int],
-) -> None:
-    """3x3, stride 1, through F(4x4, 3x3)."""
-    n, o, oh, ow = y.shape
-    c = weight.shape[1]
-    params["w"] = p.packer.add(
-        (node.inputs[1], "winograd"), lambda: winograd_panels(weight, p.isa.lanes)
-    )
-    tiles = n * -(-oh // 4) * -(-ow // 4)
-    block = winograd_block(p.isa, tiles, c, o)
-    p.packer.need_zeros(max(c, 2 * p.isa.lanes))
-    direct = 9 * n * oh * ow * c * o / 1e6
-    stored = "; transformed weights are fp32" if weight.dtype == np.float16 else ""
-    p.emit(
-        p.result(node), node.op.kind, f"winograd_{p.isa.name}_4x4", x, y, z, node=node,
-        params=params,
-        reason=f"{36 * tiles * c * o / 1e6:.0f} M products, not {direct:.0f} M{stored}",
-        **fields | {"op": "TF_WINOGRAD", "block": block, "tasks": -(-tiles // block)},
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 
 import numpy as np
@@ -38,20 +39,39 @@ def conv_panels(weight: Array, groups: int, lanes: int) -> Array:
     return np.concatenate([panels(rows[:, g * o : (g + 1) * o], lanes) for g in range(groups)])
 
 
-def winograd_panels(weight: Array, lanes: int) -> Array:
-    """(o, c, 3, 3) -> panels of U = G w G^T, 36 matrices (c, 2 lanes) each; in float64.
+def winograd_points(tile: int, stride: int) -> tuple[float, ...]:
+    """Where the polynomials are evaluated, beside infinity (csrc/winograd.h)."""
+    a, b = math.sqrt(0.5), math.sqrt(2)
+    return {
+        (4, 1): (0, a, -a, b, -b), (2, 1): (0, 1, -1), (4, 2): (0, a, -a, 1.5), (2, 2): (0, 1),
+    }[tile, stride]  # fmt: skip
 
-    G evaluates a filter's polynomial at 0, a, -a, b, -b and infinity, a^2 = 1/2 and b^2 = 2
-    (csrc/winograd.h); each row is divided by the product of the distances to the other points.
+
+def winograd_filter(tile: int, stride: int) -> Array:
+    """G, (tile + 2, 3): what a filter of three taps becomes in one dimension.
+
+    A row for every point p: (1, p, p^2) over the product of its distances to the other points;
+    infinity has the last tap alone. With stride 2 the outer two taps are such a filter, for the
+    even samples; the middle tap, for the odd ones, is the last row.
     """
-    a, b = np.sqrt(0.5), np.sqrt(2.0)
-    rows = [[1 / (a * b) ** 2, 0, 0]]
-    for p, q in ((a, b), (-a, b), (b, a), (-b, a)):
-        rows.append([v / (2 * p**2 * (p**2 - q**2)) for v in (1, p, p**2)])
-    g = np.array([*rows, [0, 0, 1]])
+    points = winograd_points(tile, stride)
+    taps = 3 if stride == 1 else 2
+    rows = [
+        [p**k / math.prod(p - q for q in points if q != p) for k in range(taps)] for p in points
+    ]
+    g = np.array([*rows, [0.0] * (taps - 1) + [1.0]])
+    if stride == 1:
+        return g
+    middle = np.zeros(len(g))
+    return np.vstack([np.stack([g[:, 0], middle, g[:, 1]], 1), [0.0, 1.0, 0.0]])
+
+
+def winograd_panels(weight: Array, lanes: int, tile: int, stride: int) -> Array:
+    """(o, c, 3, 3) -> panels of U = G w G^T in float64: (tile + 2)^2 matrices (c, 2 lanes) each."""
+    g = winograd_filter(tile, stride)
     u = np.einsum("ik,ockl,jl->ijco", g, weight.astype(np.float64), g)
     o, c = weight.shape[:2]
-    u = u.reshape(36, c, o).astype(np.float32)
+    u = u.reshape(len(g) ** 2, c, o).astype(np.float32)
     wide = 2 * lanes
     parts = [panels(m, lanes) for first in range(0, o, wide) for m in u[:, :, first : first + wide]]
     return np.concatenate(parts)

@@ -11,6 +11,8 @@ from tinyface.plan.model import FLOAT, Isa
 
 CACHE = 256 << 10  # bytes: half of the smallest L2 in use (Raspberry Pi 5: 512 KiB a core)
 MAX_TASKS = 16  # a few per thread even out threads of unequal speed
+TRANSFORM, GATHER = 8, 13  # MACs that Winograd's transforms cost per value of V, of M: measured
+BYTE = 3  # MACs in the time that a byte of weights takes
 LEAST_WORK = 20_000  # MACs or elements below which handing a task over costs more than it saves
 
 
@@ -59,12 +61,48 @@ def row_tasks(rows: int, work: int) -> int:
     return max(1, min(MAX_TASKS, rows, work // LEAST_WORK))
 
 
-def winograd_block(isa: Isa, tiles: int, channels: int, outputs: int) -> int:
-    """Tiles per task: the transformed inputs (36 floats a channel and tile) stay in L2, and the
-    weights, read once per block, are used by as many rows as that allows."""
-    fits = 2 * CACHE // (36 * channels * FLOAT)
-    block = max(2 * isa.rows_wide, min(fits, 8 * isa.rows_wide))
-    count = -(-tiles // block)
-    if count < 4 and tiles >= 4 * isa.rows_wide:
-        count = 4  # something to share
-    return -(-tiles // count)
+@dataclass(frozen=True)
+class Tiles:
+    """How a 3x3 convolution is cut for Winograd: outputs on a side of a tile, inputs on a side,
+    tiles; tiles and panels per task; is the input transformed by a step of its own?"""
+
+    tile: int
+    side: int
+    count: int
+    block: int
+    panels: int
+    tasks: int
+    apart: bool
+
+
+def winograd_tiles(
+    isa: Isa, shape: tuple[int, int, int, int], channels: int, stride: int
+) -> Tiles | None:
+    """The best way to cut a 3x3 convolution with this output shape (n, o, h, w); None where the
+    direct one costs least."""
+    n, o, h, w = shape
+    best, least = None, (9 * n * h * w + BYTE * 9 * FLOAT) * channels * o
+    for tile in (4, 2):
+        count, side = n * -(-h // tile) * -(-w // tile), (tile - 1) * stride + 3
+        each = channels * o + TRANSFORM * channels + GATHER * o
+        cost = side**2 * count * each + BYTE * (tile + 2) ** 2 * FLOAT * channels * o
+        if cost < least:
+            best, least = _cut(isa, tile, side, count, channels, o), cost
+    return best
+
+
+def _cut(isa: Isa, tile: int, side: int, count: int, channels: int, outputs: int) -> Tiles:
+    """Tiles per task. Where the weights outweigh the transformed input, that is made once and
+    tasks share tiles and panels; else each task transforms what it needs, for all panels."""
+    wide = 2 * isa.lanes
+    panels = -(-outputs // wide)
+    inputs, weights = side**2 * count * channels, (tile + 2) ** 2 * channels * outputs
+    apart = inputs <= weights and inputs * FLOAT <= 4 * CACHE
+    fits = 3 * CACHE // (side**2 * (channels + wide) * FLOAT)  # with their sums for one panel
+    blocks = -(-count // max(2 * isa.rows_wide, min(fits, 8 * isa.rows_wide)))
+    if not apart and blocks < 4 and count >= 4 * isa.rows_wide:
+        blocks = 4  # something to share
+    block = -(-count // blocks)
+    per_task = 1 if apart else panels
+    tasks = -(-count // block) * -(-panels // per_task)
+    return Tiles(tile, side, count, block, per_task, tasks, apart)

@@ -23,7 +23,7 @@ from tinyface.types import Cost
 POINTER = struct.calcsize("P")  # of row tables: a plan runs on the machine that makes it
 STRIP = 4  # outputs of one strip of the depthwise kernel
 STRIPS = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))  # kernel columns and stride that have strips
-HALF = 4  # TF_HALF
+HALF, TRANSFORMED = 4, 16  # TF_HALF, TF_TRANSFORMED
 
 Range = tuple[int, int]  # from, to (excluded)
 
@@ -107,7 +107,7 @@ def overlapping(columns: Array, ld: int, c: int) -> int:
 def algorithmic(step: Step) -> Cost:
     """Bytes that the step's kernel touches; MACs as they are counted everywhere. What a chain hands
     on from member to member is scratch, and so are the rows that are moved for it."""
-    counts = {"TF_CONV": _conv, "TF_WINOGRAD": _winograd, "TF_GEMV": _gemv}
+    counts = {"TF_CONV": _conv, "TF_WINOGRAD": _winograd, "TF_WINO_IN": _wino_in, "TF_GEMV": _gemv}
     counts |= {"TF_DEPTHWISE": _depthwise, "TF_MAXPOOL": _pool, "TF_AVGPOOL": _pool}
     read, second, write, weight, scratch = counts.get(str(step.fields["op"]), _plain)(step)
     scratch += 2 * FLOAT * step.x.shape[0] * step.y.row * sum(b.moved for b in step.bands)
@@ -181,18 +181,43 @@ def _conv(step: Step) -> Floats:
 
 
 def _winograd(step: Step) -> Floats:
-    """Tasks: a block of tiles of 4 x 4 outputs, each from 6 x 6 inputs."""
+    """Tasks: a block of tiles by a range of panels. Each transforms its tiles' inputs, where that
+    is not done before."""
     n, o, oh, ow = step.y.shape
-    c, padded = step.x.shape[1], _padded(step)
-    grid = -(-oh // 4), -(-ow // 4)
-    tiles = blocks(n * grid[0] * grid[1], int(step.fields["block"]))
-    pad = int(step.fields["pt"]), int(step.fields["pl"])
-    window = Window((6, 6), (4, 4), (1, 1), pad, grid)
-    read = sum(map_floats(step.x, block, window) for block in tiles)
-    weight = len(tiles) * (padded * (36 * c + _vectors(step)) + _zeros(step))
-    count = tiles[-1][1]
-    scratch = 2 * count * (36 * (c + padded) * FLOAT + 2 * POINTER)  # V, M, a row's two pointers
+    f, tile = step.fields, int(step.fields["tile"])
+    apart = int(f.get("flags", 0)) & TRANSFORMED != 0
+    side, c, padded = (tile - 1) * int(f["sh"]) + 3, step.x.shape[1], _padded(step)
+    tiles = blocks(n * -(-oh // tile) * -(-ow // tile), int(f["block"]))
+    panels = -(-o // (2 * step.isa.lanes))
+    count, ranges = tiles[-1][1], -(-panels // int(f["panels"]))
+    if apart:
+        read = ranges * side**2 * count * c
+    else:
+        read = ranges * sum(_under_tiles(step, block) for block in tiles)
+    zeros = 0 if apart else ranges * _zeros(step)
+    weight = len(tiles) * (padded * ((tile + 2) ** 2 * c + _vectors(step)) + zeros)
+    values = count * side**2 * (padded + (0 if apart else ranges * c))  # M, V
+    scratch = 2 * (values * FLOAT + ranges * count * 2 * POINTER)  # and a row's two pointers
     return read, _second(step), _outputs(step), weight, scratch
+
+
+def _under_tiles(step: Step, tiles: Range) -> int:
+    """Floats of the map under a run of Winograd tiles."""
+    tile, stride = int(step.fields["tile"]), int(step.fields["sh"])
+    side, pads = (tile - 1) * stride + 3, [int(step.fields[k]) for k in ("pt", "pl", "pb", "pr")]
+    _, _, h, w = step.x.shape
+    outputs = (h + pads[0] + pads[2] - 3) // stride + 1, (w + pads[1] + pads[3] - 3) // stride + 1
+    grid = -(-outputs[0] // tile), -(-outputs[1] // tile)
+    window = Window((side, side), (tile * stride,) * 2, (1, 1), (pads[0], pads[1]), grid)
+    return map_floats(step.x, tiles, window)
+
+
+def _wino_in(step: Step) -> Floats:
+    """Tasks: tiles, a pixel of the output each."""
+    tiles = [r for r in share(step.y.shape[3], int(step.fields["tasks"])) if r[0] < r[1]]
+    read = sum(_under_tiles(step, block) for block in tiles)
+    _, c, squares, count = step.y.shape
+    return read, 0, squares * count * c, len(tiles) * _zeros(step), 0
 
 
 def _gemv(step: Step) -> Floats:

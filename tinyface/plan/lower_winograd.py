@@ -1,0 +1,79 @@
+"""3x3 convolutions through Winograd's minimal filtering (csrc/winograd.h)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyface.graph import Node
+from tinyface.ops.spec import Array
+from tinyface.plan.model import Buffer, View
+from tinyface.plan.pack import winograd_panels
+from tinyface.plan.planner import Planner
+from tinyface.plan.tiling import Tiles, row_tasks, winograd_tiles
+
+TRANSFORMED = 16  # TF_TRANSFORMED
+FEWEST = 8  # channels on either side: with less, transforms cost more than they save
+
+
+def winograd_cut(p: Planner, op: Any, weight: Array, y: View) -> Tiles | None:
+    """How to cut this convolution, if Winograd can compute it and costs less. It is no less true for
+    weights stored as fp16, though here they become fp32 (U would lose more by rounding than w):
+    direct kernels with fp16 weights take 1.5 to 1.7 times as long."""
+    plain = weight.shape[2:] == (3, 3) and op.dilation == (1, 1) and op.groups == 1
+    if not plain or op.stride not in ((1, 1), (2, 2)) or min(weight.shape[:2]) < FEWEST:
+        return None
+    return winograd_tiles(p.isa, y.shape, weight.shape[1], op.stride[0])  # type: ignore[arg-type]
+
+
+def winograd(
+    p: Planner,
+    node: Node,
+    tiles: Tiles,
+    x: View,
+    y: View,
+    z: View | None,
+    fields: dict[str, Any],
+    params: dict[str, int],
+) -> None:
+    """One step, or two: the input transformed for the whole map, and the rest."""
+    name = node.inputs[1]
+    weight = p.param(name, node)
+    o, c = weight.shape[:2]
+    stride, pixels = fields["sh"], y.shape[0] * y.shape[2] * y.shape[3]
+    params["w"] = p.packer.add(
+        (name, "winograd", tiles.tile, stride),
+        lambda: winograd_panels(weight, p.isa.lanes, tiles.tile, stride),
+    )
+    p.packer.need_zeros(max(c, 2 * p.isa.lanes))
+    fields = fields | {"tile": tiles.tile}
+    kernel = f"winograd_{p.isa.name}_{tiles.tile}x{tiles.tile}"
+    if tiles.apart:
+        x = transformed(p, node, tiles, x, fields)
+        pads = {"pt": 0, "pl": 0, "pb": 0, "pr": 0}
+        fields |= pads | {"flags": fields.get("flags", 0) | TRANSFORMED}
+    stored = "; transformed weights are fp32" if weight.dtype == np.float16 else ""
+    products = f"{tiles.side**2 * tiles.count * c * o / 1e6:.0f} M products"
+    p.emit(
+        p.result(node), node.op.kind, kernel, x, y, z, node=node, params=params,
+        reason=f"{products}, not {9 * pixels * c * o / 1e6:.0f} M{stored}",
+        **fields | {"op": "TF_WINOGRAD", "block": tiles.block, "panels": tiles.panels,
+                    "tasks": tiles.tasks},
+    )  # fmt: skip
+
+
+def transformed(p: Planner, node: Node, tiles: Tiles, x: View, fields: dict[str, Any]) -> View:
+    """V as a map: a row for each of the side^2 matrices, a pixel for each tile."""
+    n, c, _, _ = x.shape
+    squares, name = tiles.side**2, f"{node.name}.tiles"
+    buffer = Buffer("arena", name, squares * tiles.count * c)
+    v = View(buffer, (n, c, squares, tiles.count), 0, 0, tiles.count * c, c)
+    geometry = ("kh", "kw", "sh", "sw", "pt", "pl", "pb", "pr", "zero", "tile")
+    p.emit(
+        name, "layout", f"winograd_{p.isa.name}_input", x, v,
+        reason="the weights outweigh it: panels share it", op="TF_WINO_IN",
+        tasks=row_tasks(tiles.count, 4 * squares * tiles.count * c),
+        **{key: fields[key] for key in geometry},
+    )  # fmt: skip
+    return v
