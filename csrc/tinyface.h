@@ -30,10 +30,9 @@ enum { TF_NOWHERE = -1, TF_BAND = -2 }; /* of tf_view.buf: no operand; rows with
 enum tf_status { TF_OK, TF_BAD_SIZE, TF_BAD_OP, TF_BAD_SHAPE, TF_BAD_BUFFER, TF_BAD_BOUNDS };
 
 enum tf_op {
-    TF_CONV,     /* implicit GEMM: any kernel, stride, dilation, groups */
-    TF_WINOGRAD, /* 3x3, stride 1 or 2, through Winograd's minimal filtering */
-    TF_WINO_IN, /* its transformed input, for all tiles: y has a row per matrix, a pixel per tile */
-    TF_GEMV,    /* one pixel: y = W x */
+    TF_CONV,      /* implicit GEMM: any kernel, stride, dilation, groups */
+    TF_WINOGRAD,  /* 3x3, stride 1 or 2, through Winograd's minimal filtering */
+    TF_GEMV,      /* one pixel: y = W x */
     TF_DEPTHWISE, /* one filter per channel */
     TF_MAXPOOL,
     TF_AVGPOOL,
@@ -49,6 +48,7 @@ enum tf_op {
     TF_BILINEAR,
     TF_SOFTMAX, /* over the channels of each pixel */
     TF_L2NORM,  /* over the channels of each pixel */
+    TF_WINO_IN, /* the transformed input of TF_WINOGRAD: y has a row per matrix, a pixel per tile */
     TF_PEAK,    /* no operator: multiply-adds alone, to learn the machine's peak (roof.h) */
     TF_STREAM,  /* no operator: x read first times, to learn the bandwidth of a memory level */
     TF_OPS

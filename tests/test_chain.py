@@ -59,7 +59,9 @@ def chain_all(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
     monkeypatch.setattr(chain, "BAND", band)
 
 
-@pytest.mark.parametrize("name", ["mobilefacenet", "cnn-8-ds-cifar", "fdfn-star", "retinaface"])
+@pytest.mark.parametrize(
+    "name", ["mobilefacenet", "cnn-8-ds-cifar", "dwfn-star-x1.25", "retinaface"]
+)
 @pytest.mark.parametrize("band", [0, chain.BAND])
 def test_networks_keep_their_bits(name: str, band: int, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = network(name)

@@ -193,7 +193,7 @@ def _winograd(step: Step) -> Floats:
     if apart:
         read = ranges * side**2 * count * c
     else:
-        read = ranges * sum(_under_tiles(step, block) for block in tiles)
+        read = ranges * sum(map_floats(step.x, block, tile_window(step)) for block in tiles)
     zeros = 0 if apart else ranges * _zeros(step)
     weight = len(tiles) * (padded * ((tile + 2) ** 2 * c + _vectors(step)) + zeros)
     values = count * side**2 * (padded + (0 if apart else ranges * c))  # M, V
@@ -201,21 +201,20 @@ def _winograd(step: Step) -> Floats:
     return read, _second(step), _outputs(step), weight, scratch
 
 
-def _under_tiles(step: Step, tiles: Range) -> int:
-    """Floats of the map under a run of Winograd tiles."""
+def tile_window(step: Step) -> Window:
+    """The inputs under a Winograd tile, as a window over the map; its grid is that of the tiles."""
     tile, stride = int(step.fields["tile"]), int(step.fields["sh"])
     side, pads = (tile - 1) * stride + 3, [int(step.fields[k]) for k in ("pt", "pl", "pb", "pr")]
     _, _, h, w = step.x.shape
     outputs = (h + pads[0] + pads[2] - 3) // stride + 1, (w + pads[1] + pads[3] - 3) // stride + 1
     grid = -(-outputs[0] // tile), -(-outputs[1] // tile)
-    window = Window((side, side), (tile * stride,) * 2, (1, 1), (pads[0], pads[1]), grid)
-    return map_floats(step.x, tiles, window)
+    return Window((side, side), (tile * stride,) * 2, (1, 1), (pads[0], pads[1]), grid)
 
 
 def _wino_in(step: Step) -> Floats:
     """Tasks: tiles, a pixel of the output each."""
     tiles = [r for r in share(step.y.shape[3], int(step.fields["tasks"])) if r[0] < r[1]]
-    read = sum(_under_tiles(step, block) for block in tiles)
+    read = sum(map_floats(step.x, block, tile_window(step)) for block in tiles)
     _, c, squares, count = step.y.shape
     return read, 0, squares * count * c, len(tiles) * _zeros(step), 0
 

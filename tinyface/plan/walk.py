@@ -18,7 +18,18 @@ import numpy as np
 from tinyface.ops.spec import Array
 from tinyface.plan.model import ALIGN, FLOAT, Buffer, Isa, Plan, Step, View
 from tinyface.plan.pack import round_up
-from tinyface.plan.touched import HALF, POINTER, Range, Window, blocks, inputs_under, window_of
+from tinyface.plan.touched import (
+    HALF,
+    POINTER,
+    TRANSFORMED,
+    Range,
+    Window,
+    blocks,
+    inputs_under,
+    share,
+    tile_window,
+    window_of,
+)
 
 REGION = 1 << 32  # floats between two regions
 ARENA, WEIGHTS, SCRATCH, FIRST_ARRAY = 0, 1, 2, 3
@@ -111,7 +122,7 @@ class Walker:
         if step.fields["op"] == "TF_DEPTHWISE":
             return self._depthwise(step, part or [(0, n * oh * ow)], scratch)
         kernels: dict[str, Callable[[Step], Walk]] = {
-            "TF_WINOGRAD": self._winograd, "TF_GEMV": self._gemv,
+            "TF_WINOGRAD": self._winograd, "TF_WINO_IN": self._wino_in, "TF_GEMV": self._gemv,
             "TF_FROM_NCHW": self._from_planes, "TF_TO_NCHW": self._to_planes,
         }  # fmt: skip
         return kernels.get(str(step.fields["op"]), self._rows)(step)
@@ -217,35 +228,51 @@ class Walker:
 
     def _winograd(self, step: Step) -> Walk:
         n, oc, oh, ow = step.y.shape
-        c, wide = step.x.shape[1], 2 * step.isa.lanes
-        grid = -(-oh // 4), -(-ow // 4)
-        pad = int(step.fields["pt"]), int(step.fields["pl"])
-        window = Window((6, 6), (4, 4), (1, 1), pad, grid)
-        for t0, t1 in blocks(n * grid[0] * grid[1], int(step.fields["block"])):
+        f, c, wide = step.fields, step.x.shape[1], 2 * step.isa.lanes
+        tile, apart = int(f["tile"]), int(f.get("flags", 0)) & TRANSFORMED != 0
+        squares, matrices = ((tile - 1) * int(f["sh"]) + 3) ** 2, (tile + 2) ** 2
+        grid = -(-oh // tile), -(-ow // tile)
+        for t0, t1 in blocks(n * grid[0] * grid[1], int(f["block"])):
             tiles = np.arange(t0, t1)
-            count = tiles.size
-            v = run(SCRATCH * REGION, 36 * count * c)
-            m = run(SCRATCH * REGION + 36 * count * c, 36 * count * wide)
-            image, y, x = self._under(step, tiles, tiles - t0, window)
-            yield lines(self.pixels(step.x, image, y, x), c), False
-            yield v, True
-            numbers = self._tile_outputs(tiles, grid, (oh, ow))
-            for first in range(0, oc, wide):
-                some = min(oc - first, wide)
-                padded = round_up(some, step.isa.lanes)
-                yield self.params(step, "w", 36 * first * c, 36 * padded * c), False
-                yield v, False
-                yield m, True
-                yield from self._vectors(step, first, some)
-                yield from self._result(step, numbers, first, some)
+            m = run(SCRATCH * REGION, squares * tiles.size * wide)
+            v = run(SCRATCH * REGION + squares * tiles.size * wide, squares * tiles.size * c)
+            if apart:
+                rows = np.arange(squares)[:, None]
+                v = lines(self.pixels(step.x, np.array(0), rows, tiles).ravel(), c)
+            numbers = self._tile_outputs(tiles, grid, (oh, ow), tile)
+            for p0, p1 in blocks(-(-oc // wide), int(f["panels"])):
+                if not apart:
+                    yield self._tile_inputs(step, tiles), False
+                    yield v, True
+                for first in range(p0 * wide, min(p1 * wide, oc), wide):
+                    some = min(oc - first, wide)
+                    each = matrices * c
+                    padded = round_up(some, step.isa.lanes)
+                    yield self.params(step, "w", each * first, each * padded), False
+                    yield v, False
+                    yield m, True
+                    yield from self._vectors(step, first, some)
+                    yield from self._result(step, numbers, first, some)
+
+    def _tile_inputs(self, step: Step, tiles: Array) -> Array:
+        image, y, x = self._under(step, tiles, tiles, tile_window(step))
+        return lines(self.pixels(step.x, image, y, x), step.x.shape[1])
+
+    def _wino_in(self, step: Step) -> Walk:
+        _, c, squares, count = step.y.shape
+        rows = np.arange(squares)[:, None]
+        for first, end in share(count, int(step.fields["tasks"])):
+            tiles = np.arange(first, end)
+            yield self._tile_inputs(step, tiles), False
+            yield lines(self.pixels(step.y, np.array(0), rows, tiles).ravel(), c), True
 
     @staticmethod
-    def _tile_outputs(tiles: Array, grid: Range, side: Range) -> Array:
-        """Numbers of the outputs of tiles of 4 x 4, tile by tile."""
+    def _tile_outputs(tiles: Array, grid: Range, side: Range, tile: int) -> Array:
+        """Numbers of the outputs of tiles, tile by tile."""
         image, at = np.divmod(tiles, grid[0] * grid[1])
         row, column = np.divmod(at, grid[1])
-        y = (row * 4)[:, None, None] + np.arange(4)[:, None]
-        x = (column * 4)[:, None, None] + np.arange(4)
+        y = (row * tile)[:, None, None] + np.arange(tile)[:, None]
+        x = (column * tile)[:, None, None] + np.arange(tile)
         numbers = (image[:, None, None] * side[0] + y) * side[1] + x
         found: Array = numbers[(y < side[0]) & (x < side[1])]
         return found
