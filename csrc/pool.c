@@ -1,9 +1,13 @@
 /* pool.c: threads that share the tasks of one step at a time.
  *
- * A step is published by writing its description and then the number of tasks left. Whoever
- * takes the number down from k > 0 owns task k - 1, which also guarantees that the description
- * stays until that task is done. A late thread finds nothing left and touches nothing, so a
- * step never waits for a thread that holds no task.
+ * Every thread has a range of the tasks, the same part of each step: what it wrote in one step it
+ * mostly reads in the next, from its own cache. When its range is done it takes over tasks of
+ * others.
+ *
+ * A step is published by writing its description, then how many tasks are left in each range, then
+ * the number of the round. Whoever takes a range's number down from k > 0 owns its task `end - k`,
+ * which also guarantees that the description stays until that task is done. A late thread finds
+ * nothing left and touches nothing, so a step never waits for a thread that holds no task.
  *
  * Between two steps a thread looks for work for some 20 us, then sleeps on a condition
  * variable: nothing spins while no network runs.
@@ -21,15 +25,17 @@ struct tf_pool {
     const tf_call *call;
     char *scratch;
     int64_t stride;
-    /* apart from the rest, because all threads write them */
-    _Alignas(64) atomic_int left;
+    int32_t tasks;
+    /* apart from the rest, because all threads write or watch them */
+    _Alignas(64) atomic_uint round;
     _Alignas(64) atomic_int done;
     _Alignas(64) atomic_int sleeping;
     atomic_int stop;
     int32_t threads;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    struct worker {
+    struct worker {                   /* the first one is the caller */
+        _Alignas(64) atomic_int left; /* tasks of its range */
         tf_pool *pool;
         int32_t id;
         pthread_t thread;
@@ -47,32 +53,43 @@ static void relax(void)
 #endif
 }
 
-/* Takes tasks until none is left. */
+/* Takes tasks until none is left, those of its own range first. */
 static void help(tf_pool *p, int32_t id)
 {
-    int k;
-    while (atomic_load_explicit(&p->left, memory_order_relaxed) > 0 &&
-           (k = atomic_fetch_sub(&p->left, 1)) > 0) {
-        p->kernel(p->call, k - 1, p->scratch + id * p->stride);
-        atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
+    for (int32_t j = 0; j < p->threads; j++) {
+        const int32_t range = (id + j) % p->threads;
+        atomic_int *left = &p->workers[range].left;
+        int k;
+        while (atomic_load_explicit(left, memory_order_relaxed) > 0 &&
+               (k = atomic_fetch_sub(left, 1)) > 0) {
+            int64_t from, to;
+            tf_share(p->tasks, range, p->threads, &from, &to);
+            p->kernel(p->call, (int32_t)to - k, p->scratch + id * p->stride);
+            atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
+        }
     }
 }
 
-static int idle(tf_pool *p) { return atomic_load(&p->left) <= 0 && !atomic_load(&p->stop); }
+static int idle(tf_pool *p, unsigned seen)
+{
+    return atomic_load(&p->round) == seen && !atomic_load(&p->stop);
+}
 
 static void *work(void *arg)
 {
     const struct worker *w = arg;
     tf_pool *p = w->pool;
+    unsigned seen = 0; /* the last round that this thread has looked at */
     while (!atomic_load(&p->stop)) {
-        for (int i = 0; i < SPINS && idle(p); i++) relax();
-        if (idle(p)) {
+        for (int i = 0; i < SPINS && idle(p, seen); i++) relax();
+        if (idle(p, seen)) {
             pthread_mutex_lock(&p->lock);
             atomic_fetch_add(&p->sleeping, 1);
-            while (idle(p)) pthread_cond_wait(&p->wake, &p->lock);
+            while (idle(p, seen)) pthread_cond_wait(&p->wake, &p->lock);
             atomic_fetch_sub(&p->sleeping, 1);
             pthread_mutex_unlock(&p->lock);
         }
+        seen = atomic_load(&p->round);
         help(p, w->id);
     }
     return NULL;
@@ -93,8 +110,14 @@ void tf_pool_run(tf_pool *p, tf_kernel *kernel, const tf_call *call, int32_t tas
     p->call = call;
     p->scratch = scratch;
     p->stride = stride;
+    p->tasks = tasks;
     atomic_store(&p->done, 0);
-    atomic_store(&p->left, tasks); /* from here on the others may start */
+    for (int32_t r = 0; r < p->threads; r++) { /* from here on the others may start */
+        int64_t from, to;
+        tf_share(tasks, r, p->threads, &from, &to);
+        atomic_store(&p->workers[r].left, (int)(to - from));
+    }
+    atomic_fetch_add(&p->round, 1);
     wake_all(p);
     help(p, 0);
     for (int i = 0; atomic_load_explicit(&p->done, memory_order_acquire) < tasks; i++)
