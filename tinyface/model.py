@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -37,7 +38,8 @@ class Model:
     Attributes:
         name: of the weights.
         card: preprocessing, thresholds, licence, and what the weights were trained on.
-        graph: the network, as it stands in the file.
+        graph: the network, as it stands in the file (and read from there again, for a model that
+            was loaded: the engine has the weights in a form of its own).
         session: the engine that runs it (``session.backend``, ``session.threads``).
 
     Safe to use from several threads at once.
@@ -55,9 +57,13 @@ class Model:
     ) -> None:
         self.name = card.name or graph.name
         self.card = card
-        self.graph = graph
+        self._graph: Graph | Path = graph
         self.session = Session(graph, backend, threads, weights)
         self._detector = detector
+
+    @property
+    def graph(self) -> Graph:
+        return load_model(self._graph)[0] if isinstance(self._graph, Path) else self._graph
 
     def __repr__(self) -> str:
         p = self.card.preprocess
@@ -94,7 +100,7 @@ class Model:
 
     def _checked(self, x: Any) -> Floats:
         array = np.asarray(x)
-        wanted = next(iter(self.graph.inputs.values())).shape
+        wanted = next(iter(self.session.graph.inputs.values())).shape
         if array.dtype.kind != "f":
             raise GraphError(
                 f"{self.name}: input of type {array.dtype}; give float32, already normalised "
@@ -206,7 +212,9 @@ def load(
         raise ModelError(
             f"{path}: gives no embeddings (its task is {card.task!r}); name a recogniser"
         )
-    return Model(graph, card, backend=backend, threads=threads, detector=detector, weights=weights)
+    model = Model(graph, card, backend=backend, threads=threads, detector=detector, weights=weights)
+    model._graph = path.absolute()  # the weights need not be in memory twice
+    return model
 
 
 def l2_normalise(x: Floats) -> Floats:

@@ -60,7 +60,8 @@ def _fold(graph: Graph, source: Node, norm: Node, params: dict[str, Array]) -> N
         scale = gamma / np.sqrt(var + norm.op.eps)  # (o,)
         new_bias = (beta + (bias - mean) * scale).astype(weight.dtype)
         per_row = scale.reshape((-1,) + (1,) * (weight.ndim - 1))
-        new_weight = (weight * per_row).astype(weight.dtype)  # (o, c/g, kh, kw) or (o, k)
+        new_weight = np.empty_like(weight)  # (o, c/g, kh, kw) or (o, k); no copy in float64
+        np.multiply(weight, per_row, out=new_weight, dtype=np.float64, casting="same_kind")
     if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
         return None
     names = []

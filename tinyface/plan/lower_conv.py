@@ -13,7 +13,7 @@ from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
 from tinyface.plan.lower_winograd import winograd, winograd_cut
 from tinyface.plan.model import View
-from tinyface.plan.pack import conv_panels, padded_vector, panels
+from tinyface.plan.pack import Pieces, conv_panels, padded_vector, panels
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import conv_blocks, row_tasks
 
@@ -241,9 +241,9 @@ def linear(p: Planner, node: Node) -> None:
     bias = p.param(bias_name, node) if bias_name else np.zeros(o, np.float32)
     params["bias"] = p.packer.add((node.name, "bias"), lambda: padded_vector(bias, 1, p.isa.lanes))
 
-    def packed() -> Array:
+    def packed() -> Pieces:
         columns = weight.reshape(o, *planar).transpose(2, 3, 1, 0) if planar else weight.T
-        return panels(columns.reshape(k, o), p.isa.lanes)
+        return panels(columns, p.isa.lanes)
 
     params["w"] = p.packer.add((weight_name, "panels", planar), packed)
     z = p.as_map(residual) if residual else None

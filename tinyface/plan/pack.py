@@ -8,35 +8,39 @@ from collections.abc import Callable, Hashable
 import numpy as np
 
 from tinyface.ops.spec import Array
-from tinyface.plan.model import ALIGN
+from tinyface.plan.model import ALIGN, FLOAT
+
+FIRST = 4 << 20  # floats set aside at first; what is never written takes no memory
+Pieces = list[Array]  # one behind the other, each in row-major order; views where that is possible
 
 
 def round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
 
-def panels(matrix: Array, lanes: int) -> Array:
-    """(k, o) -> the elements of ceil(o / 2 lanes) panels, one behind the other.
+def panels(matrix: Array, lanes: int) -> Pieces:
+    """(…, o) -> the elements of ceil(o / 2 lanes) panels, one behind the other.
 
-    A panel holds all k rows of 2 lanes columns; the last has 1 lane's width where that is
-    enough. Columns that do not exist are zeros.
+    A panel holds all rows of 2 lanes columns; the last has 1 lane's width where that is enough.
+    Columns that do not exist are zeros.
     """
-    k, o = matrix.shape
+    *rows, o = matrix.shape
     wide = 2 * lanes
     whole = o // wide * wide
-    parts = [matrix[:, :whole].reshape(k, -1, wide).swapaxes(0, 1).ravel()]
+    parts = [np.moveaxis(matrix[..., :whole].reshape(*rows, -1, wide), -2, 0)]
     if whole < o:
-        rest = np.zeros((k, round_up(o - whole, lanes)), matrix.dtype)
-        rest[:, : o - whole] = matrix[:, whole:]
-        parts.append(rest.ravel())
-    return np.concatenate(parts)
+        rest = np.zeros((*rows, round_up(o - whole, lanes)), matrix.dtype)
+        rest[..., : o - whole] = matrix[..., whole:]
+        parts.append(rest)
+    return parts
 
 
-def conv_panels(weight: Array, groups: int, lanes: int) -> Array:
+def conv_panels(weight: Array, groups: int, lanes: int) -> Pieces:
     """(o, c/groups, kh, kw) -> the panels of all groups; rows in the order ky, kx, c."""
     o = weight.shape[0] // groups
-    rows = weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
-    return np.concatenate([panels(rows[:, g * o : (g + 1) * o], lanes) for g in range(groups)])
+    rows = weight.transpose(2, 3, 1, 0)
+    columns = (rows[..., g * o : (g + 1) * o] for g in range(groups))
+    return [piece for matrix in columns for piece in panels(matrix, lanes)]
 
 
 def winograd_points(tile: int, stride: int) -> tuple[float, ...]:
@@ -66,15 +70,15 @@ def winograd_filter(tile: int, stride: int) -> Array:
     return np.vstack([np.stack([g[:, 0], middle, g[:, 1]], 1), [0.0, 1.0, 0.0]])
 
 
-def winograd_panels(weight: Array, lanes: int, tile: int, stride: int) -> Array:
+def winograd_panels(weight: Array, lanes: int, tile: int, stride: int) -> Pieces:
     """(o, c, 3, 3) -> panels of U = G w G^T in float64: (tile + 2)^2 matrices (c, 2 lanes) each."""
     g = winograd_filter(tile, stride)
-    u = np.einsum("ik,ockl,jl->ijco", g, weight.astype(np.float64), g)
-    o, c = weight.shape[:2]
-    u = u.reshape(len(g) ** 2, c, o).astype(np.float32)
-    wide = 2 * lanes
-    parts = [panels(m, lanes) for first in range(0, o, wide) for m in u[:, :, first : first + wide]]
-    return np.concatenate(parts)
+    pieces: Pieces = []
+    for first in range(0, weight.shape[0], 2 * lanes):
+        part = weight[first : first + 2 * lanes].astype(np.float64)
+        u = np.einsum("ik,ockl,jl->ijco", g, part, g).astype(np.float32)
+        pieces += [piece for row in u for matrix in row for piece in panels(matrix, lanes)]
+    return pieces
 
 
 def padded_vector(vector: Array, groups: int, lanes: int) -> Array:
@@ -85,61 +89,68 @@ def padded_vector(vector: Array, groups: int, lanes: int) -> Array:
     return out.ravel()
 
 
-def as_floats(array: Array) -> Array:
-    """Any array as a vector of float32; the bits of an fp16 one, with 0 behind an odd end."""
-    if array.dtype == np.float16:
-        even = np.zeros(round_up(array.size, 2), np.float16)
-        even[: array.size] = array.ravel()
-        return even.view(np.float32)
-    return np.ascontiguousarray(array, np.float32).ravel()
-
-
 class Packer:
     """Collects packed arrays and hands out their offsets (in floats, on cache lines).
 
     Arrays of fp16 are kept as they are, two elements in the place of a float; all others become
     float32.
     What was packed under a key before is not packed again, so one packer can serve the plans
-    of a network for many input shapes.
+    of a network for many input shapes. Everything is packed into its place in one array, which
+    doubles when it is full, so that the weights are in memory once.
     """
 
     def __init__(self) -> None:
         self._offsets: dict[Hashable, int] = {}
-        self._parts: list[Array] = []
+        self._whole = aligned(FIRST)
         self._size = 0
-        self._zeros = ALIGN
-        self._whole: Array | None = None
+        self._zeros, self._need = (0, 0), ALIGN  # (offset, how many there are), how many it takes
 
-    def add(self, key: Hashable, make: Callable[[], Array]) -> int:
-        """Offset of the array that ``make()`` returns; ``key`` must tell it from all others."""
+    def add(self, key: Hashable, make: Callable[[], Array | Pieces]) -> int:
+        """Offset of what ``make()`` returns; ``key`` must tell it from everything else."""
         if key not in self._offsets:
-            flat = as_floats(make())
-            gap = round_up(flat.size, ALIGN) - flat.size
-            self._offsets[key] = self._size
-            self._parts += [flat, np.zeros(gap, np.float32)]
-            self._size += flat.size + gap
-            self._whole = None
+            made = make()
+            self._offsets[key] = self._append(made if isinstance(made, list) else [made])
         return self._offsets[key]
+
+    def _append(self, pieces: Pieces) -> int:
+        half = pieces[0].dtype == np.float16
+        dtype, each = (np.float16, 2) if half else (np.float32, 1)
+        offset = self._size
+        floats = -(-sum(piece.size for piece in pieces) // each)
+        place = self._grow(floats).view(dtype)
+        for piece in pieces:
+            place[: piece.size].reshape(piece.shape)[...] = piece
+            place = place[piece.size :]
+        place[:] = 0
+        return offset
+
+    def _grow(self, floats: int) -> Array:
+        """Room for so many more, up to a whole cache line."""
+        offset, self._size = self._size, self._size + round_up(floats, ALIGN)
+        if self._size > self._whole.size:
+            larger = aligned(max(self._size, 2 * self._whole.size))
+            larger[:offset] = self._whole[:offset]
+            self._whole = larger  # plans made before keep the old one
+        return self._whole[offset : self._size]
 
     def need_zeros(self, count: int) -> None:
         """Some step pads with ``count`` zeros."""
-        if count > self._zeros:
-            self._zeros, self._whole = round_up(count, ALIGN), None
+        self._need = max(self._need, count)
 
     @property
     def zeros(self) -> int:
-        """Offset of the zeros, known when everything has been added: they come last."""
-        return self._size
+        """Offset of the zeros, known after :meth:`finish`."""
+        return self._zeros[0]
 
     def finish(self) -> Array:
         """All parts and the zeros in one array, on a cache line."""
-        if self._whole is None:
-            total = self._size + self._zeros
-            raw = np.zeros(total + ALIGN, np.float32)
-            skip = -(raw.ctypes.data // 4) % ALIGN
-            self._whole = raw[skip : skip + total]
-            packed = self._whole[: self._size]
-            if self._parts:
-                np.concatenate(self._parts, out=packed)
-            self._parts = [packed]  # a view: the weights are kept once
-        return self._whole
+        if self._zeros[1] < self._need:
+            self._zeros = (self._append([np.zeros(self._need, np.float32)]), self._need)
+        return self._whole[: self._size]
+
+
+def aligned(size: int) -> Array:
+    """So many floats, uninitialised, on a cache line."""
+    raw = np.empty(size + ALIGN, np.float32)
+    skip = -(raw.ctypes.data // FLOAT) % ALIGN
+    return raw[skip : skip + size]
