@@ -76,12 +76,12 @@ class Tiles:
 
 
 def winograd_tiles(
-    isa: Isa, shape: tuple[int, int, int, int], channels: int, stride: int
+    isa: Isa, shape: tuple[int, int, int, int], channels: int, stride: int, stored: int = FLOAT
 ) -> Tiles | None:
     """The best way to cut a 3x3 convolution with this output shape (n, o, h, w); None where the
-    direct one costs least."""
+    direct one costs least. stored: bytes of a weight as the direct one reads it."""
     n, o, h, w = shape
-    best, least = None, (9 * n * h * w + BYTE * 9 * FLOAT) * channels * o
+    best, least = None, (9 * n * h * w + BYTE * 9 * stored) * channels * o
     for tile in (4, 2):
         count, side = n * -(-h // tile) * -(-w // tile), (tile - 1) * stride + 3
         each = channels * o + TRANSFORM * channels + GATHER * o
