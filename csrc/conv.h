@@ -31,44 +31,53 @@ typedef struct {
     int64_t i, oy, ox;
 } conv_pixel;
 
-/* Pointers for row r of a tile: does the window of pixel `at` reach beyond the map? */
-static int conv_window(const tf_call *call, const float **p, const conv_pixel *at)
+/* Pointers under the window of pixel `at`, which may reach beyond the map. */
+static void conv_window(const tf_call *call, const float **p, const conv_pixel *at)
 {
     const tf_step *s = call->s;
     const int64_t iy = at->oy * s->sh - s->pt, ix = at->ox * s->sw - s->pl;
     const int64_t first = at->i * s->x.img + iy * s->x.row + ix * s->x.ld;
-    int clipped = 0;
     for (int64_t ky = 0; ky < s->kh; ky++)
         for (int64_t kx = 0; kx < s->kw; kx++, p += ROWS_MAX) {
             const int64_t y = iy + ky * s->dh, x = ix + kx * s->dw;
             const int inside = y >= 0 && y < s->h && x >= 0 && x < s->wd;
             *p = inside ? call->x + (first + ky * s->dh * s->x.row + kx * s->dw * s->x.ld)
                         : call->zero;
-            clipped |= !inside;
         }
-    return clipped;
 }
 
-/* Row pointers of one tile: [taps][ROWS_MAX] into x, then [ROWS_MAX] into y, then into z. Where
- * two neighbours lie inside of the map, the second one's pointers are the first one's, moved. */
+/* How many pixels from `at` on, in its row, have their windows inside of the map. */
+static int64_t conv_inside(const tf_step *s, const conv_pixel *at)
+{
+    const int64_t iy = at->oy * s->sh - s->pt, ix = at->ox * s->sw - s->pl;
+    const int64_t room = s->wd - 1 - (int64_t)(s->kw - 1) * s->dw - ix; /* for the first window */
+    if (iy < 0 || iy + (int64_t)(s->kh - 1) * s->dh >= s->h || ix < 0 || room < 0) return 0;
+    return tf_min(s->sw == 1 ? room + 1 : room / s->sw + 1, s->ow - at->ox);
+}
+
+static void conv_fill(const float **p, const float *first, int64_t step, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++) p[k] = first + k * step;
+}
+
+/* Row pointers of one tile: [taps][ROWS_MAX] into x, then [ROWS_MAX] into y, then into z. Windows
+ * inside of the map are all alike and done together. */
 static void conv_point(const tf_call *call, const float **table, conv_pixel *at, int64_t rows)
 {
     const tf_step *s = call->s;
     const int64_t taps = (int64_t)s->kh * s->kw, step = (int64_t)s->sw * s->x.ld;
-    const int64_t reach = (int64_t)(s->kw - 1) * s->dw;
-    int fresh = 1;
-    for (int64_t r = 0; r < rows; r++) {
-        const int64_t ix = (int64_t)at->ox * s->sw - s->pl;
-        if (fresh || ix + reach >= s->wd)
-            fresh = conv_window(call, table + r, at);
-        else
-            for (const float **p = table + r; p < table + taps * ROWS_MAX; p += ROWS_MAX)
-                p[0] = p[-1] + step;
-        table[taps * ROWS_MAX + r] = call->y + tf_at(&s->y, at->i, at->oy, at->ox);
+    for (int64_t r = 0, n; r < rows; r += n) {
+        const int64_t inside = conv_inside(s, at);
+        conv_window(call, table + r, at);
+        n = tf_max(tf_min(inside, rows - r), 1);
+        for (const float **p = table + r; n > 1 && p < table + taps * ROWS_MAX; p += ROWS_MAX)
+            conv_fill(p, *p, step, n);
+        conv_fill(table + taps * ROWS_MAX + r, call->y + tf_at(&s->y, at->i, at->oy, at->ox),
+                  s->y.ld, n);
         if (call->z)
-            table[(taps + 1) * ROWS_MAX + r] = call->z + tf_at(&s->z, at->i, at->oy, at->ox);
-        if (++at->ox == s->ow) {
-            fresh = 1;
+            conv_fill(table + (taps + 1) * ROWS_MAX + r,
+                      call->z + tf_at(&s->z, at->i, at->oy, at->ox), s->z.ld, n);
+        if ((at->ox += n) == s->ow) {
             at->ox = 0;
             if (++at->oy == s->oh) at->oy = 0, at->i++;
         }

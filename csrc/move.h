@@ -1,35 +1,43 @@
 /* move.h: operators that only move numbers: the change of layout at the edges of a graph,
  * channel shuffle, and nearest or bilinear resizing. Tasks own rows of the output. */
 
+static void zero_pixels(float *y, int64_t pixels, int64_t ld, int64_t channels)
+{
+    for (int64_t k = 0; k < pixels; k++) memset(y + k * ld, 0, (size_t)channels * sizeof(float));
+}
+
+/* One row of n pixels, channels last, from c planes. */
+static void interleave(float *y, int64_t ld, const float *x, int64_t plane, int64_t n, int64_t c)
+{
+    int64_t done = 0;
+    if (c == 3 && ld == 3) /* an image */
+        for (; done + VL <= n; done += VL)
+            v_store_zip3(y + 3 * done, v_load(x + done), v_load(x + plane + done),
+                         v_load(x + 2 * plane + done));
+    for (int64_t k = 0; k < c; k++, x += plane)
+        for (int64_t i = done; i < n; i++) y[i * ld + k] = x[i];
+}
+
 /* y (oh x ow, channels last) <- x (planes). Where y is larger than the map the rest, pt rows
  * above and pl columns to the left, becomes zero: the padding of the first convolution. */
 static void from_nchw_run(const tf_call *call, int32_t task, void *scratch)
 {
     (void)scratch;
     const tf_step *s = call->s;
+    const int64_t ld = s->y.ld, end = (int64_t)s->pl + s->wd;
     int64_t from, to;
     tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
     for (int64_t u = from; u < to; u++) {
         const int64_t i = u / s->oh, iy = u % s->oh - s->pt;
         float *y = call->y + tf_at(&s->y, i, u % s->oh, 0);
-        const int inside = iy >= 0 && iy < s->h;
-        for (int64_t ox = 0; ox < s->ow; ox++)
-            if (!inside || ox < s->pl || ox >= s->pl + s->wd)
-                memset(y + ox * s->y.ld, 0, (size_t)s->c * sizeof(float));
-        if (!inside) continue;
-        y += s->pl * (int64_t)s->y.ld;
-        const float *x = call->x + i * s->x.img + iy * s->x.row;
-        const int64_t plane = s->x.ld, ld = s->y.ld;
-        if (s->c == 3) { /* an image: one pass */
-            for (int64_t ix = 0; ix < s->wd; ix++, y += ld) {
-                y[0] = x[ix];
-                y[1] = x[plane + ix];
-                y[2] = x[2 * plane + ix];
-            }
+        if (iy < 0 || iy >= s->h) {
+            zero_pixels(y, s->ow, ld, s->c);
             continue;
         }
-        for (int64_t c = 0; c < s->c; c++, x += plane)
-            for (int64_t ix = 0; ix < s->wd; ix++) y[ix * ld + c] = x[ix];
+        zero_pixels(y, s->pl, ld, s->c);
+        interleave(y + s->pl * ld, ld, call->x + i * s->x.img + iy * s->x.row, s->x.ld, s->wd,
+                   s->c);
+        zero_pixels(y + end * ld, s->ow - end, ld, s->c);
     }
 }
 

@@ -1,5 +1,6 @@
 /* simd_avx2.h: 8 lanes, fused multiply-add, fp16 widened by F16C. */
 #include <immintrin.h>
+#include "simd_zip3.h"
 #define VL        8
 #define ROWS_WIDE 6 /* 12 accumulators + 2 weights + 1 broadcast of the 16 registers */
 #define ROWS_SLIM 12
@@ -17,6 +18,13 @@ static inline vf v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
 static inline vf v_load_n(const float *p, int64_t n) { return _mm256_maskload_ps(p, v_mask(n)); }
 static inline void v_store_n(float *p, vf a, int64_t n) { _mm256_maskstore_ps(p, v_mask(n), a); }
+static inline void v_store_zip3(float *p, vf a, vf b, vf c)
+{
+    ZIP3(vf, _mm256_unpacklo_ps, _mm256_unpackhi_ps, _mm256_shuffle_ps)
+    v_store(p, _mm256_permute2f128_ps(q0, q1, 0x20));
+    v_store(p + 8, _mm256_permute2f128_ps(q2, q0, 0x30));
+    v_store(p + 16, _mm256_permute2f128_ps(q1, q2, 0x31));
+}
 static inline void v_store_zip(float *p, vf a, vf b)
 {
     const vf low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);

@@ -1,5 +1,6 @@
 /* simd_avx512.h: 16 lanes, 32 registers, tails by mask. */
 #include <immintrin.h>
+#include "simd_zip3.h"
 #define VL        16
 #define ROWS_WIDE 12 /* 24 accumulators + 2 weights + broadcasts of the 32 registers */
 #define ROWS_SLIM 12
@@ -16,6 +17,15 @@ static inline vf v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
 static inline vf v_load_n(const float *p, int64_t n) { return _mm512_maskz_loadu_ps(v_mask(n), p); }
 static inline void v_store_n(float *p, vf a, int64_t n) { _mm512_mask_storeu_ps(p, v_mask(n), a); }
+static inline void v_store_zip3(float *p, vf a, vf b, vf c)
+{
+    ZIP3(vf, _mm512_unpacklo_ps, _mm512_unpackhi_ps, _mm512_shuffle_ps)
+#define ZIP3_GROUP(g)                                                                              \
+    _mm_storeu_ps(p + 12 * (g), _mm512_extractf32x4_ps(q0, g));                                    \
+    _mm_storeu_ps(p + 12 * (g) + 4, _mm512_extractf32x4_ps(q1, g));                                \
+    _mm_storeu_ps(p + 12 * (g) + 8, _mm512_extractf32x4_ps(q2, g));
+    ZIP3_GROUP(0) ZIP3_GROUP(1) ZIP3_GROUP(2) ZIP3_GROUP(3)
+}
 static inline void v_store_zip(float *p, vf a, vf b)
 {
     const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);

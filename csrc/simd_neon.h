@@ -35,6 +35,11 @@ static inline void v_store_n(float *p, vf a, int64_t n)
     v_store(t, a);
     for (int64_t i = 0; i < n; i++) p[i] = t[i];
 }
+static inline void v_store_zip3(float *p, vf a, vf b, vf c)
+{
+    const float32x4x3_t all = {{a, b, c}};
+    vst3q_f32(p, all);
+}
 static inline void v_store_zip(float *p, vf a, vf b)
 {
     const float32x4x2_t pair = {{a, b}};

@@ -16,6 +16,7 @@ static inline void v_store_n(float *p, vf a, int64_t n)
 }
 /* 2 VL floats: a[0] b[0] a[1] b[1] .. */
 static inline void v_store_zip(float *p, vf a, vf b) { p[0] = a, p[1] = b; }
+static inline void v_store_zip3(float *p, vf a, vf b, vf c) { p[0] = a, p[1] = b, p[2] = c; }
 static inline vf v_load_half(const uint16_t *p) { return tf_from_half(*p); }
 
 static inline vf v_add(vf a, vf b) { return a + b; }

@@ -1,5 +1,6 @@
 /* simd_sse.h: 4 lanes of SSE2, which every x86-64 has. No fused multiply-add: 2 operations. */
 #include <emmintrin.h>
+#include "simd_zip3.h"
 #define VL        4
 #define ROWS_WIDE 4
 #define ROWS_SLIM 8
@@ -28,6 +29,13 @@ static inline void v_store_n(float *p, vf a, int64_t n)
 }
 /* fp16 by arithmetic: move exponent and mantissa into place, then scale by 2^112. This is right
  * for subnormals, too; infinities need the exponent set. */
+static inline void v_store_zip3(float *p, vf a, vf b, vf c)
+{
+    ZIP3(vf, _mm_unpacklo_ps, _mm_unpackhi_ps, _mm_shuffle_ps)
+    v_store(p, q0);
+    v_store(p + 4, q1);
+    v_store(p + 8, q2);
+}
 static inline void v_store_zip(float *p, vf a, vf b)
 {
     v_store(p, _mm_unpacklo_ps(a, b));

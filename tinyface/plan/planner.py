@@ -274,7 +274,8 @@ class Planner:
         planes = View(view.buffer, (n, c, h, w), view.offset, view.img, w, h * w)
         self.emit(
             f"{name}.nhwc", "layout", "from_nchw", planes, out,
-            op="TF_FROM_NCHW", pt=top, pl=left, reason="the engine works channels-last",
+            op="TF_FROM_NCHW", pt=top, pl=left, tasks=row_tasks(n * shape[2], math.prod(shape)),
+            reason="the engine works channels-last",
         )  # fmt: skip
         return out
 
