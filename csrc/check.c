@@ -207,7 +207,8 @@ static int32_t check_links(const tf_step *s, int32_t j, int32_t n)
         return TF_BAD_BUFFER;
     if (n == 1) return TF_OK;
     if (!first && s->chain > 1) return TF_BAD_SHAPE;
-    if (s->op != TF_CONV && s->op != TF_DEPTHWISE) return TF_BAD_OP;
+    if (s->op != TF_CONV && s->op != TF_DEPTHWISE && s->op != TF_AFFINE && !is_binary(s->op))
+        return TF_BAD_OP;
     if (last) return TF_OK;
     const tf_view *y = &s->y, *x = &s[1].x;
     if (s->n != s[1].n || s->oh != s[1].h || s->ow != s[1].wd || s->oc != s[1].c)

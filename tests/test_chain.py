@@ -60,7 +60,7 @@ def chain_all(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilefacenet", "cnn-8-ds-cifar", "dwfn-star-x1.25", "retinaface"]
+    "name", ["mobilefacenet", "cnn-8-ds-cifar", "dwfn-star-x1.25", "pocketnet-s-128"]
 )
 @pytest.mark.parametrize("band", [0, chain.BAND])
 def test_networks_keep_their_bits(name: str, band: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +93,8 @@ def stacks(draw: Any) -> Graph:
             x = b.prelu(x, key=f"act{i}")
         if b.shape(x) == b.shape(start) and not depthwise and draw(st.booleans()):
             x = b.apply(ops.Add(), x, start)
+        elif b.shape(x)[2:] == b.shape(start)[2:] and draw(st.booleans()):
+            x = b.apply(ops.Concat(axis=1), start, x)  # reads and writes parts of one buffer
     graph = b.build(y=x)
     return optimise(graph.bind(random_state(graph)))
 

@@ -16,7 +16,7 @@ from itertools import accumulate, pairwise
 from tinyface.plan.model import FLOAT, Band, Buffer, Step
 from tinyface.plan.tiling import CACHE
 
-MEMBERS = ("TF_CONV", "TF_DEPTHWISE")
+MEMBERS = ("TF_CONV", "TF_DEPTHWISE", "TF_AFFINE", "TF_ADD", "TF_MUL", "TF_MAXIMUM")
 LONGEST = 8  # TF_CHAIN_MAX
 WEIGHTS = CACHE  # bytes of all members: they are read once per band
 LEAST = 2 * CACHE  # bytes of the maps between the members; what is smaller stays in L2 anyway
@@ -64,7 +64,8 @@ def _join(members: Sequence[Step], later: Sequence[Step]) -> None:
     for i, step in enumerate(members, 1):
         step.reason += f"; {i} of {len(members)} in a chain, {head.band} rows at a time"
     read = [head.x.buffer, *(step.z.buffer for step in members[:-1] if step.z)]
-    if last.y.buffer in read:  # computed in place, where another strip may still have to read
+    if last.y.buffer in read and not last.y.buffer.shared:  # shared: another part of a joint tensor
+        # computed in place, where another strip may still have to read
         old, new = last.y.buffer, replace(last.y.buffer)
         last.y = replace(last.y, buffer=new)
         for step in later:
