@@ -254,8 +254,10 @@ def _pool(step: Step) -> Floats:
 
 def _plain(step: Step) -> Floats:
     """Each input that is used once, each output once; parameters once a task."""
-    n, c, oh, _ = step.y.shape
+    n, c, oh, ow = step.y.shape
     rows = [r for r in share(n * oh, int(step.fields["tasks"])) if r[0] < r[1]]
+    if step.bands:
+        rows = [(a // ow, b // ow) for a, b in output_blocks(step, 0)]
     read = math.prod(step.x.shape)
     op = step.fields["op"]
     if op == "TF_SHUFFLE":
