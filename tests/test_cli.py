@@ -363,6 +363,30 @@ def test_import_refuses(tinyface: Any, tmp_path: Path) -> None:
     assert not Path("out.safetensors").exists() and not leftovers(tmp_path)
 
 
+def test_import_takes_the_size_that_a_file_leaves_open(tinyface: Any) -> None:
+    """The layer has a weight for every pixel of 3 channels, so it fits one size only."""
+    from tests.attacks import ncnn
+
+    layer = "InnerProduct fc 1 1 in out 0=2 2=96"
+    Path("x.param").write_text(ncnn.param("Input in 0 1 in", layer))
+    Path("x.bin").write_bytes(ncnn.tagged(np.arange(96.0)))
+    done = tinyface("import", "x.param", "-o", "x.safetensors", "--size", "8x2")
+    assert done.status == 0 and "taken is (x - 127.5)" in done.err
+    card = tinyface("info", "x.safetensors", "--json").json["card"]
+    assert (card["preprocess"]["height"], card["preprocess"]["width"]) == (8, 2)
+    assert tinyface("import", "x.param", "-o", "y.safetensors").status == 3
+    for size in ("8", "0x2", "8x2x3", "ax2", "8x99999"):
+        assert tinyface("import", "x.param", "--size", size).status == 2
+
+
+def test_a_checkpoint_given_as_a_model_says_what_to_do(tinyface: Any) -> None:
+    torch_file = Path("weights.pt")
+    torch_file.write_bytes(b"PK\3\4 and so on")
+    for name, what in ((str(torch_file), "a PyTorch checkpoint"), ("one.png", "no format")):
+        done = tinyface("embed", "one.png", "-m", name)
+        assert done.status == 3 and what in done.err and f"tinyface import {name}" in done.err
+
+
 # ---------------------------------------------------------------------- as a process
 
 

@@ -16,8 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from tinyface.errors import TinyfaceError, UsageError
+from tinyface.errors import FormatError, TinyfaceError, UsageError
 from tinyface.formats.modelfile import Card, read_card
+from tinyface.formats.sniff import Kind, sniff
 
 SUFFIX: Final = ".safetensors"
 DEFAULTS: Final = {"embed": "fdfacenet", "detect": "detector"}  # task -> preferred name
@@ -68,6 +69,8 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
     path = Path(asked)
     if path.name != asked or path.suffix:
         if path.is_file():
+            if path.suffix != SUFFIX:
+                _need_model(path)
             return path
         problem = "is a folder" if path.is_dir() else "no such model file"
         raise UsageError(f"{asked}: {problem}; name a {SUFFIX} file made by  tinyface import")
@@ -80,6 +83,16 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
     raise UsageError(
         f"no weights named {asked!r} are installed (there are: {names}); see  tinyface models"
     )
+
+
+def _need_model(path: Path) -> None:
+    """Refuse a file that says by its content that it is something else, and say what to do."""
+    kind = sniff(path)
+    if kind not in (Kind.TINYFACE, Kind.SAFETENSORS):
+        raise FormatError(
+            f"{path} is {kind.value}, not a model file; to make one of trained weights:  "
+            f"tinyface import {path.name}"
+        )
 
 
 def default(task: str = "embed") -> Path:

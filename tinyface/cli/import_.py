@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     help="Leave out tensors whose names begin so (a classifier's, say). May be repeated.",
 )  # fmt: skip
 @click.option("--weights", metavar="FILE.bin", help="The weights beside an ncnn .param file.")
+@click.option(
+    "--size", metavar="HEIGHTxWIDTH",
+    help="Of the picture, where an ncnn or ONNX file leaves it open.  [default: 112x112]",
+)  # fmt: skip
 @click.option("--colour", type=click.Choice(["rgb", "bgr", "gray"]), help="Order of the channels.")
 @click.option("--mean", metavar="R,G,B", help="Subtracted from the pixels, which are 0...255.")
 @click.option("--scale", metavar="R,G,B", help="The difference is multiplied by this.")
@@ -90,6 +94,7 @@ def _read(file: str, network: str | None, **options: Any) -> Imported:
     from tinyface.formats.importer import import_file
 
     given = {"colour": options["colour"]} | {k: _numbers(options[k]) for k in ("mean", "scale")}
+    given |= _size(options["size"])
     limits = _thresholds(options["thresholds"])
     imported = import_file(
         file,
@@ -140,6 +145,16 @@ def _own_folder(name: str) -> Path:
     folder = user_folder()
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{name.replace('/', '-')}{SUFFIX}"
+
+
+def _size(text: str | None) -> dict[str, int]:
+    """ "112x96" -> {"height": 112, "width": 96}."""
+    if text is None:
+        return {}
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(s.isdecimal() and 1 <= int(s) <= 4096 for s in sides):
+        raise UsageError(f"--size {text}: give height and width in pixels, like 112x96")
+    return {"height": int(sides[0]), "width": int(sides[1])}
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:

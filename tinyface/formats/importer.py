@@ -95,6 +95,8 @@ def import_file(
     kind = sniff(path)
     changes = {"preprocess": dict(preprocess or {})} | ({"name": name} if name else {})
     if kind in _WEIGHTS:
+        if {"height", "width"} & set(preprocess or ()):
+            raise UsageError(f"{path} has tensors alone: the network knows its size (no --size)")
         return _import_weights(path, kind, network, ignore, changes)
     if kind in (Kind.NCNN_PARAM, Kind.ONNX):
         if ignore:
@@ -229,7 +231,7 @@ def _import_graph(
             + (": others are scaled into that" if "canvas" in read.detector else "")
             + "; export it with the size left free"
         )
-    if not public and not entry and not given and not read.note:
+    if not public and not entry and not given.keys() - {"height", "width"} and not read.note:
         guess = f"(x - {usual.mean[0]:g}) x {usual.scale[0]:.6g}, {usual.colour}"
         found.append(f"it does not say how pixels go in; taken is {guess}")
     fields = {
