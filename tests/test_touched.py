@@ -94,15 +94,17 @@ def test_winograd_in_two_steps_by_hand() -> None:
     steps = plan_of(lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 16, 12, 12))
     tiles, conv = (s for s in steps if s.fields["op"] in ("TF_WINO_IN", "TF_WINOGRAD"))
     u, v, m = 36 * 16 * 24, 9 * 36 * 16, 9 * 36 * 24
-    assert (tiles.fields["tasks"], conv.fields["tasks"]) == (1, 2)
-    assert counts(tiles) == (4 * 16 * 144, 4 * v, 4 * 16, 0)
+    assert (tiles.fields["tasks"], conv.fields["tasks"]) == (4, 2)
+    # tasks own tiles 0-1, 2-3, 4-5, 6-8; a tile at a border lies over 5 rows or columns
+    pixels = 5 * 9 + (5 * 5 + 6 * 5) + 6 * 9 + 5 * 12
+    assert counts(tiles) == (4 * 16 * pixels, 4 * v, 4 * 4 * 16, 0)
     assert counts(conv) == (
         2 * 4 * v, 4 * 24 * 144, 4 * (u + 24), 2 * (4 * m + 2 * 9 * 2 * POINTER),
     )  # fmt: skip
 
 
 def test_depthwise_by_hand() -> None:
-    """10 channels. On 6x6, strips of 4 write 8 outputs for 6; on 40x40, seven tasks share rows."""
+    """10 channels. On 6x6, strips of 4 write 8 outputs for 6; on 40x40, 16 tasks share rows."""
     small = only(
         lambda b, x: b.conv(x, 10, 3, pad=1, groups=10, bias=True, key="k"),
         (1, 10, 6, 6), "TF_DEPTHWISE",
@@ -113,10 +115,10 @@ def test_depthwise_by_hand() -> None:
         lambda b, x: b.conv(x, 10, 3, pad=1, groups=10, bias=True, key="k"),
         (1, 10, 40, 40), "TF_DEPTHWISE",
     )  # fmt: skip
-    assert large.fields["tasks"] == 7
-    halo = 2 * 6  # two tasks at a border read each other's row
+    assert large.fields["tasks"] == 16
+    halo = 2 * 15  # two tasks at a border read each other's row
     assert large.algorithmic.feature_read == 4 * (40 + halo) * 40 * 10
-    assert large.algorithmic.weight == 7 * 4 * (90 + 10 + 10)
+    assert large.algorithmic.weight == 16 * 4 * (90 + 10 + 10)
 
 
 def test_fully_connected_by_hand() -> None:

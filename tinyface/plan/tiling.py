@@ -13,7 +13,8 @@ CACHE = 256 << 10  # bytes: half of the smallest L2 in use (Raspberry Pi 5: 512 
 MAX_TASKS = 16  # a few per thread even out threads of unequal speed
 TRANSFORM, GATHER = 8, 13  # MACs that Winograd's transforms cost per value of V, of M: measured
 BYTE = 3  # MACs in the time that a byte of weights takes
-LEAST_WORK = 20_000  # MACs or elements below which handing a task over costs more than it saves
+LEAST_WORK = 5_000  # MACs or elements below which handing a task over costs more than it saves:
+# little, because threads that share every step find their part of a map in their own cache
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def conv_blocks(isa: Isa, pixels: int, k: int, outputs: int, groups: int, fresh:
     panels = -(-(outputs // groups) // wide) * groups
     weights = k * outputs // groups * groups * FLOAT
     work = pixels * k * outputs
-    tasks = max(1, min(MAX_TASKS, work // (4 * LEAST_WORK)))
+    tasks = max(1, min(MAX_TASKS, work // (16 * LEAST_WORK)))
     per_pixel = (fresh + outputs) * FLOAT
     fits = max(isa.rows_wide, CACHE // max(per_pixel, 1))
     if weights > CACHE and fits >= pixels:
