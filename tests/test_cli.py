@@ -379,6 +379,17 @@ def test_import_takes_the_size_that_a_file_leaves_open(tinyface: Any) -> None:
         assert tinyface("import", "x.param", "--size", size).status == 2
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such names there")
+def test_a_name_of_two_lines_stays_in_one(tinyface: Any) -> None:
+    Path("two\nlines.png").write_bytes(Path("one.png").read_bytes())
+    Path("bad\nlines.png").write_bytes(b"no picture")
+    for command in ("embed", "detect"):
+        done = tinyface(command, "two\nlines.png", "bad\nlines.png")
+        assert done.status == 1
+        assert done.out.startswith("two\\nlines.png") and done.out.count("\n") == 1
+        assert [line.split(".png")[0] for line in done.err.splitlines()[:1]] == ["bad\\nlines"]
+
+
 def test_a_checkpoint_given_as_a_model_says_what_to_do(tinyface: Any) -> None:
     torch_file = Path("weights.pt")
     torch_file.write_bytes(b"PK\3\4 and so on")

@@ -60,7 +60,12 @@ def engine_options(command: Decorated) -> Decorated:
 
 def note(message: str) -> None:
     """One line on stderr, for people."""
-    sys.stderr.write(f"{message}\n")
+    sys.stderr.write(f"{one_line(message)}\n")
+
+
+def one_line(text: str) -> str:
+    """With escapes for what is not printable, which names of files may have in them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def fail(message: str, status: int) -> int:

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 import click
 import numpy as np
 
-from tinyface.cli.common import print_json
+from tinyface.cli.common import one_line, print_json
 from tinyface.errors import UsageError
 from tinyface.files import atomic_write
 
@@ -74,9 +74,7 @@ class Summary(Writer):
             where = f"face {row.index} at {left},{top} {right - left}x{bottom - top}"
             where += f" (score {row.face.score:.3f})"
         start = " ".join(f"{value:+.4f}" for value in row.embedding[:4])
-        click.echo(
-            f"{click.format_filename(row.file)}: {where}, {row.embedding.size} values: {start} …"
-        )
+        click.echo(f"{one_line(row.file)}: {where}, {row.embedding.size} values: {start} …")
 
 
 class Document(Writer):

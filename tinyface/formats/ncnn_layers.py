@@ -170,8 +170,10 @@ def make_BatchNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0, 1)
     channels, eps = layer.whole(0, 0), layer.real(1, 0.0)
     gamma, mean, var, beta = (c.weights.vector(layer, channels) for _ in range(4))
-    if (var + np.float32(eps) <= 0).any():  # ncnn divides by 1e-4 there
-        var = np.where(var + np.float32(eps) <= 0, np.float32(1e-8), var)
+    with np.errstate(all="ignore"):  # what is not finite is refused when the model is written
+        nothing = var + np.float32(eps) <= 0
+    if nothing.any():  # ncnn divides by 1e-4 there
+        var = np.where(nothing, np.float32(1e-8), var)
     named = {"weight": gamma, "bias": beta, "running_mean": mean, "running_var": var}
     params = [c.param(layer, part, value) for part, value in named.items()]
     return [c.apply(BatchNorm(eps=eps), x[0], *params, layer=layer)]
