@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_report import BROWSER, PROBE, in_browser
 
 from tinyface import networks
 from tinyface.cli.main import run as cli
@@ -21,6 +23,7 @@ from tinyface.traffic.claim import ALONE, FULL, WITH_F, analyse, verdict
 from tinyface.traffic.design import Member, chain, members, solve
 from tinyface.traffic.experiment import Measured, measure
 from tinyface.traffic.fit import correlation
+from tinyface.traffic.predict import HeldOut, held_out
 from tinyface.traffic.steps import StepFigures, expected, totals
 
 COLUMNS = ("macs", "feature", "weight", "steps")
@@ -196,7 +199,8 @@ def test_the_command(
 
 
 @pytest.mark.parametrize(
-    "args", [["-o", "x.txt"], ["--plot", "x.pdf"], ["--device", "nowhere/x.json"],
+    "args", [["-o", "x.txt"], ["--plot", "x.pdf"], ["--html", "x.htm"],
+             ["--device", "nowhere/x.json"],
              ["--paper", "-o", "x.csv"]]
 )  # fmt: skip
 def test_what_cannot_be_written_is_refused_first(
@@ -215,6 +219,97 @@ def test_the_plot(tmp_path: Path) -> None:
     assert (tmp_path / "claim.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match=r"\.png"):
         draw(claim, tmp_path / "claim.pdf", "a machine")
+
+
+# ------------------------------------------------------------------------------- the page
+
+
+def the_page(script: str = "", warning: str = "") -> str:
+    from tinyface.traffic.claim_html import About, page
+
+    found = synthetic((0.02, 0.05, 0.05, 1000), 1)
+    about = About("a </script><b>machine", "1 thread", "2026-01-01", "0", warning)
+    return page(analyse(found), held_out(found), about, script)
+
+
+def test_the_page_has_the_answer_and_every_figure() -> None:
+    found = synthetic((0.02, 0.05, 0.05, 1000), 1)
+    claim, held = analyse(found), held_out(found)
+    text = the_page(warning="it was busy")
+    assert claim.sentence in text and "not to be trusted: it was busy" in text
+    for name in [m.member.name for m in found] + list(claim.pooled):
+        assert f">{name}<" in text
+    fit = claim.pooled[FULL]
+    value, low, high = (
+        v[fit.names.index("feature")] for v in (fit.coefficients, fit.low, fit.high)
+    )
+    assert f"{value:.3g} [{low:.3g} … {high:.3g}]" in text
+    assert f"{fit.r2:.3f}" in text and f"{fit.mean:.1%}" in text and f"{held.median:.1%}" in text
+    assert "<b>" not in text and "&lt;b&gt;machine" in text
+
+
+def test_the_page_needs_nothing_else_and_can_be_heard() -> None:
+    text = the_page()
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', text)
+    assert "default-src 'none'" in text and 'lang="en"' in text
+    ids = re.findall(r'id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    for name in re.findall(r'aria-labelledby="([^"]+)"', text):
+        assert name in ids
+    assert text.count("<table") == text.count("<caption") == text.count('tabindex="0"')
+
+
+def test_networks_that_are_not_pooled_have_no_share() -> None:
+    """Depthwise kernels beyond 3 x 3 take part in the fits by kind alone."""
+    found = synthetic((0.02, 0.05, 0.05, 1000), 1)
+    pooled = [m.member.pooled for m in found]
+    rows = analyse(found).to_json()["networks"]
+    assert [row["f_share"] is not None for row in rows] == pooled and not all(pooled)
+
+
+def test_too_few_networks_are_no_page(tmp_path: Path) -> None:
+    from tinyface.traffic.claim_html import About, page
+
+    few = analyse(synthetic((0.02, 0.05, 0.05, 1000), 1)[:3])
+    with pytest.raises(UsageError, match="too few networks"):
+        page(few, HeldOut({}, {}), About("", "", "", ""), "")
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium installed")
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    """Five charts are drawn from file://, nothing is fetched, nothing fails."""
+    pytest.importorskip("vl_convert")
+    from tinyface.traffic.report_page import libraries
+
+    look = """
+    (async () => {
+      while (!document.documentElement.classList.contains("drawn"))
+        await new Promise((r) => setTimeout(r, 20));
+      const marks = (name, kind) =>
+        document.querySelectorAll(`#${name} path[aria-roledescription=${kind}]`).length;
+      const seen = [marks("errors-chart", "bar"), marks("terms-chart", "point"),
+        marks("fitted-chart", "point"), marks("share-chart", "bar"), marks("design-chart", "point"),
+        problems.length, performance.getEntriesByType("resource")
+          .filter((r) => !r.name.startsWith("data:")).length];
+      const out = document.createElement("output");
+      out.textContent = `seen ${seen.join(" ")}`;
+      document.body.append(out);
+    })();
+    """
+    text = the_page(libraries()).replace("<style>", f"<script>{PROBE}</script><style>", 1)
+    head, _, tail = text.rpartition("</body>")
+    file = tmp_path / "claim.html"
+    file.write_text(f"{head}<script>{look}</script></body>{tail}", encoding="utf-8")
+    seen = re.search(r"<output>seen ([0-9 ]+)", in_browser(file, tmp_path / "profile"))
+    assert seen
+    claim = analyse(synthetic((0.02, 0.05, 0.05, 1000), 1))
+    groups = [claim.pooled, *claim.by_kind.values()]
+    pooled = [m for m in claim.measured if m.member.pooled]
+    assert list(map(int, seen[1].split())) == [
+        sum(math.isfinite(fit.mean) for fits in groups for fit in fits.values()),
+        sum(len(fit.names) for fit in claim.pooled.values()),
+        len(pooled), sum(not m.member.designed for m in pooled), len(pooled), 0, 0,
+    ]  # fmt: skip
 
 
 # --------------------------------------------------------------------------- the paper's own

@@ -207,7 +207,7 @@ def report(*names: str, script: str = "", roofs: Roofs | None = None) -> str:
 def test_names_cannot_become_markup() -> None:
     text = report(HOSTILE, "\ud800 half a pair")
     outline = Outline(text)
-    assert len(outline.of("script")) == 3 and "alert(" not in re.sub(
+    assert len(outline.of("script")) == 4 and "alert(" not in re.sub(
         r"<script[^>]*>.*?</script>", "", text, flags=re.S
     ).replace("&lt;script&gt;alert(", "")
     data = re.search(r'<script id="data"[^>]*>(.*?)</script>', text, re.S)
@@ -241,7 +241,7 @@ def test_a_page_can_be_read_without_seeing_it() -> None:
 def test_without_the_extra_the_command_says_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tinyface.traffic.report_html.find_spec", lambda name: None)
+    monkeypatch.setattr("tinyface.traffic.report_page.find_spec", lambda name: None)
     assert cli(["profile", "fdfacenet", "--html", str(tmp_path / "r.html")]) == 2
     assert "tinyface[report]" in capsys.readouterr().err
     real = builtins.__import__
@@ -363,7 +363,7 @@ def in_browser(page_file: Path, profile: Path) -> str:
 def test_in_a_browser(tmp_path: Path) -> None:
     """Drawn from file:// without fetching anything or an error; sorting sorts all of it."""
     pytest.importorskip("vl_convert")
-    from tinyface.traffic.report_html import libraries
+    from tinyface.traffic.report_page import libraries
 
     text = report(HOSTILE, script=libraries())
     text = text.replace("<style>", f"<script>{PROBE}</script><style>", 1)

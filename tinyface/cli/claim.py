@@ -41,6 +41,11 @@ SYMBOLS = {
               show_default=True, help="Engine.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(), help="Also write the measurements: .csv.")
 @click.option("--plot", type=click.Path(), help="Also draw them: .png (needs matplotlib).")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False),
+    help="Also write a report for the browser: one file, with everything in it.",
+)
 @click.option("--device", type=click.Path(), help="Also write this machine for predict: .json.")
 @common.json_option
 def command(
@@ -51,6 +56,7 @@ def command(
     backend: str,
     output: str | None,
     plot: str | None,
+    html: str | None,
     device: str | None,
     as_json: bool,
 ) -> int:
@@ -64,12 +70,16 @@ def command(
     \b
     Example:
       tinyface claim --quick
-      tinyface claim -o claim.csv --plot claim.png --device here.json
+      tinyface claim --html claim.html --device here.json
       tinyface claim --paper
     """
-    _check_names({output: ".csv", plot: ".png", device: ".json"})
+    _check_names({output: ".csv", plot: ".png", html: ".html", device: ".json"})
     if paper:
-        return _paper(as_json, (output, plot, device))
+        return _paper(as_json, (output, plot, html, device))
+    if html:
+        from tinyface.traffic.report_page import check_extra
+
+        check_extra()
     from tinyface.traffic.claim import analyse
     from tinyface.traffic.predict import held_out
 
@@ -77,14 +87,7 @@ def command(
     result = analyse(measured)
     held = held_out(measured)
     fitted = _device(measured, described, held, threads, backend, warning)
-    if output:
-        _write(output, _csv([m.to_json() for m in measured]))
-    if plot:
-        from tinyface.traffic.claim_plot import draw
-
-        draw(result, plot, described["cpu"])
-    if device:
-        _write(device, json.dumps(fitted.to_json(), indent=1, ensure_ascii=False) + "\n")
+    _files(result, held, fitted, (output, plot, html, device), described, warning, threads)
     if warning:
         common.note(f"these times are not to be trusted: {warning}")
     if as_json:
@@ -97,6 +100,46 @@ def command(
         click.echo(machine.headline(described))
         print_claim(result, held)
     return 0
+
+
+def _files(
+    result: Claim,
+    held: HeldOut,
+    fitted: Device,
+    names: tuple[str | None, ...],
+    described: dict[str, Any],
+    warning: str,
+    threads: int,
+) -> None:
+    """Write what the options name."""
+    output, plot, html, device = names
+    measured = result.measured
+    if output:
+        _write(output, _csv([m.to_json() for m in measured]))
+    if plot:
+        from tinyface.traffic.claim_plot import draw
+
+        draw(result, plot, described["cpu"])
+    if html:
+        _html(html, result, held, described, warning, threads)
+    if device:
+        _write(device, json.dumps(fitted.to_json(), indent=1, ensure_ascii=False) + "\n")
+
+
+def _html(
+    path: str, claim: Claim, held: HeldOut, described: dict[str, Any], warning: str, threads: int
+) -> None:
+    """The report."""
+    from datetime import date
+
+    from tinyface import __version__, machine
+    from tinyface.traffic.claim_html import About, write
+
+    how = f"{len(claim.measured)} networks in turns, threads: {threads}"
+    today = date.today().isoformat()
+    about = About(machine.headline(described), how, today, __version__, warning)
+    write(path, claim, held, about)
+    common.note(f"report: {path}")
 
 
 def _check_names(wanted: Mapping[str | None, str]) -> None:
@@ -166,7 +209,7 @@ def _paper(as_json: bool, files: tuple[str | None, ...]) -> int:
     from tinyface.traffic import paper
 
     if any(files):
-        raise UsageError("--paper measures nothing: leave out -o, --plot and --device")
+        raise UsageError("--paper measures nothing: leave out -o, --plot, --html and --device")
     if as_json:
         common.print_json("claim-paper/1", paper.to_json())
         return 0

@@ -116,7 +116,7 @@ def check(models: tuple[str, ...], compare: bool, output: str | None, wishes: Wi
 
         check_png(wishes.png)
     if wishes.html:
-        from tinyface.traffic.report_html import check_extra
+        from tinyface.traffic.report_page import check_extra
 
         check_extra()
 

@@ -88,10 +88,8 @@ class Claim:
                 {"columns": list(pair), "r": r} for pair, r in self.correlations.items()
             ],
             "networks": [
-                m.to_json() | {"f_share": self.shares[m.member.name]} for m in self.measured
-            ]
-            if self.shares
-            else [m.to_json() for m in self.measured],
+                m.to_json() | {"f_share": self.shares.get(m.member.name)} for m in self.measured
+            ],
         }
 
 

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element
 from tinyface.traffic.report import Subject, figures, label, ratios, totals
 from tinyface.traffic.report_graph import LaneRow, lane_rows
 from tinyface.traffic.report_maps import data_uri
+from tinyface.traffic.report_page import element, head, line, table
 from tinyface.traffic.roofs import Roofs
 
 STEP = 14  # pixels between lanes
@@ -36,24 +37,6 @@ COLUMNS = {
 TEXTS = ("name", "kernel", "shape", "bound")
 
 
-def element(tag: str, *content: str | Element | dict[str, str], **attributes: str) -> Element:
-    """An element with text, elements and, as a dict or by keyword, attributes in it."""
-    made = Element(tag, attributes)
-    last: Element | None = None
-    for part in content:
-        if isinstance(part, dict):
-            made.attrib.update(part)
-        elif isinstance(part, str):
-            if last is None:
-                made.text = (made.text or "") + part
-            else:
-                last.tail = (last.tail or "") + part
-        else:
-            made.append(part)
-            last = part
-    return made
-
-
 def amount(value: float) -> str:
     """1234567 -> "1.23 M"; three digits that count; "–" for nothing."""
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -71,23 +54,6 @@ def shape_text(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def _table(caption: str, head: Element, rows: Sequence[Element], **attributes: str) -> Element:
-    table = element(
-        "table", element("caption", caption), element("thead", head), element("tbody", *rows),
-        attributes,
-    )  # fmt: skip
-    scroll = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": caption}
-    return element("div", table, scroll)
-
-
-def _head(*titles: str) -> Element:
-    return element("tr", *(element("th", title, scope="col") for title in titles))
-
-
-def _line(title: str, *cells: str) -> Element:
-    return element("tr", element("th", title, scope="row"), *(element("td", c) for c in cells))
-
-
 # ------------------------------------------------------------------------------ tables
 
 
@@ -102,9 +68,9 @@ def summary_table(subjects: Sequence[Subject]) -> Element:
         if len(subjects) == 2:
             ratio = relation[key]
             cells.append("–" if ratio is None else f"× {ratio:.3g}")
-        rows.append(_line(key, *cells))
-    head = _head("", *names, *(["B / A"] if len(subjects) == 2 else []))
-    return _table("Totals of one inference", head, rows)
+        rows.append(line(key, *cells))
+    heads = head("", *names, *(["B / A"] if len(subjects) == 2 else []))
+    return table("Totals of one inference", heads, rows)
 
 
 def kinds_table(subjects: Sequence[Subject], number: int) -> Element:
@@ -112,15 +78,15 @@ def kinds_table(subjects: Sequence[Subject], number: int) -> Element:
     profile = subjects[number].profile
     total = sum(row.time_ns for row in profile.rows) or 1
     rows = [
-        _line(
+        line(
             key, str(steps), amount(cost.macs), amount(cost.feature_read + cost.feature_write),
             amount(cost.weight), f"{ns / 1e3:.1f}", f"{ns / total:.1%}",
             _rate(cost.macs / max(1, ns)),
         )
         for key, (steps, ns, cost) in profile.by_kernel().items()
     ]  # fmt: skip
-    head = _head("kind", "steps", "MACs", "maps B", "weights B", "µs", "time", "GMAC/s")
-    return _table(f"{label(subjects, number)}: by kind", head, rows)
+    heads = head("kind", "steps", "MACs", "maps B", "weights B", "µs", "time", "GMAC/s")
+    return table(f"{label(subjects, number)}: by kind", heads, rows)
 
 
 def operators_table(subjects: Sequence[Subject], number: int, roofs: Roofs | None) -> Element:
@@ -142,7 +108,7 @@ def operators_table(subjects: Sequence[Subject], number: int, roofs: Roofs | Non
         rows.append(_operator_row(f"{number}-{i}", i, cells, where))
     caption = f"{label(subjects, number)}: every step; the heads of the columns sort"
     table_id = f"operators-{number}"
-    return _table(caption, element("tr", *heads), rows, id=table_id, **{"class": "sortable"})
+    return table(caption, element("tr", *heads), rows, id=table_id, **{"class": "sortable"})
 
 
 def _cells(row: Any, bound: str | None) -> dict[str, tuple[str, float | str]]:

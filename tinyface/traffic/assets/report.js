@@ -5,10 +5,7 @@
   const paired = data.networks.length > 1;
   const TEXTS = ["name", "kernel", "shape", "bound"]; // columns that hold no numbers
   const MOST = 300; // bars of a chart; the tables have them all
-  const LIGHT = ["#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490", "#57534e"];
-  const DARK = ["#6cb6ff", "#ff9e64", "#73daa0", "#c4a0ff", "#e6c34a", "#ff8fc0", "#5fd3e6", "#bfb8b0"];
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const views = new Map(); // element -> Vega view
+  const { views } = charts;
   let order = { key: "number", descending: false };
 
   const points = data.networks.flatMap((network, n) =>
@@ -23,23 +20,6 @@
   const kinds = [...new Set(points.map((p) => p.kind))].sort();
 
   // ------------------------------------------------------------------------ charts
-
-  function theme() {
-    const css = getComputedStyle(document.documentElement);
-    const of = (name) => css.getPropertyValue(name).trim();
-    const ink = of("--ink"), line = of("--line");
-    return {
-      background: null, font: "system-ui, DejaVu Sans, sans-serif",
-      view: { stroke: line },
-      range: { category: dark.matches ? DARK : LIGHT },
-      axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line,
-              gridOpacity: 0.6, titleFontWeight: 500, labelFontSize: 11, titleFontSize: 12 },
-      legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, symbolBaseFillColor: ink,
-                symbolBaseStrokeColor: ink }, header: { labelColor: ink, titleColor: ink,
-              labelFontWeight: 600, labelFontSize: 12, titleFontSize: 12 },
-      text: { color: ink }, rule: { color: ink }, line: { color: ink }, mark: { color: ink },
-    };
-  }
 
   const tooltip = [
     ...(paired ? [{ field: "network" }] : []),
@@ -159,15 +139,8 @@
   }
 
   async function draw(name, make) {
-    const place = document.getElementById(name);
-    const spec = make(place.clientWidth);
-    place.closest("figure").hidden = spec === null;
-    if (spec === null) return;
-    const options = { mode: "vega-lite", renderer: "svg", actions: false, config: theme(),
-                      tooltip: { theme: "custom" } };
-    const { view } = await vegaEmbed(place, spec, options);
-    views.get(name)?.finalize();
-    views.set(name, view);
+    const view = await charts.draw(name, make);
+    if (view === null) return;
     view.addEventListener("mouseover", (_, item) => mark(item?.datum?.id ?? null, name));
     view.addEventListener("mouseout", () => mark(null, name));
     view.addEventListener("click", (_, item) => {
@@ -176,11 +149,8 @@
   }
 
   const drawBars = () => draw("bars-chart", bars);
-  async function drawAll() {
-    const night = dark.matches;
-    await Promise.all([drawBars(), draw("roofline-chart", roofline), draw("strip-chart", strip)]);
-    document.documentElement.classList.toggle("night", night); // on paper they are inverted
-  }
+  const drawAll = () =>
+    Promise.all([drawBars(), draw("roofline-chart", roofline), draw("strip-chart", strip)]);
 
   // ---------------------------------------------- one operator, wherever it is shown
 
@@ -236,16 +206,6 @@
     radio.addEventListener("change", drawBars);
   }
 
-  // ------------------------------------------------------------- colours and width
-
-  dark.addEventListener("change", drawAll);
-  let width = innerWidth, timer;
-  addEventListener("resize", () => {
-    if (innerWidth === width) return;
-    width = innerWidth;
-    clearTimeout(timer);
-    timer = setTimeout(drawAll, 150);
-  });
   document.getElementById("order").value = order.key;
-  drawAll().then(() => document.documentElement.classList.add("drawn"));
+  charts.start(drawAll);
 })();
