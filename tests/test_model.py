@@ -235,6 +235,12 @@ def test_load_by_name_and_path(folder: Path) -> None:
     assert tinyface.load(folder / "fdfacenet.safetensors").name == "sample"
 
 
+def test_a_name_with_a_dot_is_a_name(folder: Path) -> None:
+    """As of networks whose width is in their name."""
+    (folder / "fdfacenet.safetensors").rename(folder / "net-x0.25.safetensors")
+    assert tinyface.load("net-x0.25").name == "sample"
+
+
 def test_load_refuses(folder: Path) -> None:
     with pytest.raises(UsageError, match="no weights named 'nosuch'.*detector, fdfacenet"):
         tinyface.load("nosuch")
@@ -242,6 +248,9 @@ def test_load_refuses(folder: Path) -> None:
         tinyface.load(folder / "nosuch.safetensors")
     with pytest.raises(UsageError, match="is a folder"):
         tinyface.load(str(folder))
+    for network in ("retinaface-mnet0.25", "mobilefacenet"):
+        with pytest.raises(UsageError, match=f"import FILE --network {network}$"):
+            tinyface.load(network)
     with pytest.raises(ModelError, match="gives no embeddings"):
         tinyface.load("detector")
     with pytest.raises(ModelError, match="finds no faces"):

@@ -59,14 +59,19 @@ def installed() -> dict[str, Path]:
 def find(name_or_path: str | os.PathLike[str]) -> Path:
     """The file of a model.
 
-    Anything with a directory separator or a suffix is a path, everything else a name; a name
-    that is not installed but is a file in the current directory is that file.
+    What is installed under that name; else anything with a directory separator or a suffix is a
+    path, and a name that is a file in the current directory is that file.
 
     Raises:
         UsageError: there is no such model; what there is is listed.
     """
     asked = os.fspath(name_or_path)
     path = Path(asked)
+    known = installed()
+    if asked in known:
+        return known[asked]
+    if not path.exists():
+        _refuse_network(asked)
     if path.name != asked or path.suffix:
         if path.is_file():
             if path.suffix != SUFFIX:
@@ -74,15 +79,24 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
             return path
         problem = "is a folder" if path.is_dir() else "no such model file"
         raise UsageError(f"{asked}: {problem}; name a {SUFFIX} file made by  tinyface import")
-    known = installed()
-    if asked in known:
-        return known[asked]
     if path.is_file():
         return path
     names = ", ".join(known) or "none"
     raise UsageError(
         f"no weights named {asked!r} are installed (there are: {names}); see  tinyface models"
     )
+
+
+def _refuse_network(name: str) -> None:
+    """Raise for the name of a network without weights, saying how to get some."""
+    from tinyface.networks import REGISTRY
+    from tinyface.networks.registry import spelling
+
+    if spelling(name) in REGISTRY:
+        raise UsageError(
+            f"no trained weights of {name} are installed; to make a model of some:  "
+            f"tinyface import FILE --network {name}"
+        )
 
 
 def _need_model(path: Path) -> None:

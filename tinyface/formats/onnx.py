@@ -145,7 +145,8 @@ class Converter:
         if make is None:
             raise node.refuse("this operator is not known here")
         try:
-            made = make(self, node)
+            with np.errstate(all="ignore"):  # weights that are not finite are refused later
+                made = make(self, node)
         except (GraphError, IndexError, ValueError, OverflowError) as error:
             if isinstance(error, FormatError):
                 raise
