@@ -110,6 +110,18 @@ def test_the_pi_is_what_the_paper_gives() -> None:
         assert error == pytest.approx(device.about["errors"][row.network], abs=0.01) and error < 0.2
 
 
+def test_the_measured_device_says_how_good_it_is() -> None:
+    device = shipped("epyc-avx512")
+    assert device.isa is not None and device.isa.name == "avx512" and device.threads == 1
+    assert device.roofs is not None and "measured" in device.about["source"]
+    held = device.about["held_out"]
+    assert held["networks"] >= 30 and 3 * held["median"] < held["macs_alone"]["median"]
+    assert "system" not in device.about["machine"]  # the CPU, and nothing of whose it was
+    result = predict(find("fdfacenet").build(), device)
+    assert set(result.bounds) <= {"compute", "L1d", "L2", "L3", "DRAM", "overhead"}
+    assert 0.3e6 < result.time_ns < 3e6
+
+
 def test_device_files_go_round(tmp_path: Path) -> None:
     roofs = Roofs(24.0, (Level("L2", 20.0, 1 << 20), Level("DRAM", 4.0)))
     device = Device(

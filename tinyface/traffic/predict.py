@@ -33,7 +33,7 @@ from tinyface.traffic.steps import COLUMNS, KINDS, StepFigures, columns, expecte
 from tinyface.types import Cost
 
 SCHEMA = "tinyface.device/1"
-SHIPPED = ("pi4",)
+SHIPPED = ("pi4", "epyc-avx512")
 MAX_FILE = 1 << 20
 MAX_RATE = 1e9  # ns per unit
 MIN_STEPS, MIN_NETWORKS = 8, 3  # for a set of its own
