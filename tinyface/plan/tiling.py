@@ -94,11 +94,14 @@ def winograd_tiles(
 
 def _cut(isa: Isa, tile: int, side: int, count: int, channels: int, outputs: int) -> Tiles:
     """Tiles per task. Where the weights outweigh the transformed input, that is made once and
-    tasks share tiles and panels; else each task transforms what it needs, for all panels."""
+    tasks share tiles and panels; else each task transforms what it needs, for all panels. Wide
+    vectors come with an L3 that keeps the weights: there a task had better have its own tiles, as
+    long as they are enough, so that what a thread transforms does not leave its cache."""
     wide = 2 * isa.lanes
     panels = -(-outputs // wide)
     inputs, weights = side**2 * count * channels, (tile + 2) ** 2 * channels * outputs
-    apart = inputs <= weights and inputs * FLOAT <= 4 * CACHE
+    few = isa.lanes < 8 or count < 4 * isa.rows_wide
+    apart = few and inputs <= weights and inputs * FLOAT <= 4 * CACHE
     fits = 3 * CACHE // (side**2 * (channels + wide) * FLOAT)  # with their sums for one panel
     blocks = -(-count // max(2 * isa.rows_wide, min(fits, 8 * isa.rows_wide)))
     if not apart and blocks < 4 and count >= 4 * isa.rows_wide:
