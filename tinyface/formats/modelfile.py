@@ -134,9 +134,9 @@ def _param(file: TensorFile, name: str) -> Array:
         raise FormatError(f"{where} is {entry.dtype}; a model has {' or '.join(_STORED)}")
     if entry.start % ITEMSIZE[entry.dtype]:
         raise FormatError(f"{where} begins at byte {entry.start}, which is not aligned")
-    array = file.tensor(name)
-    _check_finite(where, array)
-    return array.astype(np.float32, copy=False)
+    array = file.tensor(name).astype(np.float32, copy=False)
+    _check_finite(where, array)  # behind the widening: NumPy compares fp16 one by one
+    return array
 
 
 def _check_finite(where: str, array: Array) -> None:
