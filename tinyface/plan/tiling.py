@@ -97,16 +97,22 @@ def _cut(isa: Isa, tile: int, side: int, count: int, channels: int, outputs: int
     tasks share tiles and panels; else each task transforms what it needs, for all panels. Wide
     vectors come with an L3 that keeps the weights: there a task had better have its own tiles, as
     long as they are enough, so that what a thread transforms does not leave its cache."""
-    wide = 2 * isa.lanes
+    wide, board = 2 * isa.lanes, isa.lanes < 8
     panels = -(-outputs // wide)
     inputs, weights = side**2 * count * channels, (tile + 2) ** 2 * channels * outputs
-    few = isa.lanes < 8 or count < 4 * isa.rows_wide
-    apart = few and inputs <= weights and inputs * FLOAT <= 4 * CACHE
+    limit = 5 * CACHE // 2 if board else 4 * CACHE
+    few = board or count < 4 * isa.rows_wide
+    apart = few and inputs <= weights and inputs * FLOAT <= limit
     fits = 3 * CACHE // (side**2 * (channels + wide) * FLOAT)  # with their sums for one panel
     blocks = -(-count // max(2 * isa.rows_wide, min(fits, 8 * isa.rows_wide)))
-    if not apart and blocks < 4 and count >= 4 * isa.rows_wide:
-        blocks = 4  # something to share
-    block = -(-count // blocks)
     per_task = 1 if apart else panels
+    if not apart and blocks < 4 and count >= 4 * isa.rows_wide:  # something to share
+        if board:
+            per_task = -(
+                -panels // 2
+            )  # what is transformed twice costs less than weights read twice
+        else:
+            blocks = 4
+    block = -(-count // blocks)
     tasks = -(-count // block) * -(-panels // per_task)
     return Tiles(tile, side, count, block, per_task, tasks, apart)
