@@ -180,6 +180,12 @@ static int32_t check_tasks(const tf_kernels *k, const tf_step *s)
 int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
 {
     const int64_t rows = tf_max(k->isa.rows_wide, k->isa.rows_slim), pointer = sizeof(void *);
+    if (s->op == TF_CONV && k->isa.rows_pack && tf_packs(s, 2 * (int64_t)k->isa.lanes)) {
+        const int64_t chunk = tf_pack_chunk(s), taps = (int64_t)s->kh * s->kw;
+        const int64_t jobs = chunk / TF_PACK_ROWS * taps, wide = 2 * (int64_t)k->isa.lanes;
+        return jobs * (pointer + 80) + chunk * (3 * pointer + 24 + 4 * (wide + taps * s->c)) +
+               4 * TF_PACK_ROWS * wide;
+    }
     if (s->op == TF_CONV) {
         const int64_t most = s->oc / s->groups > k->isa.lanes ? k->isa.rows_wide : k->isa.rows_slim;
         const int64_t tiles = tf_ceil_div(tf_min(s->block, (int64_t)s->n * s->oh * s->ow), most);

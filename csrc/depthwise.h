@@ -9,6 +9,8 @@
  */
 enum { STRIP = 4 };
 
+#define DW_EACH(M) M(0) M(1) M(2) M(3)
+
 /* acc += x * w for the kernel column under which input column `col` lies of output `i`. */
 #define DW_TAP(i)                                                                                  \
     if (col - (i)*sw >= 0 && col - (i)*sw < kw) {                                                  \
@@ -19,8 +21,24 @@ enum { STRIP = 4 };
     if ((k) < (STRIP - 1) * sw + kw) {                                                             \
         const int col = (k);                                                                       \
         const vf x0 = DW_LOAD(p[k] + c), x1 = nv > 1 ? v_load(p[k] + c + VL) : x0;                 \
-        DW_TAP(0) DW_TAP(1) DW_TAP(2) DW_TAP(3)                                                    \
+        DW_EACH(DW_TAP)                                                                            \
     }
+
+#define DW_PRELU(i)                                                                                \
+    a##i = v_prelu(a##i, s0);                                                                      \
+    if (nv > 1) b##i = v_prelu(b##i, s1);
+#define DW_CLIP(i)                                                                                 \
+    a##i = v_min(hi, v_max(lo, a##i));                                                             \
+    if (nv > 1) b##i = v_min(hi, v_max(lo, b##i));
+#define DW_ACT(i)                                                                                  \
+    a##i = v_act(a##i, s);                                                                         \
+    if (nv > 1) b##i = v_act(b##i, s);
+#define DW_STORE(i)                                                                                \
+    if (part)                                                                                      \
+        v_store_n(y + (i)*ldy + c, a##i, s->c - c);                                                \
+    else                                                                                           \
+        v_store(y + (i)*ldy + c, a##i);                                                            \
+    if (nv > 1) v_store(y + (i)*ldy + c + VL, b##i);
 
 #define DW_LOAD(p) (part ? v_load_n(p, s->c - c) : v_load(p))
 
@@ -52,13 +70,16 @@ static inline __attribute__((always_inline)) void dw_strip(const int kw, const i
         DW_COLUMN(6) DW_COLUMN(7) DW_COLUMN(8) DW_COLUMN(9) DW_COLUMN(10)
         /* clang-format on */
     }
-#define DW_STORE(i)                                                                                \
-    if (part)                                                                                      \
-        v_store_n(y + (i)*ldy + c, dw_act(a##i, call, c), s->c - c);                               \
-    else                                                                                           \
-        v_store(y + (i)*ldy + c, dw_act(a##i, call, c));                                           \
-    if (nv > 1) v_store(y + (i)*ldy + c + VL, dw_act(b##i, call, c + VL));
-    DW_STORE(0) DW_STORE(1) DW_STORE(2) DW_STORE(3)
+    if (s->act == TF_PRELU) {
+        const vf s0 = DW_LOAD(call->slope + c), s1 = nv > 1 ? v_load(call->slope + c + VL) : s0;
+        DW_EACH(DW_PRELU)
+    } else if (s->act == TF_CLIP) {
+        const vf lo = v_set1(s->alpha), hi = v_set1(s->hi);
+        DW_EACH(DW_CLIP)
+    } else if (s->act != TF_NONE) {
+        DW_EACH(DW_ACT)
+    }
+    DW_EACH(DW_STORE)
 }
 
 #define DW_STRIPS(name, kw, sw)                                                                    \

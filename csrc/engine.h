@@ -84,6 +84,49 @@ static inline int64_t tf_at(const tf_view *v, int64_t i, int64_t y, int64_t x)
     return i * v->img + y * v->row + x * v->ld;
 }
 
+/* Convolution with packed inputs (packed.h), where an instruction set has it: rows of its tiles,
+ * bytes of inputs packed at a time. */
+enum { TF_PACK_ROWS = 12, TF_PACK_PANELS = 5, TF_PACK_BYTES = 192 << 10 };
+
+/* Is it packed? Packing must be shared by some panels, `wide` outputs each, of the task. */
+static inline int tf_packs(const tf_step *s, int64_t wide)
+{
+    return s->groups == 1 && tf_min(s->panels, tf_ceil_div(s->oc, wide)) >= TF_PACK_PANELS;
+}
+
+/* Products of one side of the map that are not with padding: outputs of n, window k. */
+static inline int64_t tf_inside(int64_t in, int64_t out, int64_t k, int64_t stride, int64_t pad,
+                                int64_t dilation)
+{
+    int64_t count = 0;
+    for (int64_t o = 0; o < out; o++)
+        for (int64_t i = 0; i < k; i++) {
+            const int64_t at = o * stride - pad + i * dilation;
+            count += at >= 0 && at < in;
+        }
+    return count;
+}
+
+/* Does a tap take only pixels whose input exists? On small maps with much padding. */
+static inline int tf_pack_chooses(const tf_step *s)
+{
+    const int64_t map = (int64_t)s->oh * s->ow, taps = (int64_t)s->kh * s->kw;
+    if (map * s->n > 64 || taps > 64 || taps == 1 || s->c < 32) return 0;
+    return 8 * tf_inside(s->h, s->oh, s->kh, s->sh, s->pt, s->dh) *
+               tf_inside(s->wd, s->ow, s->kw, s->sw, s->pl, s->dw) <
+           7 * map * taps;
+}
+
+/* Pixels packed at a time, whole tiles. */
+static inline int64_t tf_pack_chunk(const tf_step *s)
+{
+    const int64_t pixels = tf_min(s->block, (int64_t)s->n * s->oh * s->ow);
+    const int64_t tile = TF_PACK_ROWS * (int64_t)s->kh * s->kw * s->c * (int64_t)sizeof(float);
+    const int64_t fits =
+        tf_pack_chooses(s) ? pixels : tf_max(1, TF_PACK_BYTES / tile) * TF_PACK_ROWS;
+    return tf_ceil_div(tf_min(fits, pixels), TF_PACK_ROWS) * TF_PACK_ROWS;
+}
+
 /* fp16 bits to fp32, all cases. */
 static inline float tf_from_half(uint16_t h)
 {

@@ -5,6 +5,13 @@
 #include "act.h"
 #include "gemm.h"
 #include "conv.h"
+#ifdef PACK_ROWS
+#include "packed.h"
+#define CONV_RUN conv_any
+#else
+#define CONV_RUN  conv_run
+#define PACK_ROWS 0
+#endif
 #include "winograd.h"
 #include "gemv.h"
 #include "depthwise.h"
@@ -20,10 +27,10 @@
 #define TF_STR(a)     TF_STR2(a)
 
 const tf_kernels TF_CAT(tf_, ISA_NAME) = {
-    .isa = {TF_STR(ISA_NAME), VL, ROWS_WIDE, ROWS_SLIM},
+    .isa = {TF_STR(ISA_NAME), VL, ROWS_WIDE, ROWS_SLIM, PACK_ROWS},
     .run =
         {
-            [TF_CONV] = conv_run,
+            [TF_CONV] = CONV_RUN,
             [TF_WINOGRAD] = winograd_run,
             [TF_WINO_IN] = wino_input_run,
             [TF_GEMV] = gemv_run,

@@ -6,6 +6,9 @@
 #endif
 #define ISA_NAME neon
 #include "simd_neon.h"
+#ifdef __aarch64__
+#include "neon_tile.h"
+#endif
 #include "family.h"
 #else
 typedef int tf_no_neon;

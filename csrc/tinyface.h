@@ -110,6 +110,7 @@ typedef struct {
     int32_t lanes;     /* floats per vector */
     int32_t rows_wide; /* pixels per tile, panels two vectors wide */
     int32_t rows_slim; /* pixels per tile, panels one vector wide */
+    int32_t rows_pack; /* pixels per tile of packed inputs; 0: none are packed */
 } tf_isa;
 
 /* The table for an instruction set by name, NULL if this CPU or build lacks it;

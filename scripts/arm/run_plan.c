@@ -1,6 +1,6 @@
 /* run_plan.c: runs a plan made on another machine, for counting under emulation.
  *
- *   run_plan --isa       prints the best instruction set as "name lanes rows_wide rows_slim"
+ *   run_plan --isa       prints the best instruction set: name lanes rows_wide rows_slim rows_pack
  *   run_plan FILE        runs the plan in FILE twice, calling tf_mark before every step of the
  *                        second run and after the last; a chain runs with its first step
  *
@@ -71,7 +71,8 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "--isa") == 0) {
         tf_isa isa;
         tf_isa_of(tf_kernels_for(getenv("TINYFACE_ISA")), &isa);
-        printf("%s %d %d %d\n", isa.name, (int)isa.lanes, (int)isa.rows_wide, (int)isa.rows_slim);
+        printf("%s %d %d %d %d\n", isa.name, (int)isa.lanes, (int)isa.rows_wide, (int)isa.rows_slim,
+               (int)isa.rows_pack);
         return 0;
     }
     FILE *file = argc == 2 ? fopen(argv[1], "rb") : NULL;

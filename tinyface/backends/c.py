@@ -42,7 +42,7 @@ def isas() -> list[Isa]:
 
 def _isa(found: Any) -> Isa:
     name = _engine.ffi.string(found.name).decode()
-    return Isa(name, found.lanes, found.rows_wide, found.rows_slim)
+    return Isa(name, found.lanes, found.rows_wide, found.rows_slim, found.rows_pack)
 
 
 def choose_isa(name: str | None = None) -> Isa:

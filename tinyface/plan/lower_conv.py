@@ -15,7 +15,7 @@ from tinyface.plan.lower_winograd import winograd, winograd_cut
 from tinyface.plan.model import View
 from tinyface.plan.pack import Pieces, conv_panels, padded_vector, panels
 from tinyface.plan.planner import Planner
-from tinyface.plan.tiling import conv_blocks, row_tasks
+from tinyface.plan.tiling import conv_blocks, packs, row_tasks
 
 RESIDUAL, HALF = 1, 4  # TF_RESIDUAL, TF_HALF
 FEW_CHANNELS = 4  # up to here a kernel row of an input image is one tap
@@ -112,8 +112,10 @@ def conv2d(p: Planner, node: Node) -> None:
     flag, stored, kept = halves(p, weight)
     fields["flags"] |= flag
     p.packer.need_zeros(max(x.shape[1], 2 * p.isa.lanes))
+    packed = packs(p.isa, o, op.groups)
+    shape = f"{p.isa.rows_pack if packed else rows}x{width * p.isa.lanes}"
     p.emit(
-        result, op.kind, f"gemm_{p.isa.name}_{rows}x{width * p.isa.lanes}{stored}", x, y, z,
+        result, op.kind, f"{'packed' if packed else 'gemm'}_{p.isa.name}_{shape}{stored}", x, y, z,
         node=node, params=params, reason=blocks.reason + kept,
         **fields | {"op": "TF_CONV", "groups": op.groups, "block": blocks.pixels,
                     "panels": blocks.panels, "tasks": blocks.tasks},

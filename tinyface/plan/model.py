@@ -18,13 +18,15 @@ class Isa:
     """What packing must know of an instruction set.
 
     lanes: floats per vector; panels of weights are 2 lanes wide, the last one perhaps 1.
-    rows_wide, rows_slim: pixels per tile for panels of two vectors and of one.
+    rows_wide, rows_slim: pixels per tile for panels of two vectors and of one; rows_pack: of a tile
+    of packed inputs (csrc/packed.h), 0 where the instruction set does without.
     """
 
     name: str
     lanes: int
     rows_wide: int
     rows_slim: int
+    rows_pack: int = 0
 
 
 @dataclass(eq=False)

@@ -16,6 +16,8 @@ BYTE = 3  # MACs in the time that a byte of weights takes
 LEAST_WORK = 5_000  # MACs or elements below which handing a task over costs more than it saves:
 # little, because threads that share every step find their part of a map in their own cache
 
+PACK_PANELS = 5  # panels of a task from which on packing its inputs pays
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -34,6 +36,8 @@ def conv_blocks(isa: Isa, pixels: int, k: int, outputs: int, groups: int, fresh:
     """
     wide = 2 * isa.lanes
     panels = -(-(outputs // groups) // wide) * groups
+    if packs(isa, outputs, groups) and k * outputs * FLOAT > CACHE:
+        return packed_blocks(isa, pixels, k, panels)
     weights = k * outputs // groups * groups * FLOAT
     work = pixels * k * outputs
     tasks = max(1, min(MAX_TASKS, work // (16 * LEAST_WORK)))
@@ -52,9 +56,28 @@ def conv_blocks(isa: Isa, pixels: int, k: int, outputs: int, groups: int, fresh:
         count = blocks * -(-panels // per_task)
         return Blocks(block, per_task, count, f"{block} pixels a block: it stays in L2")
     block = min(fits, -(-pixels // tasks))
-    block = min(pixels, -(-block // isa.rows_wide) * isa.rows_wide)
+    rows = isa.rows_pack if packs(isa, outputs, groups) else isa.rows_wide
+    block = min(pixels, -(-block // rows) * rows)
     count = -(-pixels // block)
     return Blocks(block, panels, count, f"{block} pixels a block: the weights stay in L2")
+
+
+def packs(isa: Isa, outputs: int, groups: int) -> bool:
+    """Are inputs packed? As ``tf_packs`` (csrc/engine.h) decides, for tasks as made here."""
+    return bool(isa.rows_pack) and groups == 1 and -(-outputs // (2 * isa.lanes)) >= PACK_PANELS
+
+
+def packed_blocks(isa: Isa, pixels: int, k: int, panels: int) -> Blocks:
+    """Blocks where inputs are packed and the weights outgrow the cache: a task's weights stay in
+    it while all pixels pass; a task has enough panels to be worth the packing."""
+    most = max(12, CACHE // (k * 2 * isa.lanes * FLOAT))
+    groups = -(-panels // most)
+    per_task = -(-panels // groups)
+    groups = -(-panels // per_task)
+    blocks = max(1, min(-(-4 // groups), pixels // (4 * isa.rows_pack)))
+    block = -(-pixels // blocks // isa.rows_pack) * isa.rows_pack
+    count = groups * -(-pixels // block)
+    return Blocks(block, per_task, count, f"{per_task} panels a task: their weights stay in L2")
 
 
 def row_tasks(rows: int, work: int) -> int:
