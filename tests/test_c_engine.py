@@ -62,14 +62,15 @@ def sure(kind: str) -> list[Case]:
     gate, vector = rng.integers(-99, 99, (2, 7, 1, 1)) / 64.0, rng.integers(9, 99, 7) / 32.0
     pairs = [(x, y), (x, gate), (x, vector.reshape(7, 1, 1)), (x, np.array(1.5))]
     if kind in ("add", "sub", "mul", "div", "maximum"):
-        pairs.append(
-            (x[:, :2, :1, 0], x[:, :2, :2, :1])
-        )  # (2, 2, 1) is no gate: axes align at the end
+        # (2, 2, 1) beside (2, 2, 2, 1) is no gate: axes are aligned at the end
+        pairs.append((x[:, :2, :1, 0], x[:, :2, :2, :1]))
         return [Case(OPS[kind](), pair) for pair in pairs]
     if kind == "transpose":  # of one picture, HWNC is NHWC
         return [Case(OPS[kind](p), (x[:1],)) for p in ((0, 2, 3, 1), (0, 3, 1, 2), (2, 3, 0, 1))]
     if kind == "batch_norm":
         return [Case(OPS[kind](), (x, vector, vector, vector, vector))]
+    if kind == "concat":
+        return [Case(OPS[kind](axis=1), (x, y[:, :3]))]
     if kind == "split":
         return [Case(OPS[kind](axis=1, sizes=(3, 4)), (x,))]
     if kind == "slice":
