@@ -69,7 +69,7 @@ def _draw(role: str, shape: tuple[int, ...], key: str, seed: int, given: float) 
 def _mean_square(graph: Graph, node: Node, squares: Mapping[str, float]) -> float:
     """About the mean square of what the operator makes."""
     op: Any = node.op
-    given = [squares[name] for name in node.inputs if name]
+    given = [squares.get(name, 1.0) for name in node.inputs if name]  # 1: a constant in front
     if isinstance(op, (Conv2d, Linear)):
         residual = squares[node.inputs[4]] if len(node.inputs) > 4 else 0.0
         return _activated(op.act, 1.0 + residual)
