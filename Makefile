@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick lint format c-tests asan tsan arm-test perf-arm count-arm cachesim wheel clean
+.PHONY: help install demo test test-quick lint format c-tests asan tsan arm-test arm-python perf-arm count-arm cachesim wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 14
@@ -89,6 +89,9 @@ tsan:  ## its threads under TSan
 	@PATH="$(abspath $(BIN)):$$PATH" bash scripts/asan.sh thread
 
 arm-test:  ## the same on aarch64 and armv7, emulated
+	@$(script)
+
+arm-python:  ## the Python tests of the C engine on an emulated aarch64: minutes
 	@$(script)
 
 perf-arm:  ## the aarch64 inner loop on models of Pi cores: FLOPs per cycle (llvm-mca)

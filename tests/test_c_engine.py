@@ -76,6 +76,10 @@ def sure(kind: str) -> list[Case]:
     if kind == "slice":
         op = OPS[kind](axes=(1, 2, 3), starts=(2, 1, 0), ends=(7, 5, 3), steps=(1, 2, 2))
         return [Case(op, (x,))]
+    if kind == "clip":
+        return [Case(OPS[kind](), (x,))]
+    if kind == "softmax":
+        return [Case(OPS[kind](axis=axis), (x,)) for axis in (1, -1)]
     if kind == "reduce":
         return [Case(OPS[kind](mode=mode, axes=(2, 3)), (x,)) for mode in ("mean", "max")]
     return []
@@ -292,12 +296,14 @@ def test_an_unknown_isa_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("op", 99), ("n", 0), ("c", 1 << 30), ("kh", -1), ("groups", 3), ("act", 77), ("tasks", 0),
+    [("op", 99), ("n", 0), ("c", 1 << 30), ("kh", -1), ("groups", 5), ("act", 77), ("tasks", 0),
      ("block", 0), ("pt", -1), ("w", 1 << 40), ("zero", -1), ("size", 8)],
 )  # fmt: skip
 def test_check_refuses_what_run_could_not_survive(field: str, value: int) -> None:
     executable = engine.CExecutable(network("cnn-8-ds-cifar"), 1)
-    first = next(i for i, s in enumerate(executable.plan.steps) if s.kernel.startswith("gemm"))
+    first = next(
+        i for i, s in enumerate(executable.plan.steps) if s.kernel.startswith(("gemm", "packed"))
+    )
     setattr(executable._steps[first], field, value)
     with pytest.raises(BackendError, match="step"):
         executable._check()
