@@ -110,7 +110,9 @@ static inline int64_t tf_inside(int64_t in, int64_t out, int64_t k, int64_t stri
 /* Does a tap take only pixels whose input exists? On small maps with much padding. */
 static inline int tf_pack_chooses(const tf_step *s)
 {
-    if (s->x.buf == TF_BAND || s->y.buf == TF_BAND) return 0; /* a part of a map: see chain.c */
+    /* A chain's scratch is sized by whole steps, but its parts have other h, oh and pt: the answer,
+     * which scratch depends on, must not change with these. */
+    if (s->x.buf == TF_BAND || s->y.buf == TF_BAND) return 0;
     const int64_t map = (int64_t)s->oh * s->ow, taps = (int64_t)s->kh * s->kw;
     if (map * s->n > 64 || taps > 64 || taps == 1 || s->c < 32) return 0;
     return 8 * tf_inside(s->h, s->oh, s->kh, s->sh, s->pt, s->dh) *

@@ -4,9 +4,8 @@
  *
  * 24 accumulators, 4 registers of inputs and 4 of weights are all 32 that there are; compilers run
  * out of them and spill. Each multiplication takes its input from a lane; 64 bytes are loaded at a
- * time, so that of 204 instructions 192 multiply. llvm-mca (make perf-arm): 8.0 of 8 floating-point
- * operations per cycle on Cortex-A72. (A compiler's loop over rows as they lie in memory: 91
- * instructions for 64 multiplications.)
+ * time, so that of 204 instructions 192 multiply. (A compiler's loop over rows as they lie in
+ * memory: 91 instructions for 64 multiplications.)
  *
  * v0..v3: x; v4..v7: w; v8, v9: row 0; v10, v11: row 1; ...
  */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 enum { PARAMS, SECOND, MAPS }; /* buffers: parameters, z, then the maps from x to y */
+enum { ZEROS = 64 };           /* the parameters begin with the zeros that stand for padding */
 
 static int64_t whole(int64_t v, int64_t unit) { return (v + unit - 1) / unit * unit; }
 
@@ -27,7 +28,7 @@ static tf_step member(const tf_step *before, int32_t at, const tf_isa *isa, int6
     s.act = (int32_t)draw(2) * TF_CLIP;
     const int64_t taps = (int64_t)s.kh * s.kw, outs = whole(s.oc, isa->lanes);
     const int64_t weights = s.op == TF_CONV ? outs * taps * s.c : taps * s.c;
-    s.bias = draw(50), s.w = s.bias + outs, s.zero = 0;
+    s.bias = ZEROS + draw(50), s.w = s.bias + outs, s.zero = 0;
     *params = weights + s.w > *params ? weights + s.w : *params;
     s.block = 1 + (int32_t)draw(40), s.panels = 1, s.tasks = 1 + (int32_t)draw(5);
     if (s.op == TF_CONV) {
@@ -90,6 +91,7 @@ int chain_case(const tf_kernels *k, const tf_isa *isa)
         g[MAPS + 1 + j] = guard_new(extent(&s[j].y, s->n, s[j].oh, s[j].ow, s[j].oc), 1);
     for (int32_t b = 0; b < MAPS + n + 1; b++)
         for (int64_t i = 0; i < g[b].count; i++) g[b].data[i] = b > MAPS ? NAN : real();
+    memset(g[PARAMS].data, 0, ZEROS * sizeof(float)); /* a kernel may also skip padding */
 
     int bad = run(k, s, n, g, 1);
     const guarded *y = g + MAPS + n;

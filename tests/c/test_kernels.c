@@ -49,7 +49,7 @@ static tf_step random_step(int32_t op)
         random_window(&s);
     if (op == TF_CONV) {
         s.groups = draw(2) ? 1 : 1 + (int32_t)draw(4);
-        s.c = s.groups * (1 + (int32_t)draw(20));
+        s.c = s.groups * (1 + (int32_t)draw(draw(4) ? 20 : 60));
         s.oc = s.groups * (draw(2) ? odd() : 1 + (int32_t)draw(70));
     }
     if (op == TF_WINOGRAD) {
