@@ -70,8 +70,9 @@ def test_float32(name: str, form: str) -> None:
     graph = passes.optimise(case.graph) if form == "optimised" else case.graph
     for key, got in run(case, graph, "float32", small_batch(case)).items():
         own = rounding(case, key)
-        assert error(got, case.exact[key]) <= max(FLOAT32, 1.5 * own, case.exactness)
-        assert error(got, case.outputs[key]) <= FLOAT32 + own
+        bound = max(FLOAT32, 1.5 * own, case.exactness)
+        assert error(got, case.exact[key]) <= bound
+        assert error(got, case.outputs[key]) <= bound + own  # both may be off, either way
 
 
 def _float64_cases() -> list[object]:

@@ -79,6 +79,14 @@ def test_a_second_time_changes_nothing(rewrite: Pass) -> None:
     check()
 
 
+def test_a_reader_that_no_output_needs_does_not_decide() -> None:
+    b = Builder("dead")
+    y = b.conv2d(b.input("x", (1, 2, 4, 4)), 2, 1, key="conv")
+    b.apply(ops.ReLU(), y, name="unused")
+    graph = b.build(y=b.apply(ops.ReLU(), y, name="act"))
+    assert [node.op.kind for node in fuse_activation(graph).nodes] == ["conv2d"]
+
+
 @ALL
 def test_the_result_is_right_for_other_input_sizes(rewrite: Pass) -> None:
     """A session re-infers the optimised graph for every batch and image size."""

@@ -9,7 +9,7 @@ import numpy as np
 from tinyface.graph import Graph, Node
 from tinyface.ops import BatchNorm, Conv2d, Linear
 from tinyface.ops.spec import Array
-from tinyface.passes.rewrite import finish, fresh, private
+from tinyface.passes.rewrite import alive, finish, fresh, private
 
 
 def fold_batchnorm(graph: Graph) -> Graph:
@@ -19,6 +19,7 @@ def fold_batchnorm(graph: Graph) -> Graph:
     float64 and rounded once. A batch norm stays where nothing can take it up: behind anything
     else, behind a map that another operator reads, too, or with weights that are computed.
     """
+    graph = alive(graph)
     nodes: list[Node | None] = []
     made: dict[str, int] = {}  # tensor -> place of its producer in nodes
     params = dict(graph.params)

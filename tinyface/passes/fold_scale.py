@@ -9,7 +9,7 @@ import numpy as np
 from tinyface.graph import Graph, Node
 from tinyface.ops import Conv2d
 from tinyface.ops.spec import Array
-from tinyface.passes.rewrite import finish, fresh, private
+from tinyface.passes.rewrite import alive, finish, fresh, private
 
 
 def fold_scale(graph: Graph) -> Graph:
@@ -19,6 +19,7 @@ def fold_scale(graph: Graph) -> Graph:
     once. The pair stays where the map between has another reader, or an activation, or a shift
     that zero padding would not get.
     """
+    graph = alive(graph)
     nodes: list[Node | None] = []
     made: dict[str, int] = {}  # tensor -> place of its producer in nodes
     params = dict(graph.params)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tinyface.graph import Graph, Node
 from tinyface.ops import FUSABLE, Add, Conv2d, Linear
-from tinyface.passes.rewrite import Typings, finish, private, same_shape, typings
+from tinyface.passes.rewrite import Typings, alive, finish, private, same_shape, typings
 
 
 def fuse_activation(graph: Graph) -> Graph:
@@ -16,6 +16,7 @@ def fuse_activation(graph: Graph) -> Graph:
     reader of what the convolution makes and that is no output of the graph. The fused
     operator stands where the later of the two stood, when the residual has been computed.
     """
+    graph = alive(graph)
     seen = typings(graph)
     nodes: list[Node | None] = []
     made: dict[str, int] = {}  # tensor -> place of its producer in nodes

@@ -18,7 +18,7 @@ from tinyface.graph import Graph, Node
 from tinyface.ops import Add, BatchNorm, Conv2d
 from tinyface.ops.conv import Pair
 from tinyface.ops.spec import Array
-from tinyface.passes.rewrite import finish, fresh, private
+from tinyface.passes.rewrite import alive, finish, fresh, private
 
 Params = dict[str, Array]
 
@@ -61,6 +61,7 @@ def reparameterize(graph: Graph) -> Graph:
     branch. Nothing is merged where that would cost more multiplications. Sums are formed in
     float64 and rounded once.
     """
+    graph = alive(graph)
     params = dict(graph.params)
     nodes: list[Node] = []
     for node in graph.nodes:

@@ -53,6 +53,12 @@ def fresh(name: str, *taken: Container[str]) -> str:
     return candidate
 
 
+def alive(graph: Graph) -> Graph:
+    """The graph without what no output needs. A pass that asks whether a tensor is private begins
+    with it: a reader that will vanish must not decide."""
+    return finish(graph, graph.nodes, graph.params)
+
+
 def finish(graph: Graph, nodes: Iterable[Node], params: Mapping[str, Array]) -> Graph:
     """The graph with these nodes and parameters, without those that no output needs."""
     needed, kept = set(graph.outputs), []

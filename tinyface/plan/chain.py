@@ -121,4 +121,4 @@ def _rows_under(step: Step, first: int, end: int) -> tuple[int, int]:
 
 
 def _number(step: Step, field: str) -> int:
-    return int(step.fields[field])
+    return int(step.fields.get(field, 0))  # absent: element-wise steps have no padding
