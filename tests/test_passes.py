@@ -81,7 +81,7 @@ def test_a_second_time_changes_nothing(rewrite: Pass) -> None:
 
 def test_a_reader_that_no_output_needs_does_not_decide() -> None:
     b = Builder("dead")
-    y = b.conv2d(b.input("x", (1, 2, 4, 4)), 2, 1, key="conv")
+    y = b.conv(b.input("x", (1, 2, 4, 4)), 2, 1, key="conv")
     b.apply(ops.ReLU(), y, name="unused")
     graph = b.build(y=b.apply(ops.ReLU(), y, name="act"))
     assert [node.op.kind for node in fuse_activation(graph).nodes] == ["conv2d"]
