@@ -242,7 +242,7 @@ def test_a_name_with_a_dot_is_a_name(folder: Path) -> None:
 
 
 def test_load_refuses(folder: Path) -> None:
-    with pytest.raises(UsageError, match="no weights named 'nosuch'.*detector, fdfacenet"):
+    with pytest.raises(UsageError, match="no weights named 'nosuch'.*detector, dwfn, fdfacenet"):
         tinyface.load("nosuch")
     with pytest.raises(UsageError, match="no such model file"):
         tinyface.load(folder / "nosuch.safetensors")
