@@ -8,8 +8,7 @@ import numpy as np
 
 from tinyface.graph import Graph, Node
 from tinyface.ops import BatchNorm, Conv2d, Linear
-from tinyface.ops.spec import Array
-from tinyface.passes.rewrite import alive, finish, fresh, private
+from tinyface.passes.rewrite import Params, folded, merge_pairs, private
 
 
 def fold_batchnorm(graph: Graph) -> Graph:
@@ -19,24 +18,15 @@ def fold_batchnorm(graph: Graph) -> Graph:
     float64 and rounded once. A batch norm stays where nothing can take it up: behind anything
     else, behind a map that another operator reads, too, or with weights that are computed.
     """
-    graph = alive(graph)
-    nodes: list[Node | None] = []
-    made: dict[str, int] = {}  # tensor -> place of its producer in nodes
-    params = dict(graph.params)
-    for node in graph.nodes:
-        place = made.get(node.inputs[0], -1)
-        source = nodes[place] if place >= 0 else None
-        if isinstance(node.op, BatchNorm) and source and _foldable(graph, source, node, params):
-            folded = _fold(graph, source, node, params)
-            if folded is not None:
-                nodes[place] = None
-                node = folded
-        made.update(dict.fromkeys(node.outputs, len(nodes)))
-        nodes.append(node)
-    return finish(graph, filter(None, nodes), params)
+    return merge_pairs(graph, _merge)
 
 
-def _foldable(graph: Graph, source: Node, norm: Node, params: dict[str, Array]) -> bool:
+def _merge(graph: Graph, source: Node, node: Node, params: Params) -> Node | None:
+    foldable = isinstance(node.op, BatchNorm) and _foldable(graph, source, node, params)
+    return _fold(graph, source, node, params) if foldable else None
+
+
+def _foldable(graph: Graph, source: Node, norm: Node, params: Params) -> bool:
     op = source.op
     weights = {*source.inputs[1:], *norm.inputs[1:]} - {""}
     return (
@@ -48,7 +38,7 @@ def _foldable(graph: Graph, source: Node, norm: Node, params: dict[str, Array]) 
     )
 
 
-def _fold(graph: Graph, source: Node, norm: Node, params: dict[str, Array]) -> Node | None:
+def _fold(graph: Graph, source: Node, norm: Node, params: Params) -> Node | None:
     """The operator that does both; its new weights are added to ``params``.
 
     None where they cannot be stored: a variance of -eps or less, or a number too large.
@@ -63,10 +53,7 @@ def _fold(graph: Graph, source: Node, norm: Node, params: dict[str, Array]) -> N
         per_row = scale.reshape((-1,) + (1,) * (weight.ndim - 1))
         new_weight = np.empty_like(weight)  # (o, c/g, kh, kw) or (o, k); no copy in float64
         np.multiply(weight, per_row, out=new_weight, dtype=np.float64, casting="same_kind")
-    if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
+    names = folded(graph, source.name, new_weight, new_bias, params)
+    if names is None:
         return None
-    names = []
-    for part, value in (("weight", new_weight), ("bias", new_bias)):
-        names.append(fresh(f"{source.name}.{part}.folded", params, graph.types))
-        params[names[-1]] = value
     return replace(source, inputs=(source.inputs[0], *names), outputs=norm.outputs)

@@ -9,7 +9,7 @@ import numpy as np
 from tinyface.graph import Graph, Node
 from tinyface.ops import Conv2d
 from tinyface.ops.spec import Array
-from tinyface.passes.rewrite import alive, finish, fresh, private
+from tinyface.passes.rewrite import Params, folded, merge_pairs, private
 
 
 def fold_scale(graph: Graph) -> Graph:
@@ -19,24 +19,14 @@ def fold_scale(graph: Graph) -> Graph:
     once. The pair stays where the map between has another reader, or an activation, or a shift
     that zero padding would not get.
     """
-    graph = alive(graph)
-    nodes: list[Node | None] = []
-    made: dict[str, int] = {}  # tensor -> place of its producer in nodes
-    params = dict(graph.params)
-    for node in graph.nodes:
-        place = made.get(node.inputs[0], -1) if node.inputs else -1
-        scale = nodes[place] if place >= 0 else None
-        if scale is not None and _foldable(graph, scale, node, params):
-            folded = _fold(graph, scale, node, params)
-            if folded is not None:
-                nodes[place] = None
-                node = folded
-        made.update(dict.fromkeys(node.outputs, len(nodes)))
-        nodes.append(node)
-    return finish(graph, filter(None, nodes), params)
+    return merge_pairs(graph, _merge)
 
 
-def _foldable(graph: Graph, scale: Node, node: Node, params: dict[str, Array]) -> bool:
+def _merge(graph: Graph, scale: Node, node: Node, params: Params) -> Node | None:
+    return _fold(graph, scale, node, params) if _foldable(graph, scale, node, params) else None
+
+
+def _foldable(graph: Graph, scale: Node, node: Node, params: Params) -> bool:
     op, after = scale.op, node.op
     if not isinstance(op, Conv2d) or not isinstance(after, Conv2d) or op.act is not None:
         return False
@@ -54,7 +44,7 @@ def _foldable(graph: Graph, scale: Node, node: Node, params: dict[str, Array]) -
     return plain and private(graph, scale.outputs[0]) and (pointwise or unmoved)
 
 
-def _fold(graph: Graph, scale: Node, node: Node, params: dict[str, Array]) -> Node | None:
+def _fold(graph: Graph, scale: Node, node: Node, params: Params) -> Node | None:
     """The convolution that does both; its new weights are added to ``params``. None where they
     cannot be stored: a number too large."""
     assert isinstance(scale.op, Conv2d) and isinstance(node.op, Conv2d)
@@ -70,12 +60,9 @@ def _fold(graph: Graph, scale: Node, node: Node, params: dict[str, Array]) -> No
     with np.errstate(all="ignore"):
         new_weight = (wide * of_group(params[scale.inputs[1]].ravel())).astype(weight.dtype)
         new_bias = (old + (wide * shift).sum(axis=(1, 2, 3))).astype(weight.dtype)
-    if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
+    names = folded(graph, node.name, new_weight, new_bias, params)
+    if names is None:
         return None
-    names = []
-    for part, value in (("weight", new_weight), ("bias", new_bias)):
-        names.append(fresh(f"{node.name}.{part}.folded", params, graph.types))
-        params[names[-1]] = value
     (down, right), (again_down, again_right) = scale.op.stride, node.op.stride
     return replace(
         node,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
+
+import numpy as np
 
 from tinyface.errors import GraphError
 from tinyface.graph import Graph, Node
@@ -11,6 +13,8 @@ from tinyface.ops.spec import Array
 from tinyface.types import TensorType
 
 Typings = tuple[Mapping[str, TensorType], ...]
+Params = dict[str, Array]
+Merge = Callable[[Graph, Node, Node, Params], "Node | None"]
 
 
 def typings(graph: Graph) -> Typings:
@@ -51,6 +55,42 @@ def fresh(name: str, *taken: Container[str]) -> str:
         count += 1
         candidate = f"{name}.{count}"
     return candidate
+
+
+def merge_pairs(graph: Graph, merge: Merge) -> Graph:
+    """Let ``merge`` make one node of each node and the one that makes its first input.
+
+    merge: (graph, source, node, params) -> the node that does both, which stands where ``node``
+    did, or None; it may add to ``params``.
+    """
+    graph = alive(graph)
+    nodes: list[Node | None] = []
+    made: dict[str, int] = {}  # tensor -> place of its producer in nodes
+    params = dict(graph.params)
+    for node in graph.nodes:
+        place = made.get(node.inputs[0], -1) if node.inputs else -1
+        source = nodes[place] if place >= 0 else None
+        merged = merge(graph, source, node, params) if source else None
+        if merged is not None:
+            nodes[place] = None
+            node = merged
+        made.update(dict.fromkeys(node.outputs, len(nodes)))
+        nodes.append(node)
+    return finish(graph, filter(None, nodes), params)
+
+
+def folded(
+    graph: Graph, name: str, weight: Array, bias: Array, params: Params
+) -> tuple[str, str] | None:
+    """Names of the folded weight and bias of node ``name``, added to ``params``; None where they
+    cannot be stored: a number too large, or none at all."""
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        return None
+    names = []
+    for part, value in (("weight", weight), ("bias", bias)):
+        names.append(fresh(f"{name}.{part}.folded", params, graph.types))
+        params[names[-1]] = value
+    return names[0], names[1]
 
 
 def alive(graph: Graph) -> Graph:
