@@ -115,7 +115,9 @@ class Student:
         """One update at `progress` (0..1) of the run."""
         pixels, target = pool.batch(self.rows_of(pool))
         size = 97 if progress < self.settings.small else 112
-        x = augment(pixels.to(self.device), self.numbers, self.settings.strength, size)
+        strength = self.settings.strength
+        parts = pixels.to(self.device).split(self.settings.chunk)
+        x = torch.cat([augment(part, self.numbers, strength, size) for part in parts])
         self._set_rates(progress)
         self.model.train()
         with torch.autocast(self.device, torch.bfloat16, enabled=self.settings.half):

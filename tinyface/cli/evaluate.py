@@ -27,9 +27,9 @@ RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @common.aligned_option
 @click.option("--flip", is_flag=True, help="Add the embedding of the mirrored picture.")
 @click.option(
-    "--face", type=click.Choice(["largest", "central"]), default="largest", show_default=True,
+    "--face", type=click.Choice(["largest", "central"]),
     help="Of several faces in a picture: the largest, as 'embed' does, or the one nearest to "
-    "the middle, which is the person that LFW means.",
+    "the middle.  [default: central for LFW's list, whose people stand there; else largest]",
 )  # fmt: skip
 @click.option(
     "--on-failure", type=click.Choice(["wrong", "skip"]), default="wrong", show_default=True,
@@ -51,7 +51,7 @@ def command(
     model: str | None,
     aligned: bool,
     flip: bool,
-    face: str,
+    face: str | None,
     on_failure: OnFailure,
     fmr: tuple[float, ...],
     output: str | None,
@@ -79,13 +79,14 @@ def command(
     """
     from tinyface.cli import roc
     from tinyface.faces.evaluate import evaluate
-    from tinyface.faces.pairs import pictures, read_pairs
+    from tinyface.faces.pairs import from_lfw, pictures, read_pairs
 
     if plot:
         roc.check(plot)
     for path in filter(None, (output, plot)):
         check_folder(path)
     listed = read_pairs(pairs)
+    face = face or ("central" if from_lfw(listed) else "largest")
     recogniser = common.load_model(model, detector, backend, threads, weights)
     if not aligned:
         _ = recogniser.detector  # that none is installed is said before the work

@@ -150,6 +150,11 @@ def _in_folds(found: Iterable[tuple[str, str, bool]]) -> list[Pair]:
 # ------------------------------------------------------------------------------ pictures
 
 
+def from_lfw(pairs: Sequence[Pair]) -> bool:
+    """Whether a list has LFW's form: its pictures show the named person in their middle."""
+    return all(not Path(pair.a).suffix for pair in pairs)
+
+
 def pictures(pairs: Iterable[Pair]) -> list[str]:
     """The pictures of a list, each once, in the order in which they come up."""
     return list(dict.fromkeys(chain.from_iterable((pair.a, pair.b) for pair in pairs)))
