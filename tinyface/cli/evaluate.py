@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tinyface import plots
 from tinyface.cli import common
 from tinyface.errors import UsageError
 
@@ -79,14 +80,11 @@ def command(
     """
     from tinyface.cli import roc
     from tinyface.faces.evaluate import evaluate
-    from tinyface.faces.pairs import from_lfw, pictures, read_pairs
+    from tinyface.faces.pairs import pictures, read_pairs, usual_face
 
-    if plot:
-        roc.check(plot)
-    for path in filter(None, (output, plot)):
-        check_folder(path)
+    check_outputs(output, plot)
     listed = read_pairs(pairs)
-    face = face or ("central" if from_lfw(listed) else "largest")
+    face = face or usual_face(listed)
     recogniser = common.load_model(model, detector, backend, threads, weights)
     if not aligned:
         _ = recogniser.detector  # that none is installed is said before the work
@@ -108,11 +106,14 @@ def command(
     return 1 if done.failures else 0
 
 
-def check_folder(path: str) -> None:
+def check_outputs(output: str | None, plot: str | None) -> None:
     """A file that cannot be written is better refused before minutes of work."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise UsageError(f"{path}: there is no folder {folder}; make it first")
+    if plot:
+        plots.check(plot)
+    for path in filter(None, (output, plot)):
+        folder = Path(path).parent
+        if not folder.is_dir():
+            raise UsageError(f"{path}: there is no folder {folder}; make it first")
 
 
 def to_json(done: Evaluation) -> dict[str, Any]:
