@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import re
-import sys
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -16,12 +15,13 @@ import pytest
 from test_report import BROWSER, PROBE, in_browser
 
 from tinyface import networks
+from tinyface.backends import c as engine
 from tinyface.cli.main import run as cli
 from tinyface.errors import GraphError, UsageError
 from tinyface.passes import optimise
 from tinyface.traffic import design, paper
 from tinyface.traffic.claim import ALONE, FULL, WITH_F, analyse, verdict
-from tinyface.traffic.design import Member, chain, members, solve
+from tinyface.traffic.design import Member, chain, depthwise_chain, members, solve
 from tinyface.traffic.experiment import Measured, measure
 from tinyface.traffic.fit import correlation
 from tinyface.traffic.predict import HeldOut, held_out
@@ -90,6 +90,9 @@ def test_the_members_are_what_the_question_names() -> None:
     assert {"cnn-14-ds-x0.5", "cnn-14-ds-x1.25", "cnn-8-fd-x0.75", "fdfacenet", "nfn", "dwfn",
             "mobilefacenet", "vargfacenet"} <= set(names)  # fmt: skip
     assert {m.name for m in members(quick=True)} < set(names)
+    groups = {m.name: m.held_out_with for m in everything}
+    assert groups["mobilefacenet"] == groups["mobilefacenet-arcface"] == "mobilefacenet"
+    assert groups["varkfacenet"] != groups["vargfacenet"] and groups["nfn-x0.5"] == "NFN"
     kinds = {step.kind for name in ("fdfacenet", "varkfacenet") for step in steps_of(name)}
     assert {"standard", "pointwise", "depthwise", "grouped", "linear", "other"} == kinds
 
@@ -174,9 +177,19 @@ def test_measuring(backend: str) -> None:
         assert 0 < m.least_ns <= m.low_ns <= m.whole_ns <= m.high_ns
         static = totals(expected(optimise(m.member.build()), None))
         assert m.totals["macs"] == static["macs"] and m.totals["weight"] == static["weight"]
-    chained = [m for m in found if m.member.designed]
-    assert [len(m.steps) for m in chained] == [2, 4, 6]  # no changes of layout
-    assert {s.kind for m in chained for s in m.steps} == {"pointwise"}
+    made = [m for m in found if m.member.designed]
+    assert [len(m.steps) for m in made] == [2, 4, 6]  # no changes of layout
+    assert {s.kind for m in made for s in m.steps} == {"pointwise"}
+
+
+@pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+def test_whole_runs_are_of_the_engine_as_it_is() -> None:
+    """Chains and all; the steps are timed without."""
+    wide = Member("wide", "FDFN", partial(depthwise_chain, "wide", 3, 3, 64, 64))
+    plain = Member("plain", "FDFN", partial(chain, "plain", 2, 1, 8, 16, 8))
+    found = measure([wide, plain], backend="c", rounds=1, turn_s=0.001)
+    assert [m.chained for m in found] == [True, False]
+    assert [len(m.steps) for m in found] == [5, 4]
 
 
 def test_the_command(
@@ -200,7 +213,7 @@ def test_the_command(
 
 
 @pytest.mark.parametrize(
-    "args", [["-o", "x.txt"], ["--plot", "x.jpeg"], ["--html", "x.htm"],
+    "args", [["-o", "x.txt"], ["--plot", "x.pdf"], ["--html", "x.htm"],
              ["--device", "nowhere/x.json"],
              ["--paper", "-o", "x.csv"]]
 )  # fmt: skip
@@ -211,16 +224,6 @@ def test_what_cannot_be_written_is_refused_first(
     assert capsys.readouterr().out == ""
 
 
-def test_what_a_plot_needs_is_missed_before_minutes_are_spent(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("matplotlib", "matplotlib.figure"):
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(design, "members", None)  # measuring would fail
-    assert cli(["claim", "--plot", "x.png"]) == 2
-    assert "[plot]" in capsys.readouterr().err
-
-
 def test_the_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from tinyface.traffic.claim_plot import draw
@@ -229,7 +232,7 @@ def test_the_plot(tmp_path: Path) -> None:
     draw(claim, tmp_path / "claim.png", "a machine")
     assert (tmp_path / "claim.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match=r"\.png"):
-        draw(claim, tmp_path / "claim.jpeg", "a machine")
+        draw(claim, tmp_path / "claim.pdf", "a machine")
 
 
 # ------------------------------------------------------------------------------- the page

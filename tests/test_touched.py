@@ -47,7 +47,8 @@ def test_convolution_by_hand() -> None:
     weights = 16 * 20 * 9 + 16 + 20  # 12 outputs padded to 16, their bias, zeros for the padding
     table = 36 * (9 + 1) * POINTER  # nine inputs and an output for every pixel
     assert counts(conv) == (4 * 20 * 36, 4 * 12 * 36, 4 * weights, 2 * table)
-    assert conv.algorithmic.macs == conv.compulsory.macs == 12 * 36 * 20 * 9
+    assert conv.compulsory.macs == 12 * 36 * 20 * 9
+    assert conv.algorithmic.macs == 16 * 36 * 20 * 9  # those of the padding, too
 
 
 def test_blocks_of_pixels_read_the_weights_again() -> None:
@@ -72,6 +73,7 @@ def test_ranges_of_panels_read_the_map_again() -> None:
     assert counts(conv) == (
         10 * 4 * 600 * 49, 4 * 300 * 49, 4 * 304 * 601, 10 * 49 * 2 * POINTER * 2,
     )  # fmt: skip
+    assert conv.algorithmic.macs == 304 * 600 * 49
 
 
 def test_winograd_by_hand() -> None:
@@ -87,6 +89,7 @@ def test_winograd_by_hand() -> None:
     assert conv.algorithmic.weight == 4 * 4 * (u + 24 + 48)
     assert conv.algorithmic.scratch == 2 * (4 * (v + m) + 36 * 2 * POINTER)
     assert conv.algorithmic.feature_read < 4 * 48 * 24 * (4 * rows)
+    assert conv.algorithmic.macs == 36 * 36 * 48 * 24 == conv.compulsory.macs // 4
 
 
 def test_winograd_in_two_steps_by_hand() -> None:
@@ -111,6 +114,7 @@ def test_depthwise_by_hand() -> None:
     )  # fmt: skip
     table = 6 * 3 * 8 * POINTER  # for every output row, 3 rows of 6 + 2 pixels
     assert counts(small) == (4 * 360, 4 * 6 * 8 * 10, 4 * (90 + 10 + 10), 2 * table)
+    assert small.algorithmic.macs == 6 * 8 * 16 * 9  # and 16 channels for 10
     large = only(
         lambda b, x: b.conv(x, 10, 3, pad=1, groups=10, bias=True, key="k"),
         (1, 10, 40, 40), "TF_DEPTHWISE",
@@ -246,7 +250,8 @@ def test_whole_networks(name: str) -> None:
         for step in make_plan(optimise(find(name).build()), ISA, chains=chains).steps:
             a, c = step.algorithmic, step.compulsory
             handed = step.x.buffer.kind == "band", step.y.buffer.kind == "band"
-            assert a.macs == c.macs and (a.feature_read > 0) != (handed[0] and step.z is None)
+            assert a.macs >= c.macs or step.fields["op"] == "TF_WINOGRAD"
+            assert (a.feature_read > 0) != (handed[0] and step.z is None)
             written = a.scratch if handed[1] else a.feature_write
             assert written >= max(c.feature_write, 4 * math.prod(step.y.shape))
             assert a.weight >= c.weight

@@ -110,7 +110,7 @@ class Session:
         self.chains = chains
         self._may_fall_back = backend == "auto"
         self._warned = False
-        self._plans: dict[tuple[Shape, ...], Executable] = {}
+        self._plans: dict[tuple[bool, tuple[Shape, ...]], Executable] = {}
         # Plans for several shapes share the packed weights: by the operators of a part.
         self._packers: dict[tuple[str, ...], Packer] = {}
         self._planning = threading.Lock()
@@ -131,37 +131,39 @@ class Session:
         trace.runs.append([])
         return executable.run(inputs, trace.runs[-1])
 
-    def executable(self, shapes: Mapping[str, Shape]) -> Executable:
-        """The plan for these input shapes, made on first use."""
-        key = tuple(tuple(shapes[name]) for name in self.graph.inputs)
+    def executable(self, shapes: Mapping[str, Shape], *, chains: bool | None = None) -> Executable:
+        """The plan for these input shapes, made on first use; with ``chains`` as given here, where
+        that is not as the session has it."""
+        chained = self.chains if chains is None else chains
+        key = chained, tuple(tuple(shapes[name]) for name in self.graph.inputs)
         with self._planning:
             plan = self._plans.get(key)
             if plan is None:
-                plan = self._plan(self.graph.with_inputs(shapes))
+                plan = self._plan(self.graph.with_inputs(shapes), chained)
                 if len(self._plans) >= MAX_PLANS:
                     del self._plans[next(iter(self._plans))]
                 self._plans[key] = plan
         return plan
 
-    def _plan(self, graph: Graph) -> Executable:
+    def _plan(self, graph: Graph, chains: bool) -> Executable:
         if self.backend == "c":
             from tinyface.backends.c import CExecutable
 
             try:
                 packer = self._packers.setdefault((), Packer())
-                return CExecutable(graph, self.threads, packer=packer, chains=self.chains)
+                return CExecutable(graph, self.threads, packer=packer, chains=chains)
             except NoKernelError:
                 self._packers.pop(())
                 if not self._may_fall_back:
                     raise
-                return self._mixed(graph)
+                return self._mixed(graph, chains)
         return NumpyExecutable(graph)
 
-    def _mixed(self, graph: Graph) -> Executable:
+    def _mixed(self, graph: Graph, chains: bool) -> Executable:
         """C with the help of NumPy; all NumPy where C would have nothing to do."""
         from tinyface.backends.mixed import MixedExecutable
 
-        mixed = MixedExecutable(graph, self.threads, self._packers, chains=self.chains)
+        mixed = MixedExecutable(graph, self.threads, self._packers, chains=chains)
         if not self._warned:
             shown = ", ".join(mixed.foreign[:3]) + (", …" if len(mixed.foreign) > 3 else "")
             warnings.warn(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 @click.command("predict", short_help="Expected time on another machine.")
 @click.argument("model", metavar="MODEL")
 @click.option(
-    "--device", required=True, metavar="FILE.json|pi4|epyc-avx512",
-    help="The machine: a file from 'tinyface claim --device', pi4, or epyc-avx512.",
+    "--device", required=True, metavar="FILE.json|pi4|epyc-avx2|epyc-avx512",
+    help="The machine: a file from 'tinyface claim --device', or one that ships.",
 )  # fmt: skip
 @common.json_option
 def command(model: str, device: str, as_json: bool) -> int:
@@ -25,8 +25,8 @@ def command(model: str, device: str, as_json: bool) -> int:
 
     MODEL is a model file, the name of installed weights, or a network from 'tinyface models'.
     Nothing is run. pi4 is a Raspberry Pi 4B as the FDFaceNet paper's printed times describe it:
-    a rough guide. epyc-avx512 is a server CPU, one thread, as measured. docs/claim.md has the form
-    of a device file.
+    a rough guide. epyc-avx2 and epyc-avx512 are server CPUs, one thread, as measured. docs/claim.md
+    has the form of a device file.
 
     \b
     Example:
@@ -34,7 +34,8 @@ def command(model: str, device: str, as_json: bool) -> int:
       tinyface claim --device here.json && tinyface predict mine.safetensors --device here.json
     """
     from tinyface.cli.info import open_model
-    from tinyface.traffic.predict import predict, read_device
+    from tinyface.traffic.device import read_device
+    from tinyface.traffic.predict import predict
 
     described = read_device(device)
     graph, _ = open_model(model)

@@ -105,7 +105,7 @@ def overlapping(columns: Array, ld: int, c: int) -> int:
 
 
 def algorithmic(step: Step) -> Cost:
-    """Bytes that the step's kernel touches; MACs as they are counted everywhere. What a chain hands
+    """Bytes that the step's kernel touches, multiply-adds that it carries out. What a chain hands
     on from member to member is scratch, and so are the rows that are moved for it."""
     counts = {"TF_CONV": _conv, "TF_WINOGRAD": _winograd, "TF_WINO_IN": _wino_in, "TF_GEMV": _gemv}
     counts |= {"TF_DEPTHWISE": _depthwise, "TF_MAXPOOL": _pool, "TF_AVGPOOL": _pool}
@@ -115,8 +115,27 @@ def algorithmic(step: Step) -> Cost:
         scratch, read = scratch + FLOAT * read, 0
     if step.y.buffer.kind == "band":
         scratch, write = scratch + FLOAT * write, 0
-    macs, maps = step.compulsory.macs, read + second
-    return Cost(macs, maps * FLOAT, write * FLOAT, weight * FLOAT, scratch)
+    maps = (read + second) * FLOAT
+    return Cost(products(step), maps, write * FLOAT, weight * FLOAT, scratch)
+
+
+def products(step: Step) -> int:
+    """Multiply-adds that the kernel carries out: channels rounded up to whole vectors, strips that
+    overlap, the fewer ones of Winograd. Its transforms are not among them."""
+    n, _, oh, ow = step.y.shape
+    f, op, padded = step.fields, step.fields["op"], _padded(step)
+    if op == "TF_GEMV":
+        return step.x.shape[1] * padded
+    if op == "TF_DEPTHWISE":
+        return n * oh * _across(step) * padded * int(f["kh"]) * int(f["kw"])
+    if op == "TF_CONV":
+        k = int(f["kh"]) * int(f["kw"]) * step.x.shape[1] // int(f["groups"])
+        return n * oh * ow * padded * k
+    if op == "TF_WINOGRAD":
+        tile = int(f["tile"])
+        count = n * -(-oh // tile) * -(-ow // tile)
+        return ((tile - 1) * int(f["sh"]) + 3) ** 2 * count * step.x.shape[1] * padded
+    return step.compulsory.macs
 
 
 # floats of the map read, of a second operand, written, of weights; bytes of scratch
@@ -233,12 +252,17 @@ def _depthwise(step: Step) -> Floats:
     rows = [(a * ow, b * ow) for a, b in share(n * oh, int(step.fields["tasks"])) if a < b]
     rows = output_blocks(step, 0) if step.bands else rows
     read = sum(map_floats(step.x, outputs, window) for outputs in rows)
-    strips = (window.kernel[1], window.stride[1]) in STRIPS and window.dilation[1] == 1
-    across = -(-ow // STRIP) * STRIP if strips and ow >= STRIP else ow
     weight = len(rows) * (c * (math.prod(window.kernel) + _vectors(step)) + _zeros(step))
     pitch = (ow - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
     table = 2 * n * oh * window.kernel[0] * pitch * POINTER
-    return read, 0, n * oh * across * c, weight, table
+    return read, 0, n * oh * _across(step) * c, weight, table
+
+
+def _across(step: Step) -> int:
+    """Outputs that a depthwise kernel makes in a row: in strips, of which the last may overlap."""
+    f, ow = step.fields, step.y.shape[3]
+    strips = (f["kw"], f["sw"]) in STRIPS and f["dw"] == 1
+    return -(-ow // STRIP) * STRIP if strips and ow >= STRIP else ow
 
 
 def _pool(step: Step) -> Floats:

@@ -54,8 +54,9 @@ class Member:
 
     @property
     def held_out_with(self) -> str:
-        """What is left out of a fit together with it: widths of one network know each other."""
-        return self.name if self.family == FACE_FAMILY else self.family
+        """What is left out of a fit together with it: widths and variants of one network know each
+        other. Of the face networks, those whose names begin with the same word."""
+        return self.name.partition("-")[0] if self.family == FACE_FAMILY else self.family
 
 
 def chain(name: str, count: int, kernel: int, side: int, a: int, b: int) -> Graph:

@@ -27,8 +27,9 @@ class Measured:
     step_ns: of every step, the least of all runs: what the machine takes when nothing interferes,
     which is what the models are about. Of designed networks, which are nothing but convolutions,
     the changes of layout at both ends are left out: they would spoil the design.
-    whole_ns: of whole runs whose steps are not timed, the median over the turns of the least
-    within a turn; low_ns, high_ns: the middle half of the turns; least_ns: the fastest.
+    whole_ns: of whole runs of the engine as it is, steps not timed, the median over the turns of
+    the least within a turn; low_ns, high_ns: the middle half of the turns; least_ns: the fastest.
+    chained: does the engine run some of the steps together? They are timed one by one.
     """
 
     member: Member
@@ -38,6 +39,7 @@ class Measured:
     low_ns: float
     high_ns: float
     least_ns: float
+    chained: bool = False
 
     @property
     def time_ns(self) -> float:
@@ -76,10 +78,11 @@ class Measured:
 class _Sampler:
     """Stands in for an executable in :func:`~tinyface.traffic.bench.take_turns`.
 
-    Each call runs the network twice: as it is, timed as a whole, and with its step times.
+    Each call runs the network twice: as the engine does, timed as a whole, and step by step.
     """
 
-    inner: Executable
+    whole: Executable
+    single: Executable
     graph: Any
     current: list[tuple[int, list[int]]] = field(default_factory=list)
     wholes: list[int] = field(default_factory=list)  # least of every turn
@@ -90,10 +93,10 @@ class _Sampler:
         self, inputs: Mapping[str, Array], records: list[Record] | None = None
     ) -> dict[str, Array]:
         begin = perf_counter_ns()
-        self.inner.run(inputs)
+        self.whole.run(inputs)
         whole = perf_counter_ns() - begin
         mine: list[Record] = []
-        outputs = self.inner.run(inputs, mine)
+        outputs = self.single.run(inputs, mine)
         self.current.append((whole, [record.time_ns for record in mine]))
         self.records = mine
         return outputs
@@ -124,6 +127,7 @@ class _Sampler:
             low,
             high,
             min(self.wholes),
+            chained=self.whole is not self.single,
         )
 
 
@@ -147,10 +151,8 @@ def measure(
     macs: dict[str, int] = {}
     for member in members:
         graph = member.build()
-        # Chains would keep in the cache what the models suppose to be written and read.
-        session = Session(graph.bind(random_state(graph)), backend, threads, chains=False)
-        shapes = {name: t.shape for name, t in session.graph.inputs.items()}
-        sampler = _Sampler(session.executable(shapes), session.graph)
+        session = Session(graph.bind(random_state(graph)), backend, threads)
+        sampler = _Sampler(*_executables(session), session.graph)
         samplers[member.name] = sampler
         macs[member.name] = session.graph.cost.macs
         case = Case(member.name, session.backend, "", session.threads)
@@ -164,3 +166,14 @@ def measure(
 
     take_turns(runs, macs, rounds=rounds, turn_s=turn_s, progress=turned)
     return [samplers[member.name].result(member) for member in members]
+
+
+def _executables(session: Session) -> tuple[Executable, Executable]:
+    """The network as the engine runs it, and step by step: chains would keep in the cache what the
+    models suppose to be written and read. One and the same where there are none."""
+    shapes = {name: t.shape for name, t in session.graph.inputs.items()}
+    whole = session.executable(shapes)
+    plan = getattr(whole, "plan", None)
+    if session.backend != "c" or (plan and all(step.chain == 1 for step in plan.steps)):
+        return whole, whole
+    return whole, session.executable(shapes, chains=False)

@@ -22,8 +22,8 @@ from tinyface.networks import REGISTRY
 from tinyface.ops import FUSABLE, BatchNorm, Conv2d, GlobalAveragePool, Linear
 from tinyface.ops.pool import Pool
 from tinyface.passes import optimise
+from tinyface.traffic.device import Device
 from tinyface.traffic.fit import Fit, correlation, least_squares
-from tinyface.traffic.predict import Device
 from tinyface.traffic.steps import COLUMNS, expected, totals
 from tinyface.traffic.tables import FACES, NETWORKS, PLAIN, counts
 
@@ -222,6 +222,7 @@ def fit_pi4() -> Device:
             "engine": "the paper's, not tinyface; how many threads it had is not known",
             "note": "a rough guide: five networks, one set of rates for all kinds of convolution",
         },
+        work="macs",
     )
 
 

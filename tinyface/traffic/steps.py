@@ -1,7 +1,8 @@
-"""What the models of time see of a step: its kind, its kernel, and four figures.
+"""What the models of time see of a step: its kind, its kernel, and its figures.
 
 The figures are compulsory ones (docs/definitions.md), the same for every engine: MACs, bytes of
-feature maps read and written (F), bytes of weights. The kernel is the engine's.
+feature maps read and written (F), bytes of weights. The kernel is the engine's, and so are the
+products, the multiply-adds that the kernel carries out.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ class Costed(Protocol):
     def output_shape(self) -> Shape: ...
     @property
     def compulsory(self) -> Cost: ...
+    @property
+    def algorithmic(self) -> Cost: ...
 
 
 @dataclass(frozen=True)
 class StepFigures:
-    """One step of one network. macs: multiply-accumulates; feature, weight: bytes."""
+    """One step of one network. macs: multiply-accumulates; feature, weight: bytes; products:
+    multiply-adds that its kernel carries out."""
 
     network: str
     name: str
@@ -49,6 +53,7 @@ class StepFigures:
     macs: int
     feature: int
     weight: int
+    products: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ class _NodeStep:
     kernel: str
     output_shape: Shape
     compulsory: Cost
+
+    @property
+    def algorithmic(self) -> Cost:
+        return self.compulsory
 
 
 def figures(graph: Graph, steps: Iterable[Costed]) -> tuple[StepFigures, ...]:
@@ -75,9 +84,11 @@ def figures(graph: Graph, steps: Iterable[Costed]) -> tuple[StepFigures, ...]:
         feature = cost.feature_read + cost.feature_write
         if step.op == "layout":
             feature = feature or 8 * math.prod(step.output_shape)
-        kind = kinds.of(step)
+        kind, products = kinds.of(step), step.algorithmic.macs
         result.append(
-            StepFigures(graph.name, step.name, kind, step.kernel, cost.macs, feature, cost.weight)
+            StepFigures(
+                graph.name, step.name, kind, step.kernel, cost.macs, feature, cost.weight, products
+            )
         )
     return tuple(result)
 
@@ -87,14 +98,15 @@ def expected(graph: Graph, isa: Isa | None) -> tuple[StepFigures, ...]:
 
     Args:
         graph: optimised.
-        isa: of the C engine, whose plan is made; None for an engine that runs the graph's own
-            operators (all but those that only rename).
+        isa: of the C engine, whose plan is made, every step by itself (no chains), as ``claim``
+            measures; None for an engine that runs the graph's own operators (all but those that
+            only rename).
 
     Raises:
         BackendError: the C engine has no kernel for an operator.
     """
     if isa is not None:
-        return figures(graph, make_plan(graph, isa).steps)
+        return figures(graph, make_plan(graph, isa, chains=False).steps)
     steps = [
         _NodeStep(
             node.name, node.op.kind, "", graph.types[node.outputs[0]].shape, graph.node_cost(node)
