@@ -13,12 +13,14 @@ import pytest
 import tinyface
 from tests.test_graph import small_graph, state_of
 from tinyface import machine
+from tinyface.backends import c as engine
 from tinyface.backends.numpy import NumpyExecutable
 from tinyface.cli.main import run as cli
 from tinyface.errors import UsageError
 from tinyface.runtime import Session
 from tinyface.tracing import Record, Trace
 from tinyface.traffic.bench import Case, take_turns
+from tinyface.traffic.cache import Cache
 from tinyface.traffic.profile import measure, random_inputs
 from tinyface.types import Cost
 
@@ -97,6 +99,38 @@ def test_a_profile_adds_up() -> None:
     }  # fmt: skip
     assert wanted <= doc["operators"][0].keys()
     assert doc["totals"]["macs"] == s.graph.cost.macs
+
+
+@pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+def test_bytes_past_a_cache_stand_beside_the_times(capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights of 12.7 MB pass 1 MiB in every run; what the model says of each step adds up."""
+    args = ["profile", "fdfacenet", "--runs", "1", "-t", "1", "--cache", "1M:16"]
+    assert cli([*args, "--json"]) == 0
+    doc = json.loads(capsys.readouterr().out)
+    model, rows = doc["cache_model"], [row["past_cache"] for row in doc["operators"]]
+    assert (model["bytes"], model["ways"]) == (1 << 20, 16) and model["filled_bytes"] > 12.7e6
+    for key in ("filled_bytes", "written_back_bytes"):
+        assert model[key] == sum(row[key] for row in rows)
+    assert cli(args) == 0
+    out = capsys.readouterr().out
+    assert "past a cache of 1 MiB, 16 ways, by the model" in out and "past cache B" in out
+    assert cli(["profile", "fdfacenet", "--runs", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cache_model"] is None
+    assert cli([*args, "--backend", "numpy"]) == 2
+    assert "--cache follows plans of the C engine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "cache"),
+    [("512K", Cache(512 << 10)), (" 1m:16", Cache(1 << 20, 16)), ("64k:1025", None), ("1", None),
+     ("0M", None), ("1M:0", None), ("2G", None), ("4096M", None), ("-1M", None)],
+)  # fmt: skip
+def test_sizes_of_caches(text: str, cache: Cache | None) -> None:
+    if cache is not None:
+        assert Cache.parse(text) == cache
+        return
+    with pytest.raises(UsageError, match="1M:16"):
+        Cache.parse(text)
 
 
 def test_cases_take_turns() -> None:

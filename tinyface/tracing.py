@@ -75,7 +75,7 @@ class Record:
             "output_shape": list(self.output_shape),
             "macs": self.compulsory.macs,
             **self.compulsory.byte_counts(),
-            "algorithmic": self.algorithmic.byte_counts(),
+            "algorithmic": {"macs": self.algorithmic.macs, **self.algorithmic.byte_counts()},
             "start_ns": self.start_ns,
             "time_ns": self.time_ns,
             "gmac_per_s": round(self.gmac_per_s, 3),

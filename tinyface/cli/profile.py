@@ -15,6 +15,7 @@ from tinyface.errors import UsageError
 if TYPE_CHECKING:
     from tinyface.formats.modelfile import Card
     from tinyface.runtime import Session
+    from tinyface.traffic.cache import Cache
     from tinyface.traffic.profile import Profile
     from tinyface.traffic.report import Context, Subject
     from tinyface.traffic.roofs import Roofs
@@ -29,6 +30,7 @@ class Wishes:
     picture: str | None
     aligned: bool
     detector: str | None
+    cache: Cache | None
 
 
 @click.command("profile", short_help="Time and traffic of every operator.")
@@ -57,13 +59,19 @@ class Wishes:
     "--roofs", metavar="FILE", default=None,
     help="Roofs of another machine or of yours, as JSON.  [default: this machine's, measured]",
 )  # fmt: skip
+@click.option(
+    "--cache", metavar="SIZE", default=None,
+    help="Also the bytes that pass a last cache of this size (512K, 1M, 1M:16), by a model: "
+    "takes seconds.",
+)  # fmt: skip
 @common.engine_options
 @common.weights_option
 @common.json_option
 def command(
     models: tuple[str, ...], compare: bool, runs: int, output: str | None, html: str | None,
     png: str | None, picture: str | None, aligned: bool, detector: str | None,
-    roofs: str | None, backend: str, threads: int | None, weights: str, as_json: bool,
+    roofs: str | None, cache: str | None, backend: str, threads: int | None, weights: str,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Time every operator of a network, beside its MACs and the bytes it moves.
 
@@ -78,12 +86,12 @@ def command(
       tinyface profile fdfacenet --html report.html --picture photo.jpg
       tinyface profile --compare fdfacenet mobilefacenet
     """
-    wishes = Wishes(html, png, picture, aligned, detector)
+    wishes = Wishes(html, png, picture, aligned, detector, read_cache(cache))
     check(models, compare, output, wishes)
     opened = [open_network(name, backend, threads, weights) for name in models]
     known = machine_roofs(roofs, opened[0][0])
     pictures = [show_picture(session, card, wishes) for session, card in opened]
-    profiles, described = run(opened, runs)
+    profiles, described = run(opened, runs, wishes.cache)
     subjects = [
         subject(profile, session, card, *shown)
         for profile, (session, card), shown in zip(profiles, opened, pictures, strict=True)
@@ -112,9 +120,9 @@ def check(models: tuple[str, ...], compare: bool, output: str | None, wishes: Wi
     if wishes.picture and not wishes.html:
         raise UsageError("--picture is shown in the report: add --html report.html")
     if wishes.png:
-        from tinyface import plots
+        from tinyface.traffic.report_png import check as check_png
 
-        plots.check(wishes.png)
+        check_png(wishes.png)
     if wishes.html:
         from tinyface.traffic.report_page import check_extra
 
@@ -132,21 +140,30 @@ def machine_roofs(file: str | None, session: Session) -> Roofs | None:
     return roofline.of_this_machine(session.threads)
 
 
+def read_cache(text: str | None) -> Cache | None:
+    from tinyface.traffic.cache import Cache
+
+    return None if text is None else Cache.parse(text)
+
+
 def run(
-    opened: Sequence[tuple[Session, Card | None]], runs: int
+    opened: Sequence[tuple[Session, Card | None]], runs: int, cache: Cache | None = None
 ) -> tuple[list[Profile], dict[str, Any]]:
     """The networks' profiles, taken in turns, and the machine before and after."""
+    from dataclasses import replace
+
     from tinyface import machine
     from tinyface.traffic.counters import Counters
-    from tinyface.traffic.profile import count, measure_in_turns, random_inputs
+    from tinyface.traffic.profile import count, measure_in_turns, model_cache, random_inputs
 
     cases = [(session, random_inputs(session)) for session, _ in opened]
+    past = [model_cache(session, cache) if cache else () for session, _ in opened]
     before = machine.state()
     with Counters() as counters, common.progress_bar(runs + 1, "profiling") as advance:
         profiles = measure_in_turns(cases, runs=runs, progress=advance)
         profiles = [
-            count(profile, *case, counters, runs)
-            for profile, case in zip(profiles, cases, strict=True)
+            replace(count(profile, *case, counters, runs), cache=cache, past=found)
+            for profile, case, found in zip(profiles, cases, past, strict=True)
         ]
     described = machine.describe() | {"before": before, "after": machine.state()}
     described["disturbance"] = machine.disturbance(before, described["after"])
@@ -282,26 +299,34 @@ def print_profile(result: Profile, roofs: Roofs | None = None) -> None:
         counts = result.measured.to_json()
         counts.pop("runs")
         click.echo("counted a run: " + ", ".join(f"{k} {si(v)}" for k, v in counts.items()))
+    if result.cache:
+        past = result.past_sum
+        click.echo(
+            f"past a cache of {result.cache}, by the model: {si(past.filled)}B filled, "
+            f"{si(past.written)}B written back"
+        )
+    modelled = [[si(p.bytes) if p.bytes else "-"] for p in result.past] or [[]] * len(result.rows)
     body = []
-    for row, bound in zip(result.rows, result.bounds(roofs), strict=True):
+    for row, bound, beyond in zip(result.rows, result.bounds(roofs), modelled, strict=True):
         r, cost = row.record, row.record.compulsory
         shape = "x".join(map(str, r.output_shape))
         figures = (cost.macs, cost.feature_read, cost.feature_write, cost.weight)
         rates = (f / max(1, row.time_ns) for f in (cost.macs, r.algorithmic.bytes))
         body.append(
-            [r.name, r.kernel, shape, *(si(f) if f else "-" for f in figures),
+            [r.name, r.kernel, shape, *(si(f) if f else "-" for f in figures), *beyond,
              f"{row.time_ns / 1e3:.1f}", f"{row.least_ns / 1e3:.1f}", f"{row.share:.1%}",
              *(f"{rate:.2f}" for rate in rates), *([bound] if bound else [])]
         )  # fmt: skip
     cost = result.cost
     sums = (cost.macs, cost.feature_read, cost.feature_write, cost.weight)
     total = sum(row.time_ns for row in result.rows)
+    title, beyond = (["past cache B"], [si(result.past_sum.bytes)]) if result.cache else ([], [])
     common.print_table(
-        ["operator", "kernel", "output", "MACs", "read B", "written B", "weights B",
+        ["operator", "kernel", "output", "MACs", "read B", "written B", "weights B", *title,
          "µs", "least", "share", "GMAC/s", "GB/s", *(["bound"] if roofs else [])],
         body,
-        right=range(3, 12),
-        footer=[f"{len(body)} steps", "", "", *map(si, sums), f"{total / 1e3:.1f}",
+        right=range(3, 12 + len(title)),
+        footer=[f"{len(body)} steps", "", "", *map(si, sums), *beyond, f"{total / 1e3:.1f}",
                 *[""] * (5 if roofs else 4)],
     )  # fmt: skip
     common.print_table(

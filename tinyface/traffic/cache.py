@@ -7,13 +7,47 @@ stack, and L1 (lines that L1 delivers do not look used to a cache behind it).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tinyface.errors import UsageError
 from tinyface.plan import Plan
 from tinyface.plan.walk import Walker
 
 LINE = 64  # bytes
+MOST = 1 << 30  # bytes of a cache
+UNITS = {"K": 1 << 10, "M": 1 << 20}
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A cache: bytes, and lines of a set."""
+
+    nbytes: int
+    ways: int = 16
+
+    @staticmethod
+    def parse(text: str) -> Cache:
+        """From "512K", "1M" or, with the lines of a set, "1M:16".
+
+        Raises:
+            UsageError: it is no size of a cache.
+        """
+        found = re.fullmatch(r"([0-9]{1,6})([KM])(?::([0-9]{1,3}))?", text.strip().upper())
+        size = int(found[1]) * UNITS[found[2]] if found else 0
+        ways = int(found[3] or 16) if found else 0
+        if not (0 < size <= MOST and 0 < ways * LINE <= size):
+            raise UsageError(
+                f"{text!r} is no size of a cache: give it as 512K, 1M or, with the number of lines "
+                "in a set, 1M:16"
+            )
+        return Cache(size, ways)
+
+    def __str__(self) -> str:
+        whole = self.nbytes % UNITS["M"] == 0
+        size = f"{self.nbytes >> 20} MiB" if whole else f"{self.nbytes >> 10} KiB"
+        return f"{size}, {self.ways} ways"
 
 
 @dataclass(frozen=True)
@@ -27,6 +61,9 @@ class Past:
     @property
     def bytes(self) -> int:
         return self.filled + self.written
+
+    def to_json(self) -> dict[str, int]:
+        return {"filled_bytes": self.filled, "written_back_bytes": self.written}
 
 
 def past_cache(plan: Plan, nbytes: int, ways: int = 16, runs: int = 2) -> list[Past]:

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from tinyface.errors import UsageError
 from tinyface.runtime import Session
 from tinyface.tracing import Record, trace
+from tinyface.traffic.cache import Cache, Past, past_cache
 from tinyface.traffic.counters import Counters, Measured
 from tinyface.traffic.roofs import Roofs
 from tinyface.types import Cost
@@ -53,6 +55,8 @@ class Profile:
     traced_ns: median with them. The difference is what the clock costs. weights: how they are
     kept, "fp32" or "fp16".
     measured: what the machine's counters say of a run; unmeasured: why there is nothing.
+    cache, past: a last cache, and what of every step's bytes passes it by the model; none unless
+    asked for.
     """
 
     network: str
@@ -66,6 +70,8 @@ class Profile:
     traced_ns: int
     measured: Measured | None = None
     unmeasured: str = "not asked for"
+    cache: Cache | None = None
+    past: tuple[Past, ...] = ()
 
     @property
     def cost(self) -> Cost:
@@ -76,6 +82,11 @@ class Profile:
     def algorithmic(self) -> Cost:
         """What the kernels touch, all steps together."""
         return Cost.total(row.record.algorithmic for row in self.rows)
+
+    @property
+    def past_sum(self) -> Past:
+        """Past the cache, all steps together."""
+        return Past(sum(p.filled for p in self.past), sum(p.written for p in self.past))
 
     def by_kernel(self) -> dict[str, tuple[int, int, Cost]]:
         """kernel -> (steps, ns, compulsory cost), the slowest first."""
@@ -108,15 +119,26 @@ class Profile:
                 "traced_ns": self.traced_ns,
                 "macs": self.cost.macs,
                 **self.cost.byte_counts(),
-                "algorithmic": self.algorithmic.byte_counts(),
+                "algorithmic": {"macs": self.algorithmic.macs, **self.algorithmic.byte_counts()},
             },
             "measured": self.measured.to_json() if self.measured else None,
             "unmeasured": "" if self.measured else self.unmeasured,
+            "cache_model": self._cache_json(),
             "operators": [
-                row.to_json() | {"bound": bound}
-                for row, bound in zip(self.rows, bounds, strict=True)
+                row.to_json() | {"bound": bound} | past
+                for row, bound, past in zip(self.rows, bounds, self._past_json(), strict=True)
             ],
         }
+
+    def _cache_json(self) -> dict[str, Any] | None:
+        if self.cache is None:
+            return None
+        return {"bytes": self.cache.nbytes, "ways": self.cache.ways} | self.past_sum.to_json()
+
+    def _past_json(self) -> list[dict[str, Any]]:
+        if self.cache is None:
+            return [{}] * len(self.rows)
+        return [{"past_cache": past.to_json()} for past in self.past]
 
 
 def measure(
@@ -168,6 +190,22 @@ def count(
     """
     found = counters.count(lambda: session.run(inputs), runs)
     return replace(profile, measured=found, unmeasured=counters.reason)
+
+
+def model_cache(session: Session, cache: Cache) -> tuple[Past, ...]:
+    """For every step of a network, the bytes that pass a cache, by the model: one thread.
+
+    Raises:
+        UsageError: NumPy runs some of the network; only plans of the C engine can be followed.
+    """
+    shapes = {name: t.shape for name, t in session.graph.inputs.items()}
+    plan = getattr(session.executable(shapes), "plan", None)
+    if plan is None:
+        raise UsageError(
+            f"{session.graph.name}: --cache follows plans of the C engine, and NumPy runs some or "
+            "all of this network; leave it out"
+        )
+    return tuple(past_cache(plan, cache.nbytes, cache.ways))
 
 
 @dataclass

@@ -134,9 +134,16 @@ def totals(profile: Profile) -> dict[str, float]:
         "feature maps written (bytes)": cost.feature_write,
         "weights (bytes)": cost.weight,
         "scratch, algorithmic (bytes)": profile.algorithmic.scratch,
+        **_past(profile),
         "GMAC/s": cost.macs / max(1, profile.whole_ns),
         "GB/s": profile.algorithmic.bytes / max(1, profile.whole_ns),
     }
+
+
+def _past(profile: Profile) -> dict[str, float]:
+    if profile.cache is None:
+        return {}
+    return {f"past a cache of {profile.cache}, by the model (bytes)": profile.past_sum.bytes}
 
 
 def ratios(a: Profile, b: Profile) -> dict[str, float | None]:

@@ -27,6 +27,7 @@ COLUMNS = {
     "written": ("written B", "bytes of feature maps written"),
     "weights": ("weights B", "bytes of weights"),
     "scratch": ("scratch B", "bytes of scratch that the kernel touches"),
+    "past": ("past cache B", "bytes that pass the last cache, by the model"),
     "time": ("µs", "median time, microseconds"),
     "share": ("time", "share of the network's time"),
     "gmac": ("GMAC/s", "achieved"),
@@ -93,7 +94,8 @@ def operators_table(subjects: Sequence[Subject], number: int, roofs: Roofs | Non
     """One row per step, sortable by every column."""
     profile = subjects[number].profile
     heads = []
-    for key, (title, meaning) in COLUMNS.items():
+    shown = {key: text for key, text in COLUMNS.items() if key != "past" or profile.cache}
+    for key, (title, meaning) in shown.items():
         button = element("button", title, {"type": "button", "data-key": key})
         if meaning:
             button.set("title", meaning)
@@ -102,7 +104,8 @@ def operators_table(subjects: Sequence[Subject], number: int, roofs: Roofs | Non
     places = _places(lane_rows(subjects[number].graph))
     rows = []
     for i, (row, bound) in enumerate(zip(profile.rows, profile.bounds(roofs), strict=True)):
-        cells = _cells(row, bound)
+        past = profile.past[i].bytes if profile.cache else None
+        cells = _cells(row, bound, past)
         place = _place(row.record.name, places)
         where = f"#g{number}-{place}" if place is not None else ""
         rows.append(_operator_row(f"{number}-{i}", i, cells, where))
@@ -111,7 +114,7 @@ def operators_table(subjects: Sequence[Subject], number: int, roofs: Roofs | Non
     return table(caption, element("tr", *heads), rows, id=table_id, **{"class": "sortable"})
 
 
-def _cells(row: Any, bound: str | None) -> dict[str, tuple[str, float | str]]:
+def _cells(row: Any, bound: str | None, past: int | None) -> dict[str, tuple[str, float | str]]:
     """key -> (text, what it sorts by)."""
     record, cost, found = row.record, row.record.compulsory, figures(row)
     scratch = record.algorithmic.scratch
@@ -124,6 +127,7 @@ def _cells(row: Any, bound: str | None) -> dict[str, tuple[str, float | str]]:
         "written": (amount(cost.feature_write), cost.feature_write),
         "weights": (amount(cost.weight), cost.weight),
         "scratch": (amount(scratch), scratch),
+        **({} if past is None else {"past": (amount(past), past)}),
         "time": (f"{row.time_ns / 1e3:.1f}", row.time_ns),
         "share": (f"{row.share:.1%}", row.share),
         "gmac": (_rate(found["gmac"]), found["gmac"]),
