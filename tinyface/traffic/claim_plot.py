@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinyface import plots
-from tinyface.errors import UsageError
+from tinyface.errors import MissingExtraError, UsageError
+from tinyface.files import atomic_write
 from tinyface.traffic.claim import FULL, Claim, network_columns
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 MARKS = "osD^vP*"
 
 
-def draw(claim: Claim, path: str | os.PathLike[str], title: str) -> None:
-    """Error by model, fitted against measured times, the share of F by network.
-
-    Args:
-        path: ends with .png, .svg or .pdf.
+def draw(claim: Claim, path: str | Path, title: str) -> None:
+    """Write a PNG: error by model, fitted against measured times, the share of F by network.
 
     Raises:
         MissingExtraError: there is no matplotlib.
-        UsageError: a file of unknown form, or the models could not be fitted.
+        UsageError: the path does not end in .png, or the models could not be fitted.
     """
-    plots.check(os.fspath(path))
+    if Path(path).suffix.lower() != ".png":
+        raise UsageError(f"{path}: name the plot .png")
     if FULL not in claim.pooled:
         raise UsageError("too few networks for a plot; measure more")
-    figure = plots.figure(13, 5.2, dpi=120)
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "plot", "a plot") from None
+    figure = Figure(figsize=(13, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
     errors, fitted, shares = figure.subplots(1, 3, width_ratios=(1, 1.2, 1.3))
     _errors(errors, claim)
     _fitted(fitted, claim)
     _shares(shares, claim)
     figure.suptitle(title, fontsize=10)
-    plots.save(figure, os.fspath(path))
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def _errors(axes: Any, claim: Claim) -> None:
