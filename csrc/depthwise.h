@@ -24,6 +24,23 @@ enum { STRIP = 4 };
         DW_EACH(DW_TAP)                                                                            \
     }
 
+#define DW_ROW(ky)                                                                                 \
+    {                                                                                              \
+        const float *const *p = table + (ky)*pitch;                                                \
+        const float *w = call->w + c + (ky)*kw * ldw;                                              \
+        DW_COLUMN(0)                                                                               \
+        DW_COLUMN(1)                                                                               \
+        DW_COLUMN(2)                                                                               \
+        DW_COLUMN(3)                                                                               \
+        DW_COLUMN(4)                                                                               \
+        DW_COLUMN(5)                                                                               \
+        DW_COLUMN(6)                                                                               \
+        DW_COLUMN(7)                                                                               \
+        DW_COLUMN(8)                                                                               \
+        DW_COLUMN(9)                                                                               \
+        DW_COLUMN(10)                                                                              \
+    }
+
 #define DW_PRELU(i)                                                                                \
     a##i = v_prelu(a##i, s0);                                                                      \
     if (nv > 1) b##i = v_prelu(b##i, s1);
@@ -50,25 +67,25 @@ static inline vf dw_act(vf v, const tf_call *call, int64_t c)
     return v_act(v, s);
 }
 
-/* STRIP outputs x nv vectors of channels from c on; part: the last, incomplete vector. kw, sw, nv
- * and part are constants at the call. */
-static inline __attribute__((always_inline)) void dw_strip(const int kw, const int sw, const int nv,
-                                                           const int part, const tf_call *call,
-                                                           const float *const *table, int64_t pitch,
-                                                           float *y, int64_t c)
+/* STRIP outputs x nv vectors of channels from c on; part: the last, incomplete vector. kh (0:
+ * any), kw, sw, nv and part are constants at the call. */
+static inline __attribute__((always_inline)) void
+dw_strip(const int kh, const int kw, const int sw, const int nv, const int part,
+         const tf_call *call, const float *const *table, int64_t pitch, float *y, int64_t c)
 {
     const tf_step *s = call->s;
     const int64_t ldw = s->c, ldy = s->y.ld;
     const vf bias0 = DW_LOAD(call->bias + c), bias1 = nv > 1 ? v_load(call->bias + c + VL) : bias0;
     vf a0 = bias0, a1 = bias0, a2 = bias0, a3 = bias0;
     vf b0 = bias1, b1 = bias1, b2 = bias1, b3 = bias1;
-    const float *w = call->w + c;
-    for (int32_t ky = 0; ky < s->kh; ky++, w += kw * ldw) {
-        const float *const *p = table + ky * pitch;
-        /* clang-format off */
-        DW_COLUMN(0) DW_COLUMN(1) DW_COLUMN(2) DW_COLUMN(3) DW_COLUMN(4) DW_COLUMN(5)
-        DW_COLUMN(6) DW_COLUMN(7) DW_COLUMN(8) DW_COLUMN(9) DW_COLUMN(10)
-        /* clang-format on */
+    if (kh == 3) { /* no loop: 0.85 times the time (AVX2) */
+        DW_ROW(0)
+        DW_ROW(1)
+        DW_ROW(2)
+    } else {
+        for (int32_t ky = 0; ky < s->kh; ky++) {
+            DW_ROW(ky)
+        }
     }
     if (s->act == TF_PRELU) {
         const vf s0 = DW_LOAD(call->slope + c), s1 = nv > 1 ? v_load(call->slope + c + VL) : s0;
@@ -82,20 +99,22 @@ static inline __attribute__((always_inline)) void dw_strip(const int kw, const i
     DW_EACH(DW_STORE)
 }
 
-#define DW_STRIPS(name, kw, sw)                                                                    \
+#define DW_STRIPS(name, kh, kw, sw)                                                                \
     static void name(const tf_call *call, const float *const *table, int64_t pitch, float *y)      \
     {                                                                                              \
         const int64_t n = call->s->c;                                                              \
         int64_t c = 0;                                                                             \
-        for (; c + 2 * VL <= n; c += 2 * VL) dw_strip(kw, sw, 2, 0, call, table, pitch, y, c);     \
-        for (; c + VL <= n; c += VL) dw_strip(kw, sw, 1, 0, call, table, pitch, y, c);             \
-        if (c < n) dw_strip(kw, sw, 1, 1, call, table, pitch, y, c);                               \
+        for (; c + 2 * VL <= n; c += 2 * VL) dw_strip(kh, kw, sw, 2, 0, call, table, pitch, y, c); \
+        for (; c + VL <= n; c += VL) dw_strip(kh, kw, sw, 1, 0, call, table, pitch, y, c);         \
+        if (c < n) dw_strip(kh, kw, sw, 1, 1, call, table, pitch, y, c);                           \
     }
-DW_STRIPS(dw_3x1, 3, 1)
-DW_STRIPS(dw_3x2, 3, 2)
-DW_STRIPS(dw_5x1, 5, 1)
-DW_STRIPS(dw_5x2, 5, 2)
-DW_STRIPS(dw_7x1, 7, 1)
+DW_STRIPS(dw_3x3x1, 3, 3, 1)
+DW_STRIPS(dw_3x3x2, 3, 3, 2)
+DW_STRIPS(dw_3x1, 0, 3, 1)
+DW_STRIPS(dw_3x2, 0, 3, 2)
+DW_STRIPS(dw_5x1, 0, 5, 1)
+DW_STRIPS(dw_5x2, 0, 5, 2)
+DW_STRIPS(dw_7x1, 0, 7, 1)
 
 /* One output pixel, any window. 4 vectors run side by side because a single sum would wait for
  * the latency of every addition. */
@@ -157,6 +176,7 @@ static void depthwise_run(const tf_call *call, int32_t task, void *scratch)
     if (s->dw == 1 && s->sw == 1)
         strip = s->kw == 3 ? dw_3x1 : s->kw == 5 ? dw_5x1 : s->kw == 7 ? dw_7x1 : NULL;
     if (s->dw == 1 && s->sw == 2) strip = s->kw == 3 ? dw_3x2 : s->kw == 5 ? dw_5x2 : NULL;
+    if (s->kh == 3) strip = strip == dw_3x1 ? dw_3x3x1 : strip == dw_3x2 ? dw_3x3x2 : strip;
 
     const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;
     const float **table = scratch; /* [kh][pitch]: the pixels under the current windows */
