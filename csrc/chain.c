@@ -74,6 +74,15 @@ typedef struct {
     const float *x, *z;      /* row 0 of the first member's input, of the second operand */
 } member;
 
+/* memmove of n floats to a lower address, in pieces: glibc does long moves by `rep movsb`, which is
+ * slow where the places overlap (Zen 3: 3 % of CNN-8-DS). */
+static void move_down(float *to, const float *from, int64_t n)
+{
+    enum { PIECE = 256 };
+    for (int64_t i = 0; i < n; i += PIECE)
+        memmove(to + i, from + i, (size_t)tf_min(PIECE, n - i) * sizeof(float));
+}
+
 /* What every member must make for rows next .. end of the last one, from the last to the first. */
 static void plan_band(const tf_step *s, member *m, int64_t end)
 {
@@ -84,8 +93,7 @@ static void plan_band(const tf_step *s, member *m, int64_t end)
         member *before = m + j - 1;
         const int64_t kept = before->next - m[j].from, row = s[j].x.row;
         if (kept > 0 && m[j].from > before->base)
-            memmove(before->y, before->y + (m[j].from - before->base) * row,
-                    (size_t)(kept * row) * sizeof(float));
+            move_down(before->y, before->y + (m[j].from - before->base) * row, kept * row);
         before->base = m[j].from;
         before->next = tf_max(before->next, m[j].from);
         before->end = tf_max(before->next, m[j].to);

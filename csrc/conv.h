@@ -60,6 +60,15 @@ static void conv_fill(const float **p, const float *first, int64_t step, int64_t
     for (int64_t k = 0; k < n; k++) p[k] = first + k * step;
 }
 
+/* Is pixel m of the input and of the output just m pixels behind the first one? */
+static int conv_straight(const tf_step *s)
+{
+    const int point = s->kh * s->kw == 1 && s->sh * s->sw == 1 && s->oh == s->h && s->ow == s->wd;
+    const int x = s->x.row == (int64_t)s->wd * s->x.ld && s->y.row == (int64_t)s->ow * s->y.ld;
+    const int z = s->z.buf < 0 || s->z.row == (int64_t)s->ow * s->z.ld;
+    return point && x && z && s->n == 1 && s->pt + s->pl == 0;
+}
+
 /* Row pointers of one tile: [taps][ROWS_MAX] into x, then [ROWS_MAX] into y, then into z. Windows
  * inside of the map are all alike and done together. */
 static void conv_point(const tf_call *call, const float **table, conv_pixel *at, int64_t rows)
@@ -99,6 +108,15 @@ static void conv_panel(tf_tile *t, const float *const *table, int64_t tiles_n, i
     }
 }
 
+/* The same where pixels follow each other: `at` pixels behind the first ones. */
+static void conv_line(const tf_call *call, const float **table, int64_t at, int64_t rows)
+{
+    const tf_step *s = call->s;
+    conv_fill(table, call->x + at * s->x.ld, s->x.ld, rows);
+    conv_fill(table + ROWS_MAX, call->y + at * s->y.ld, s->y.ld, rows);
+    if (call->z) conv_fill(table + 2 * ROWS_MAX, call->z + at * s->z.ld, s->z.ld, rows);
+}
+
 static void conv_run(const tf_call *call, int32_t task, void *scratch)
 {
     const tf_step *s = call->s;
@@ -114,8 +132,12 @@ static void conv_run(const tf_call *call, int32_t task, void *scratch)
     const int64_t rows = (m1 - m0) / count, more = (m1 - m0) % count;
     const float **table = scratch;
     conv_pixel at = {m0 / map, m0 % map / s->ow, m0 % map % s->ow};
-    for (int64_t i = 0; i < count; i++)
-        conv_point(call, table + i * (v.taps + 2) * ROWS_MAX, &at, rows + (i < more));
+    const int straight = conv_straight(s);
+    for (int64_t i = 0, m = m0; i < count; m += rows + (i < more), i++)
+        if (straight)
+            conv_line(call, table + i * 3 * ROWS_MAX, m, rows + (i < more));
+        else
+            conv_point(call, table + i * (v.taps + 2) * ROWS_MAX, &at, rows + (i < more));
 
     for (int64_t p = p0; p < p1; p++) {
         const int64_t group = p / v.panels, col = p % v.panels * 2 * VL;

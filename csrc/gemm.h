@@ -91,13 +91,14 @@ static __attribute__((noinline)) void tile_finish(const tf_tile *t, int64_t rows
     }
 #define STORE(i)                                                                                   \
     if (rows > i) {                                                                                \
-        v_store(t->y[i] + c, a##i);                                                                \
-        if (nv > 1) v_store(t->y[i] + c + VL, b##i);                                               \
+        float *to = y[i] + c;                                                                      \
+        v_store(to, a##i);                                                                         \
+        if (nv > 1) v_store(to + VL, b##i);                                                        \
     }
 #define STORE_PART(i)                                                                              \
     if (rows > i) {                                                                                \
-        v_store_n(t->y[i] + c, a##i, n0);                                                          \
-        if (nv > 1) v_store_n(t->y[i] + c + VL, b##i, n1);                                         \
+        v_store_n(y[i] + c, a##i, n0);                                                             \
+        if (nv > 1) v_store_n(y[i] + c + VL, b##i, n1);                                            \
     }
 
 static inline __attribute__((always_inline)) void tile(const int rows, const int nv, const int half,
@@ -133,6 +134,7 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
     if (flags & TF_RESIDUAL) {
         EACH(RESIDUAL)
     }
+    float *const *y = t->y; /* a copy: as far as gcc knows, stores could change t */
     const vf zero = v_set1(0.0f);
     if (act == TF_PRELU) {
         const vf s0 = v_load(t->slope), s1 = nv > 1 ? v_load(t->slope + VL) : s0;

@@ -55,4 +55,11 @@ static inline vf v_pow2(vf magic)
 
 typedef const float *vrow;
 static inline vrow row_load(const float *p) { return p; }
-#define v_fma_lane(acc, w, row, i) v_fma(_mm256_set1_ps((row)[i]), w, acc)
+/* In place, by order: left to choose, gcc lets sums change registers in the inner loop, runs out of
+ * them, and takes a tenth longer. */
+static inline vf v_fma_in_place(vf acc, vf w, float x)
+{
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(w), "x"(_mm256_set1_ps(x)));
+    return acc;
+}
+#define v_fma_lane(acc, w, row, i) v_fma_in_place(acc, w, (row)[i])
