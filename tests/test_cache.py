@@ -91,10 +91,11 @@ def test_the_cache_is_least_recently_used(touches: list[tuple[int, bool]], ways:
 
 
 @pytest.mark.parametrize("name", ["mobilefacenet", "shufflefacenet-x1.5", "retinaface-mnet0.25"])
-def test_every_line_of_weights_and_results_is_walked(name: str) -> None:
+@pytest.mark.parametrize("isa", [NEON, Isa("neon", 4, 8, 12, 12)])
+def test_every_line_of_weights_and_results_is_walked(name: str, isa: Isa) -> None:
     """Each step's passes cover all its packed weights and all of its output, unless that is handed
     on within a chain; and write nothing else but scratch."""
-    plan = make_plan(optimise(find(name).build()), NEON)
+    plan = make_plan(optimise(find(name).build()), isa)
     walker = Walker(plan)
     read: list[set[int]] = [set() for _ in plan.steps]
     written: list[set[int]] = [set() for _ in plan.steps]

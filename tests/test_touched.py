@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,10 +16,12 @@ from tinyface.networks import find
 from tinyface.passes import optimise
 from tinyface.plan import Isa, Step, make_plan
 from tinyface.plan.model import Buffer, View
+from tinyface.plan.packed import CHUNK, JOB, LONG, PIXEL, ROWS
 from tinyface.plan.touched import POINTER, Window, map_floats
 from tinyface.types import Cost
 
 ISA = Isa("avx2", 8, 6, 12)
+CSRC = Path(__file__).resolve().parent.parent / "csrc"
 
 
 def plan_of(build: object, shape: tuple[int, ...], *, chains: bool = False) -> tuple[Step, ...]:
@@ -74,6 +78,36 @@ def test_ranges_of_panels_read_the_map_again() -> None:
         10 * 4 * 600 * 49, 4 * 300 * 49, 4 * 304 * 601, 10 * 49 * 2 * POINTER * 2,
     )  # fmt: skip
     assert conv.algorithmic.macs == 304 * 600 * 49
+
+
+def test_packed_inputs_by_hand() -> None:
+    """1x1 on 5x5, 16 to 40 channels: three jobs of 12, 12 and 1 pixels, the last rounded up to 4.
+    3x3 on 4x4, 32 to 40, two tasks of 12 and 4 pixels: a tap takes those whose input exists, of the
+    first task 6 to 12 of them, of the second 3, 4 or, below the map, none."""
+    isa = Isa("neon", 4, 8, 12, 12)
+
+    def conv(c: int, kernel: int, side: int) -> Step:
+        b = Builder("case")
+        y = b.conv(b.input("x", (1, c, side, side)), 40, kernel, pad=kernel // 2, key="k")
+        steps = make_plan(optimise(b.build(y=y)), isa).steps
+        return next(s for s in steps if s.fields["op"] == "TF_CONV")
+
+    one, three = conv(16, 1, 5), conv(32, 3, 4)
+    assert one.kernel == three.kernel == "packed_neon_12x8" and one.fields["tasks"] == 1
+    assert counts(one)[3] == 2 * (25 * PIXEL + 3 * JOB + 4 * 28 * 16)
+    assert one.algorithmic.macs == 28 * 16 * 40
+    rows = (3 * 8 + 6 * 12) + (6 * 4 + 3 * 0)
+    assert three.algorithmic.macs == rows * 32 * 40 < three.compulsory.macs
+    assert counts(three)[3] == 2 * (16 * PIXEL + (9 + 6) * JOB + 4 * rows * 32)
+
+
+def test_packing_is_as_the_engine_has_it() -> None:
+    header = CSRC / "engine.h"
+    if not header.exists():
+        pytest.skip("not a checkout")
+    found = dict(re.findall(r"(TF_PACK_\w+) = ([^,}]+?) ?[,}]", header.read_text(encoding="utf-8")))
+    assert int(found["TF_PACK_ROWS"]) == ROWS and found["TF_PACK_BYTES"] == f"{CHUNK >> 10} << 10"
+    assert f"LONG = {LONG}" in (CSRC / "packed.h").read_text(encoding="utf-8")
 
 
 def test_winograd_by_hand() -> None:

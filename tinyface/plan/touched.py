@@ -18,6 +18,7 @@ import numpy as np
 
 from tinyface.ops.spec import Array
 from tinyface.plan.model import FLOAT, Step, View
+from tinyface.plan.packed import chunk, chunks, packs
 from tinyface.types import Cost
 
 POINTER = struct.calcsize("P")  # of row tables: a plan runs on the machine that makes it
@@ -121,13 +122,16 @@ def algorithmic(step: Step) -> Cost:
 
 def products(step: Step) -> int:
     """Multiply-adds that the kernel carries out: channels rounded up to whole vectors, strips that
-    overlap, the fewer ones of Winograd. Its transforms are not among them."""
+    overlap, packed rows in fours, the fewer ones of Winograd. Its transforms are not among them."""
     n, _, oh, ow = step.y.shape
     f, op, padded = step.fields, step.fields["op"], _padded(step)
     if op == "TF_GEMV":
         return step.x.shape[1] * padded
     if op == "TF_DEPTHWISE":
         return n * oh * _across(step) * padded * int(f["kh"]) * int(f["kw"])
+    if packs(step):
+        done = chunks(step, output_blocks(step, int(f["block"])))
+        return sum(chunk(step, *outputs).inputs // FLOAT for outputs in done) * padded
     if op == "TF_CONV":
         k = int(f["kh"]) * int(f["kw"]) * step.x.shape[1] // int(f["groups"])
         return n * oh * ow * padded * k
@@ -196,6 +200,9 @@ def _conv(step: Step) -> Floats:
     weight = _stored(step, _padded(step) * k) + _padded(step) * _vectors(step)
     weight = len(pixels) * (weight + ranges * _zeros(step))
     table = 2 * pointers * POINTER * ranges
+    if packs(step):
+        sizes = [chunk(step, *outputs) for outputs in chunks(step, pixels)]
+        table = 2 * ranges * sum(s.pixels + s.jobs + s.inputs for s in sizes)
     return ranges * read, _second(step), _outputs(step), weight, table
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from tinyface.ops.spec import Array
 from tinyface.plan.model import ALIGN, FLOAT, Buffer, Isa, Plan, Step, View
 from tinyface.plan.pack import round_up
+from tinyface.plan.packed import ROWS, chunk, chunks, packs
 from tinyface.plan.touched import (
     HALF,
     POINTER,
@@ -199,6 +200,9 @@ class Walker:
         window = window_of(step)
         panels = each * groups if step.bands else int(f["panels"])
         for p0, p1 in blocks(each * groups, panels):
+            if packs(step):
+                yield from self._packed(step, (p0, p1), pieces, scratch)
+                continue
             for m0, m1 in pieces:
                 numbers = np.arange(m0, m1)
                 image, y, x = self._under(step, numbers, (numbers - m0) // most, window)
@@ -212,6 +216,28 @@ class Walker:
                     yield from self._vectors(step, first, wide)
                     yield lines(inputs + group * kc, kc), False
                     yield from self._result(step, numbers, group * own + column, wide)
+
+    def _packed(self, step: Step, panels: Range, pieces: Sequence[Range], scratch: int) -> Walk:
+        """Some panels of a convolution that packs its inputs, chunk by chunk."""
+        f, wide, (_, c, _, _) = step.fields, 2 * step.isa.lanes, step.x.shape
+        k = c * int(f["kh"]) * int(f["kw"])
+        for first, end in chunks(step, pieces):
+            numbers, sizes = np.arange(first, end), chunk(step, first, end)
+            tables = (sizes.pixels + sizes.jobs) // FLOAT
+            sums = run(scratch + tables, sizes.sums // FLOAT)
+            packed = run(scratch + tables + sizes.sums // FLOAT, sizes.inputs // FLOAT)
+            tiles = (numbers - first) // ROWS
+            image, y, x = self._under(step, numbers, tiles, window_of(step))
+            yield run(scratch, tables), True
+            yield lines(self.pixels(step.x, image, y, x), c), False
+            yield packed, True
+            for column in range(panels[0] * wide, panels[1] * wide, wide):
+                some = min(step.y.shape[1] - column, wide)
+                yield from self._vectors(step, column, some)
+                yield self._weights(step, column * k, round_up(some, step.isa.lanes) * k)
+                yield packed, False
+                yield sums, True
+                yield from self._result(step, numbers, column, some)
 
     @staticmethod
     def _table(taps: int, pixels: int, isa: Isa, scratch: int) -> Array:
