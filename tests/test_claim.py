@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import sys
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -213,7 +214,7 @@ def test_the_command(
 
 
 @pytest.mark.parametrize(
-    "args", [["-o", "x.txt"], ["--plot", "x.pdf"], ["--html", "x.htm"],
+    "args", [["-o", "x.txt"], ["--plot", "x.jpeg"], ["--html", "x.htm"],
              ["--device", "nowhere/x.json"],
              ["--paper", "-o", "x.csv"]]
 )  # fmt: skip
@@ -224,6 +225,16 @@ def test_what_cannot_be_written_is_refused_first(
     assert capsys.readouterr().out == ""
 
 
+def test_what_a_plot_needs_is_missed_before_minutes_are_spent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(design, "members", None)  # measuring would fail
+    assert cli(["claim", "--plot", "x.png"]) == 2
+    assert "[plot]" in capsys.readouterr().err
+
+
 def test_the_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from tinyface.traffic.claim_plot import draw
@@ -232,7 +243,7 @@ def test_the_plot(tmp_path: Path) -> None:
     draw(claim, tmp_path / "claim.png", "a machine")
     assert (tmp_path / "claim.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match=r"\.png"):
-        draw(claim, tmp_path / "claim.pdf", "a machine")
+        draw(claim, tmp_path / "claim.jpeg", "a machine")
 
 
 # ------------------------------------------------------------------------------- the page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.test_detect import SHARED, face, needs_shared, same
+from tests.test_detect import SHARED, assert_golden_faces, face, needs_shared, same
 from tinyface.builder import Builder
 from tinyface.crosscheck import crosscheck
 from tinyface.errors import FormatError
@@ -23,7 +22,6 @@ from tinyface.networks.random import random_state
 from tinyface.ops import Add, Reshape, Sigmoid, Transpose
 from tinyface.runtime import Session
 from tinyface.vision.detect import Detector, Face, Priors
-from tinyface.vision.image import collect_images, read_image
 
 SCRFD, YUNET = FAMILIES
 both = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -224,11 +222,4 @@ def test_the_public_yunet_finds_the_same_faces_as_retinaface() -> None:
     pytest.importorskip("onnx")
     imported = import_file(SHARED / "weights/yunet_n_320_320.onnx")
     detector = Detector(Session(imported.graph), imported.card)
-    golden = json.loads((SHARED / "golden/real/retinaface_detections.json").read_text())
-    for path in collect_images(Path(__file__).parent / "images"):
-        found = detector.detect(read_image(path))
-        assert len(found) == len(golden[path.name]), path.name
-        for f in found:
-            e = min(golden[path.name], key=lambda e: np.abs(f.box - e["box"]).max())
-            height = e["box"][3] - e["box"][1]
-            assert np.abs(f.landmarks - e["landmarks"]).max() < 0.1 * height
+    assert_golden_faces(detector)

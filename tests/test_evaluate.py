@@ -470,6 +470,16 @@ def test_aligned_crops_flip_and_the_middle(lfw: Path) -> None:
         evaluation.embed_picture(model, lfw / "lfw/A/A_0004.png", central=True)
 
 
+def test_the_face_that_a_list_means(lfw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """LFW's people stand in the middle of their pictures; of other pictures nobody knows."""
+    rows = [f"lfw/{p.a}.png,lfw/{p.b}.png,{p.same:d},{p.fold}" for p in read_pairs("pairs.txt")]
+    (lfw / "table.csv").write_text("\n".join(["a,b,same,fold", *rows]))
+    for arguments, face in ((["pairs.txt"], "central"), (["table.csv"], "largest"),
+                            (["table.csv", "--face", "central"], "central")):  # fmt: skip
+        run(["evaluate", *arguments, "--root", ".", "--on-failure", "skip", "--json"])
+        assert json.loads(capsys.readouterr().out)["face"] == face
+
+
 @pytest.mark.parametrize(
     "line",
     [

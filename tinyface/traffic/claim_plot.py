@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 import numpy as np
 
-from tinyface.errors import MissingExtraError, UsageError
-from tinyface.files import atomic_write
+from tinyface import plots
+from tinyface.errors import UsageError
 from tinyface.traffic.claim import FULL, Claim, network_columns
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 MARKS = "osD^vP*"
 
 
-def draw(claim: Claim, path: str | Path, title: str) -> None:
-    """Write a PNG: error by model, fitted against measured times, the share of F by network.
+def draw(claim: Claim, path: str | os.PathLike[str], title: str) -> None:
+    """Error by model, fitted against measured times, the share of F by network.
+
+    Args:
+        path: ends with .png, .svg or .pdf.
 
     Raises:
         MissingExtraError: there is no matplotlib.
-        UsageError: the path does not end in .png, or the models could not be fitted.
+        UsageError: a file of unknown form, or the models could not be fitted.
     """
-    if Path(path).suffix.lower() != ".png":
-        raise UsageError(f"{path}: name the plot .png")
+    plots.check(os.fspath(path))
     if FULL not in claim.pooled:
         raise UsageError("too few networks for a plot; measure more")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("matplotlib", "plot", "a plot") from None
-    figure = Figure(figsize=(13, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plots.figure(13, 5.2, dpi=120)
     errors, fitted, shares = figure.subplots(1, 3, width_ratios=(1, 1.2, 1.3))
     _errors(errors, claim)
     _fitted(fitted, claim)
     _shares(shares, claim)
     figure.suptitle(title, fontsize=10)
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    plots.save(figure, os.fspath(path))
 
 
 def _errors(axes: Any, claim: Claim) -> None:

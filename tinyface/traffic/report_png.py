@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
-from tinyface.errors import MissingExtraError, UsageError
-from tinyface.files import atomic_write
+from tinyface import plots
 from tinyface.traffic.report import QUANTITIES, Context, Subject, label, points, roof_lines
 
-SUFFIXES: Final = (".png", ".svg", ".pdf")
 COLOURS: Final = ("#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490")
 MARKERS: Final = ("o", "^")
 STYLES: Final = ("-", "-.", ":", (0, (8, 4)))
 MOST: Final = 120  # bars of a network; with more, the slowest
 
 
-def check(path: str) -> None:
-    """Refuse what cannot be drawn before any work is done for it.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-        UsageError: a file of unknown form.
-    """
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path}: name a file that ends with {', '.join(SUFFIXES)}")
-    _figure(1, 1)
-
-
 def draw(path: str, subjects: Sequence[Subject], context: Context) -> None:
     """Per network a row of bars, shares of the network's totals; below, one roofline of all."""
-    check(path)
+    plots.check(path)
     shown = [_slowest(points(subject, context.roofs)) for subject in subjects]
     heights = [0.6 + 0.16 * len(rows) for rows in shown]
-    figure = _figure(11, 1.2 + sum(heights) + 4.5)
+    figure = plots.figure(11, 1.2 + sum(heights) + 4.5)
     grid = figure.add_gridspec(len(shown) + 1, 1, height_ratios=[*heights, 4.5])
     colours = _colours(shown)
     for number, rows in enumerate(shown):
@@ -43,16 +28,7 @@ def draw(path: str, subjects: Sequence[Subject], context: Context) -> None:
     _roofline(figure.add_subplot(grid[-1, 0]), subjects, shown, context, colours)
     warning = f"\ntimes doubtful: {context.warning}" if context.warning else ""
     _text(figure.suptitle, f"{context.machine}, {context.created}{warning}", fontsize=8)
-    with atomic_write(path) as file:
-        figure.savefig(file, format=Path(path).suffix.lower()[1:])
-
-
-def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("matplotlib", "plot", "a picture of a profile") from None
-    return Figure(figsize=(width, height), dpi=100, layout="constrained")
+    plots.save(figure, path)
 
 
 def _slowest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
