@@ -172,6 +172,14 @@ static void depthwise_run(const tf_call *call, int32_t task, void *scratch)
 {
     typedef void strip_fn(const tf_call *, const float *const *, int64_t, float *);
     const tf_step *s = call->s;
+    int64_t from, to;
+    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
+#ifdef ROLL
+    if (rolls(s)) {
+        roll_run(call, from, to);
+        return;
+    }
+#endif
     strip_fn *strip = NULL;
     if (s->dw == 1 && s->sw == 1)
         strip = s->kw == 3 ? dw_3x1 : s->kw == 5 ? dw_5x1 : s->kw == 7 ? dw_7x1 : NULL;
@@ -181,8 +189,6 @@ static void depthwise_run(const tf_call *call, int32_t task, void *scratch)
     const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;
     const float **table = scratch; /* [kh][pitch]: the pixels under the current windows */
     const int64_t shift = s->sh % s->dh == 0 ? tf_min(s->sh / s->dh, s->kh) : s->kh;
-    int64_t from, to;
-    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
     for (int64_t u = from; u < to; u++) {
         const int64_t i = u / s->oh, oy = u % s->oh;
         /* going down one output row, the windows' lower rows become their upper ones */

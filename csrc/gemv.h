@@ -13,13 +13,15 @@ gemv_panel(const int nv, const int half, const float *x, int64_t kc, const char 
     vf b0 = sum[1], b1 = zero, b2 = zero, b3 = zero;
     int64_t k = 0;
 #define GEMV_STEP(i)                                                                               \
-    a##i = v_fma(v_set1(x[k + (i)]), WEIGHTS(w + (i)*step), a##i);                                 \
-    if (nv > 1) b##i = v_fma(v_set1(x[k + (i)]), WEIGHTS(w + (i)*step + step / 2), b##i);
+    a##i = v_fma_lane(a##i, WEIGHTS(w + (i)*step), four, i);                                       \
+    if (nv > 1) b##i = v_fma_lane(b##i, WEIGHTS(w + (i)*step + step / 2), four, i);
     for (; k + 4 <= kc; k += 4, w += 4 * step) {
+        const vrow four = row_load(x + k);
         GEMV_STEP(0) GEMV_STEP(1) GEMV_STEP(2) GEMV_STEP(3)
     }
     for (; k < kc; k++, w += step) {
-        GEMV_STEP(0)
+        a0 = v_fma(v_set1(x[k]), WEIGHTS(w), a0);
+        if (nv > 1) b0 = v_fma(v_set1(x[k]), WEIGHTS(w + step / 2), b0);
     }
     sum[0] = v_add(v_add(a0, a1), v_add(a2, a3));
     sum[1] = v_add(v_add(b0, b1), v_add(b2, b3));

@@ -7,6 +7,7 @@
 #define ISA_NAME neon
 #include "simd_neon.h"
 #ifdef __aarch64__
+#include "neon_roll.h"
 #include "neon_tile.h"
 #endif
 #include "family.h"

@@ -7,10 +7,24 @@
  * time, so that of 204 instructions 192 multiply. (A compiler's loop over rows as they lie in
  * memory: 91 instructions for 64 multiplications.)
  *
+ * Sums that are whole are finished while they are in registers: residual, activation, and out. That
+ * takes 8 instructions a row with PReLU; from memory, 15.
+ *
  * v0..v3: x; v4..v7: w; v8, v9: row 0; v10, v11: row 1; ...
  */
+typedef struct {    /* where finished sums go: pixels in a row, ldy bytes apart */
+    float *y;       /* y and z move on with every tile */
+    const float *z; /* NULL, or added first: ldz bytes apart */
+    int64_t ldy, ldz;
+    const float *act; /* the slopes of PReLU; a clip's lower limit 4 times, its upper one 4 times */
+    int64_t kind;     /* TF_NONE, TF_CLIP, TF_PRELU */
+} packed_out;
+_Static_assert(offsetof(packed_out, ldy) == 16 && offsetof(packed_out, act) == 32, "used below");
+_Static_assert(TF_NONE == 0 && TF_CLIP == 1 && TF_PRELU == 2, "used below");
+
+/* out: NULL where the sums are not finished: they go to acc. */
 typedef void packed_fn(int64_t k, const float *x, const void *w, const float *from, int64_t step,
-                       float *acc);
+                       float *acc, packed_out *out);
 
 /* Four rows, whose accumulators are a b, c d, e f, g h, from the lanes of x; p q: weights. */
 #define FMLA(a, p, x, lane) "fmla v" #a ".4s, v" #p ".4s, v" #x ".s[" #lane "]\n\t"
@@ -50,10 +64,48 @@ typedef void packed_fn(int64_t k, const float *x, const void *w, const float *fr
 #define ENDS_8(M)  ENDS_4(M) M(16, 19) M(20, 23)
 #define ENDS_12(M) ENDS_8(M) M(24, 27) M(28, 31)
 
+/* What finishes a row, in registers. */
+#define OP(op, to, from, by) op " v" #to ".4s, v" #from ".4s, v" #by ".4s\n\t"
+#define RESIDUAL_Z(a, b)                                                                           \
+    "ld1 {v0.4s, v1.4s}, [%[x]], %[w]\n\t" OP("fadd", a, a, 0) OP("fadd", b, b, 1)
+#define CLIP_ROW(a, b)                                                                             \
+    OP("fmax", a, a, 1) OP("fmax", b, b, 1) OP("fmin", a, a, 2) OP("fmin", b, b, 2)
+#define PRELU_ROW(a, b)                                                                            \
+    OP("fmin", 4, a, 3)                                                                            \
+    OP("fmin", 5, b, 3)                                                                            \
+    OP("fmax", a, a, 3) OP("fmax", b, b, 3) OP("fmla", a, 4, 1) OP("fmla", b, 5, 2)
+#define STORE_Y(a, b) "st1 {v" #a ".4s, v" #b ".4s}, [%[acc]], %[step]\n\t"
+#define EACH_4(M)     M(8, 9) M(10, 11) M(12, 13) M(14, 15)
+#define EACH_8(M)     EACH_4(M) M(16, 17) M(18, 19) M(20, 21) M(22, 23)
+#define EACH_12(M)    EACH_8(M) M(24, 25) M(26, 27) M(28, 29) M(30, 31)
 /* clang-format off */
+#define FINISH(rows)                                                                               \
+    "cbz %[out], 9f\n\t"                                                                           \
+    "ldp %[acc], %[x], [%[out]]\n\t"                                                               \
+    "ldp %[step], %[w], [%[out], #16]\n\t"                                                         \
+    "ldp %[from], %[k], [%[out], #32]\n\t"                                                         \
+    "cbz %[x], 6f\n\t"                                                                             \
+    EACH_##rows(RESIDUAL_Z)                                                                        \
+    "6:\n\t"                                                                                       \
+    "cbz %[k], 8f\n\t"                                                                             \
+    "ld1 {v1.4s, v2.4s}, [%[from]]\n\t"                                                            \
+    "tbz %[k], #0, 7f\n\t"                                                                         \
+    EACH_##rows(CLIP_ROW)                                                                          \
+    "b 8f\n"                                                                                       \
+    "7:\n\t"                                                                                       \
+    "movi v3.4s, #0\n\t"                                                                           \
+    EACH_##rows(PRELU_ROW)                                                                         \
+    "8:\n\t"                                                                                       \
+    EACH_##rows(STORE_Y)                                                                           \
+    "stp %[acc], %[x], [%[out]]\n\t"                                                               \
+    "b 10f\n"                                                                                      \
+    "9:\n\t"                                                                                       \
+    ENDS_##rows(TO)                                                                                \
+    "10:\n\t"
+
 #define PACKED_TILE(name, rows, W)                                                                 \
     static void name(int64_t k, const float *x, const void *w, const float *from, int64_t step,    \
-                     float *acc)                                                                   \
+                     float *acc, packed_out *out)                                                  \
     {                                                                                              \
         __asm__ volatile(                                                                          \
             ENDS_##rows(FROM)                                                                      \
@@ -75,9 +127,10 @@ typedef void packed_fn(int64_t k, const float *x, const void *w, const float *fr
             "subs %[k], %[k], #1\n\t"                                                              \
             "b.ne 4b\n"                                                                            \
             "5:\n\t"                                                                               \
-            ENDS_##rows(TO)                                                                        \
-            : [k] "+r"(k), [x] "+r"(x), [w] "+r"(w), [from] "+r"(from), [acc] "+r"(acc)            \
-            : [step] "r"(step)                                                                     \
+            FINISH(rows)                                                                           \
+            : [k] "+r"(k), [x] "+r"(x), [w] "+r"(w), [from] "+r"(from), [acc] "+r"(acc),           \
+              [step] "+r"(step)                                                                    \
+            : [out] "r"(out)                                                                       \
             : "memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10",   \
               "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22",  \
               "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31");                      \
@@ -92,19 +145,60 @@ PACKED_TILE(packed_12_half, 12, HALF_W)
 static packed_fn *const packed_tiles[2][3] = {{packed_4, packed_8, packed_12},
                                               {packed_4_half, packed_8_half, packed_12_half}};
 
-/* out[k][0..3] = p[0..3][k], the k `stride` floats apart. A load of four k into one lane each, for
- * four rows, turns a square of 4 x 4 round without shuffles. */
-static __attribute__((noinline)) void packed_rows4(float *out, int64_t stride,
-                                                   const float *const *p, int64_t kc)
+/* out[k][0..rows - 1] = p[0..rows - 1][off + k]. A load of four k into one lane each, for four
+ * rows, turns a square of 4 x 4 round without shuffles. */
+#define TURN(a, d, p, lane) "ld4 {v" #a ".s-v" #d ".s}[" #lane "], [%[" #p "]], #16\n\t"
+#define TURN_4(a, d, p0, p1, p2, p3)                                                               \
+    TURN(a, d, p0, 0) TURN(a, d, p1, 1) TURN(a, d, p2, 2) TURN(a, d, p3, 3)
+#define PUT_12(a, b, c, at)                                                                        \
+    "stp q" #a ", q" #b ", [%[out], #" #at "]\n\tstr q" #c ", [%[out], #" #at " + 32]\n\t"
+
+static __attribute__((noinline)) void packed_rows12(float *out, const float *const *p, int64_t off,
+                                                    int64_t kc)
 {
-    const float *a = p[0], *b = p[1], *c = p[2], *d = p[3];
+    const float *a = p[0] + off, *b = p[1] + off, *c = p[2] + off, *d = p[3] + off;
+    const float *e = p[4] + off, *f = p[5] + off, *g = p[6] + off, *h = p[7] + off;
+    const float *i = p[8] + off, *j = p[9] + off, *l = p[10] + off, *m = p[11] + off;
+    int64_t k = kc;
+    /* clang-format off */
+    __asm__ volatile("subs %[k], %[k], #4\n\t"
+                     "b.lt 2f\n"
+                     "1:\n\t"
+                     TURN_4(0, 3, a, b, c, d)
+                     TURN_4(4, 7, e, f, g, h)
+                     TURN_4(16, 19, i, j, l, m)
+                     PUT_12(0, 4, 16, 0)
+                     PUT_12(1, 5, 17, 48)
+                     PUT_12(2, 6, 18, 96)
+                     PUT_12(3, 7, 19, 144)
+                     "add %[out], %[out], #192\n\t"
+                     "subs %[k], %[k], #4\n\t"
+                     "b.ge 1b\n"
+                     "2:\n\t"
+                     : [a] "+r"(a), [b] "+r"(b), [c] "+r"(c), [d] "+r"(d), [e] "+r"(e), [f] "+r"(f),
+                       [g] "+r"(g), [h] "+r"(h), [i] "+r"(i), [j] "+r"(j), [l] "+r"(l), [m] "+r"(m),
+                       [k] "+r"(k), [out] "+r"(out)
+                     :
+                     : "memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17",
+                       "v18", "v19");
+    /* clang-format on */
+    for (k += 4; k > 0; k--, out += 12) {
+        out[0] = *a++, out[1] = *b++, out[2] = *c++, out[3] = *d++;
+        out[4] = *e++, out[5] = *f++, out[6] = *g++, out[7] = *h++;
+        out[8] = *i++, out[9] = *j++, out[10] = *l++, out[11] = *m++;
+    }
+}
+
+/* Four of `stride` rows. */
+static __attribute__((noinline)) void packed_rows4(float *out, int64_t stride,
+                                                   const float *const *p, int64_t off, int64_t kc)
+{
+    const float *a = p[0] + off, *b = p[1] + off, *c = p[2] + off, *d = p[3] + off;
     int64_t k = 0;
+    /* clang-format off */
     for (; k + 4 <= kc; k += 4, out += 4 * stride)
         __asm__ volatile(
-            "ld4 {v0.s-v3.s}[0], [%[a]], #16\n\t"
-            "ld4 {v0.s-v3.s}[1], [%[b]], #16\n\t"
-            "ld4 {v0.s-v3.s}[2], [%[c]], #16\n\t"
-            "ld4 {v0.s-v3.s}[3], [%[d]], #16\n\t"
+            TURN_4(0, 3, a, b, c, d)
             "str q0, [%[out]]\n\t"
             "str q1, [%[out], %[one]]\n\t"
             "str q2, [%[out], %[two]]\n\t"
@@ -112,10 +206,23 @@ static __attribute__((noinline)) void packed_rows4(float *out, int64_t stride,
             : [a] "+r"(a), [b] "+r"(b), [c] "+r"(c), [d] "+r"(d)
             : [out] "r"(out), [one] "r"(4 * stride), [two] "r"(8 * stride), [three] "r"(12 * stride)
             : "memory", "v0", "v1", "v2", "v3");
-    for (; k < kc; k++, out += stride) {
-        out[0] = *a++;
-        out[1] = *b++;
-        out[2] = *c++;
-        out[3] = *d++;
+    /* clang-format on */
+    for (; k < kc; k++, out += stride) out[0] = *a++, out[1] = *b++, out[2] = *c++, out[3] = *d++;
+}
+
+/* One tap of `wide` rows: 4, 8 or 12. */
+static inline void packed_turn(float *out, int64_t wide, const float *const *p, int64_t off,
+                               int64_t kc)
+{
+    if (wide == TF_PACK_ROWS) {
+        packed_rows12(out, p, off, kc);
+        return;
     }
+    for (int64_t r = 0; r < wide; r += 4) packed_rows4(out + r, wide, p + r, off, kc);
+}
+
+/* A row of sums. */
+static inline void packed_copy(float *to, const float *from)
+{
+    vst1q_f32_x2(to, vld1q_f32_x2(from));
 }

@@ -9,6 +9,9 @@
  * inputs stay in L2. For a panel the sums of a chunk lie in L1, and the taps of the window pass
  * over them one by one: a tap's weights, too, stay in L1 for all tiles of the chunk.
  *
+ * Whole tiles write their outputs themselves; the sums of the last few pixels of a task, and of
+ * narrow panels, go through memory.
+ *
  * Where the map is so small that much of what its windows see is padding (a quarter of all
  * products on a 4x4 map), a tap takes only the pixels whose input exists.
  */
@@ -35,7 +38,10 @@ typedef struct {
     int64_t count, span;  /* jobs; taps per job */
     int64_t pixels, room; /* of this chunk; rounded up to whole tiles */
     int chosen;           /* taps choose their pixels */
-    packed_pixel *at;     /* [pixels] */
+    int plain;            /* 1x1: pixel i of the output is made of pixel i of the input */
+    int direct;           /* whole tiles finish their sums and write them: packed_out */
+    float limits[2 * VL]; /* of a clip, as packed_out wants them */
+    packed_pixel *at;     /* [pixels]; not made for those that nobody asks for */
     float *sums;          /* [room, and one tile][SUMS] */
     float *x;             /* the packed inputs */
 } packed_chunk;
@@ -46,18 +52,27 @@ typedef struct {
     const float *slope;
     int64_t col, n, row; /* its first output, how many exist; bytes of a row of w */
     int half;
+    packed_out out;       /* of the next tile to be finished; y NULL: none is */
     float from[2 * SUMS]; /* the bias, twice: neon_tile.h starts two rows at a time */
 } packed_panel;
 
 static int64_t packed_up4(int64_t rows) { return (rows + 3) / 4 * 4; }
 
-static void packed_locate(const tf_call *call, packed_chunk *c, int64_t m0)
+/* Are all pixels of a map of n images, w x h, the same distance apart? */
+static int packed_even(const tf_view *v, int64_t n, int64_t h, int64_t w)
+{
+    return (h == 1 || v->row == w * v->ld) && (n == 1 || v->img == h * w * v->ld);
+}
+
+/* Pixels of a chunk that begins at output m0, from `first` on. */
+static void packed_locate(const tf_call *call, packed_chunk *c, int64_t m0, int64_t first)
 {
     const tf_step *s = call->s;
     const int64_t map = (int64_t)s->oh * s->ow;
     const int64_t high = (int64_t)(s->kh - 1) * s->dh, wide = (int64_t)(s->kw - 1) * s->dw;
-    int64_t i = m0 / map, oy = m0 % map / s->ow, ox = m0 % map % s->ow;
-    for (packed_pixel *p = c->at, *end = p + c->pixels; p < end; ox = 0) {
+    const int64_t m = m0 + first;
+    int64_t i = m / map, oy = m % map / s->ow, ox = m % map % s->ow;
+    for (packed_pixel *p = c->at + first, *end = c->at + c->pixels; p < end; ox = 0) {
         const int64_t row = oy * s->sh - s->pt;
         const int rows = row >= 0 && row + high < s->h;
         int64_t col = ox * s->sw - s->pl;
@@ -96,17 +111,26 @@ static int packed_inside(const tf_step *s, const packed_pixel *p, const packed_t
 static void packed_rows(const tf_call *call, const packed_chunk *c, packed_job *job, int64_t kc,
                         float *x)
 {
-    const int64_t wide = packed_up4(job->rows);
+    const int64_t wide = packed_up4(job->rows), end = job->tap + c->span;
+    const packed_pixel *at[TF_PACK_ROWS];
+    const float *first[TF_PACK_ROWS], *p[TF_PACK_ROWS];
+    int whole = 1; /* does every tap find its input in the map? */
+    for (int64_t r = 0; r < wide; r++) {
+        at[r] = c->at + job->slot[r < job->rows ? r : 0];
+        first[r] = at[r]->x;
+        whole &= at[r]->whole | c->chosen;
+    }
     job->x = x;
     job->k = c->span * kc;
-    for (int64_t tap = job->tap; tap < job->tap + c->span; tap++, x += wide * kc) {
+    for (int64_t tap = job->tap; tap < end; tap++, x += wide * kc) {
         const packed_tap t = packed_tap_of(call->s, tap);
-        const float *p[TF_PACK_ROWS];
-        for (int64_t r = 0; r < wide; r++) {
-            const packed_pixel *at = c->at + job->slot[r < job->rows ? r : 0];
-            p[r] = packed_inside(call->s, at, &t) ? at->x + t.off : call->zero;
+        if (whole) {
+            packed_turn(x, wide, first, t.off, kc);
+            continue;
         }
-        for (int64_t r = 0; r < wide; r += 4) packed_rows4(x + r, wide, p + r, kc);
+        for (int64_t r = 0; r < wide; r++)
+            p[r] = packed_inside(call->s, at[r], &t) ? first[r] + t.off : call->zero;
+        packed_turn(x, wide, p, 0, kc);
     }
 }
 
@@ -129,6 +153,23 @@ static void packed_gather(const tf_call *call, const conv_shape *v, packed_chunk
             if (!last) (++job)->rows = 0;
         }
         if (job->rows) job++;
+    }
+    c->count = job - c->jobs;
+}
+
+/* The same where rows need no looking for: one after the other from x0 on. */
+static void packed_gather_plain(const tf_step *s, packed_chunk *c, const float *x0)
+{
+    float *x = c->x;
+    const int64_t ld = s->x.ld;
+    packed_job *job = c->jobs;
+    for (int64_t i = 0; i < c->pixels; i += TF_PACK_ROWS, job++) {
+        const int64_t rows = tf_min(TF_PACK_ROWS, c->pixels - i), wide = packed_up4(rows);
+        *job = (packed_job){.x = x, .k = s->c, .rows = (int32_t)rows, .slot = {(int32_t)i}};
+        const float *p[TF_PACK_ROWS];
+        for (int64_t r = 0; r < wide; r++) p[r] = x0 + (i + tf_min(r, rows - 1)) * ld;
+        packed_turn(x, wide, p, 0, s->c);
+        x += wide * s->c;
     }
     c->count = job - c->jobs;
 }
@@ -157,45 +198,48 @@ static void packed_slim(int64_t kc, const float *x, int64_t wide, const char *w,
     }
 }
 
-/* sums[r] = from[r] + the job's products; step: floats from one row of `from` to the next. */
+/* sums[r] = from[r] + the job's products, or what `out` makes of them; step: floats from one row of
+ * `from` to the next. */
 static inline void packed_sum(const packed_job *job, const packed_panel *panel, const float *from,
-                              int64_t step, float *sums)
+                              int64_t step, float *sums, packed_out *out)
 {
     const int64_t wide = packed_up4(job->rows);
     const char *w = panel->w + job->skip * panel->row;
     if (panel->n <= VL)
         packed_slim(job->k, job->x, wide, w, panel->half, from, step, sums);
     else if (wide == TF_PACK_ROWS && !panel->half)
-        packed_12(job->k, job->x, w, from, step * 2 * 4, sums);
+        packed_12(job->k, job->x, w, from, step * 2 * 4, sums, out);
     else
-        packed_tiles[panel->half][wide / 4 - 1](job->k, job->x, w, from, step * 2 * 4, sums);
+        packed_tiles[panel->half][wide / 4 - 1](job->k, job->x, w, from, step * 2 * 4, sums, out);
 }
 
-static inline void packed_copy(float *to, const float *from)
-{
-    v_store(to, v_load(from));
-    v_store(to + VL, v_load(from + VL));
-}
-
-/* All products of one panel into the sums of a chunk. */
-static void packed_multiply(const packed_chunk *c, const packed_panel *panel)
+/* All products of one panel into the sums of a chunk. Returns how many pixels are finished. */
+static int64_t packed_multiply(const packed_chunk *c, packed_panel *panel, int64_t taps)
 {
     if (!c->chosen) {
+        int64_t done = 0;
         for (const packed_job *job = c->jobs; job < c->jobs + c->count; job++) {
-            float *sums = c->sums + job->slot[0] * SUMS;
-            packed_sum(job, panel, job->tap ? sums : panel->from, job->tap ? SUMS : 0, sums);
+            const int64_t i = job->slot[0];
+            const float *from = job->tap ? c->sums + i * SUMS : panel->from;
+            const int64_t step = job->tap ? SUMS : 0;
+            if (panel->out.y && job->tap + c->span == taps && job->rows % 4 == 0) {
+                packed_sum(job, panel, from, step, NULL, &panel->out);
+                done = i + job->rows;
+            } else {
+                packed_sum(job, panel, from, step, c->sums + i * SUMS, NULL);
+            }
         }
-        return;
+        return done;
     }
-    for (int64_t i = 0; i < c->pixels; i++) packed_copy(c->sums + i * SUMS, panel->from);
-    float *own = c->sums + c->room * SUMS; /* the job's rows, side by side */
+    float *const sums = c->sums, *const own = sums + c->room * SUMS; /* a job's, side by side */
+    for (int64_t i = 0; i < c->pixels; i++) packed_copy(sums + i * SUMS, panel->from);
     for (const packed_job *job = c->jobs; job < c->jobs + c->count; job++) {
-        for (int32_t r = 0; r < job->rows; r++)
-            packed_copy(own + r * SUMS, c->sums + job->slot[r] * SUMS);
-        packed_sum(job, panel, own, SUMS, own);
-        for (int32_t r = 0; r < job->rows; r++)
-            packed_copy(c->sums + job->slot[r] * SUMS, own + r * SUMS);
+        const int64_t rows = job->rows;
+        for (int64_t r = 0; r < rows; r++) packed_copy(own + r * SUMS, sums + job->slot[r] * SUMS);
+        packed_sum(job, panel, own, SUMS, own, NULL);
+        for (int64_t r = 0; r < rows; r++) packed_copy(sums + job->slot[r] * SUMS, own + r * SUMS);
     }
+    return 0;
 }
 
 /* One vector of outputs at y + c, of which n exist: whatever a step may ask for. */
@@ -208,38 +252,56 @@ static inline void packed_end(const tf_step *s, const packed_pixel *p, int64_t c
     v_store_n(p->y + c, v, n);
 }
 
-/* Residual, activation, and out: a and b of each pixel. The common cases have no branches. */
-#define PACKED_OUT(act)                                                                            \
-    _Pragma("GCC unroll 4") for (int64_t i = 0; i < c->pixels; i++)                                \
-    {                                                                                              \
-        const packed_pixel *p = c->at + i;                                                         \
-        vf a = v_load(c->sums + i * SUMS), b = v_load(c->sums + i * SUMS + VL);                    \
-        act v_store(p->y + col, a);                                                                \
-        v_store(p->y + col + VL, b);                                                               \
-    }
-static void packed_finish(const tf_step *s, const packed_chunk *c, const packed_panel *panel)
+/* Residual, activation, and out, for pixels from i on whose sums were kept. */
+static void packed_finish(const tf_step *s, const packed_chunk *c, packed_panel *panel, int64_t i)
 {
     const int64_t col = panel->col, n = panel->n;
-    const vf zero = v_set1(0.0f), lo = v_set1(s->alpha), hi = v_set1(s->hi);
-    const vf s0 = panel->slope ? v_load(panel->slope) : zero;
-    const vf s1 = panel->slope && n > VL ? v_load(panel->slope + VL) : zero;
-    const int add = s->flags == TF_RESIDUAL || s->flags == (TF_RESIDUAL | TF_HALF);
-    const int alone = s->flags == 0 || s->flags == TF_HALF;
-    if (n == SUMS && alone && s->act == TF_PRELU) {
-        PACKED_OUT(a = v_prelu(a, s0); b = v_prelu(b, s1);)
-    } else if (n == SUMS && alone && s->act == TF_CLIP) {
-        PACKED_OUT(a = v_min(hi, v_max(lo, a)); b = v_min(hi, v_max(lo, b));)
-    } else if (n == SUMS && alone && s->act == TF_NONE) {
-        PACKED_OUT()
-    } else if (n == SUMS && add && s->act == TF_NONE) {
-        PACKED_OUT(a = v_add(a, v_load(p->z + col)); b = v_add(b, v_load(p->z + col + VL));)
-    } else {
-        for (int64_t i = 0; i < c->pixels; i++) {
-            packed_end(s, c->at + i, col, v_load(c->sums + i * SUMS), s0, n);
-            if (n <= VL) continue;
-            packed_end(s, c->at + i, col + VL, v_load(c->sums + i * SUMS + VL), s1, n - VL);
-        }
+    for (int64_t rows; panel->out.y && i + 4 <= c->pixels; i += rows) { /* tiles, no products */
+        rows = tf_min(TF_PACK_ROWS, (c->pixels - i) / 4 * 4);
+        packed_tiles[0][rows / 4 - 1](0, NULL, NULL, c->sums + i * SUMS, SUMS * 2 * 4, NULL,
+                                      &panel->out);
     }
+    const vf zero = v_set1(0.0f), s0 = panel->slope ? v_load(panel->slope) : zero;
+    const vf s1 = panel->slope && n > VL ? v_load(panel->slope + VL) : zero;
+    for (; i < c->pixels; i++) {
+        packed_end(s, c->at + i, col, v_load(c->sums + i * SUMS), s0, n);
+        if (n <= VL) continue;
+        packed_end(s, c->at + i, col + VL, v_load(c->sums + i * SUMS + VL), s1, n - VL);
+    }
+}
+
+/* Panel p of a step, for a chunk whose first output is number m. */
+static void packed_take(const tf_call *call, const conv_shape *v, const packed_chunk *c, int64_t m,
+                        int64_t p, packed_panel *panel)
+{
+    const tf_step *s = call->s;
+    const int64_t col = p * SUMS;
+    panel->col = col;
+    panel->n = tf_min(v->oc - col, SUMS);
+    panel->row = (panel->n > VL ? SUMS : VL) * v->elem;
+    panel->w = (const char *)call->w + col * v->taps * v->kc * v->elem;
+    panel->slope = call->slope ? call->slope + col : NULL;
+    const vf a = v_load(call->bias + col), b = panel->n > VL ? v_load(call->bias + col + VL) : a;
+    for (int64_t k = 0; k < 2 * SUMS; k += SUMS) {
+        v_store(panel->from + k, a);
+        v_store(panel->from + k + VL, b);
+    }
+    packed_out *out = &panel->out;
+    out->y = c->direct && panel->n == SUMS ? call->y + m * s->y.ld + col : NULL;
+    out->z = s->flags & TF_RESIDUAL ? call->z + m * s->z.ld + col : NULL;
+    out->act = s->act == TF_PRELU ? panel->slope : c->limits;
+}
+
+/* What does the step allow? Only how things are done depends on it: the bits are the same. */
+static void packed_ways(const tf_step *s, packed_chunk *c)
+{
+    c->chosen = tf_pack_chooses(s);
+    c->plain = s->kh * s->kw == 1 && s->sh == 1 && s->sw == 1 && s->pt == 0 && s->pl == 0 &&
+               s->oh == s->h && s->ow == s->wd && packed_even(&s->x, s->n, s->h, s->wd);
+    c->direct = s->act <= TF_PRELU && !(s->flags & TF_RESIDUAL_END) &&
+                packed_even(&s->y, s->n, s->oh, s->ow) &&
+                (!(s->flags & TF_RESIDUAL) || packed_even(&s->z, s->n, s->oh, s->ow));
+    for (int64_t i = 0; i < VL; i++) c->limits[i] = s->alpha, c->limits[VL + i] = s->hi;
 }
 
 static void packed_run(const tf_call *call, int32_t task, void *scratch)
@@ -250,27 +312,28 @@ static void packed_run(const tf_call *call, int32_t task, void *scratch)
     const int64_t m0 = task % blocks * s->block, m1 = tf_min(m0 + s->block, pixels);
     const int64_t p0 = task / blocks * s->panels, p1 = tf_min(p0 + s->panels, v.panels);
     const int64_t most = tf_pack_chunk(s), tiles = most / TF_PACK_ROWS;
-    packed_chunk c = {.chosen = tf_pack_chooses(s), .jobs = scratch, .room = most};
+    packed_chunk c = {.jobs = scratch, .room = most};
+    packed_ways(s, &c);
     c.span = c.chosen ? 1 : v.taps * v.kc <= LONG ? v.taps : s->kw * v.kc <= LONG ? s->kw : 1;
     c.at = (packed_pixel *)(void *)(c.jobs + tiles * v.taps);
     c.sums = (float *)(void *)(c.at + most);
     c.x = c.sums + (most + TF_PACK_ROWS) * SUMS;
+    packed_panel panel = {.half = (s->flags & TF_HALF) != 0};
+    panel.out.ldy = s->y.ld * (int64_t)sizeof(float);
+    panel.out.ldz = s->z.ld * (int64_t)sizeof(float);
+    panel.out.kind = s->act;
     for (int64_t m = m0; m < m1; m += most) {
         c.pixels = tf_min(most, m1 - m);
-        packed_locate(call, &c, m);
-        packed_gather(call, &v, &c);
+        /* nobody asks where the pixels of whole tiles are that have no windows */
+        const int64_t known = c.plain && c.direct && v.oc % SUMS == 0 ? c.pixels / 4 * 4 : 0;
+        packed_locate(call, &c, m, known);
+        if (c.plain)
+            packed_gather_plain(s, &c, call->x + m * s->x.ld);
+        else
+            packed_gather(call, &v, &c);
         for (int64_t p = p0; p < p1; p++) {
-            const int64_t col = p * SUMS;
-            packed_panel panel = {.half = (s->flags & TF_HALF) != 0, .col = col};
-            panel.n = tf_min(v.oc - col, SUMS);
-            panel.row = (panel.n > VL ? SUMS : VL) * v.elem;
-            panel.w = (const char *)call->w + col * v.taps * v.kc * v.elem;
-            panel.slope = call->slope ? call->slope + col : NULL;
-            const int64_t bytes = (int64_t)sizeof(float) * (panel.n > VL ? SUMS : VL);
-            memcpy(panel.from, call->bias + col, (size_t)bytes);
-            memcpy(panel.from + SUMS, call->bias + col, (size_t)bytes);
-            packed_multiply(&c, &panel);
-            packed_finish(s, &c, &panel);
+            packed_take(call, &v, &c, m, p, &panel);
+            packed_finish(s, &c, &panel, packed_multiply(&c, &panel, v.taps));
         }
     }
 }

@@ -9,6 +9,7 @@
 #define ROWS_WIDE 8 /* 16 accumulators + 8 rows + 2 weights of the 32 registers */
 #define ROWS_SLIM 12
 #define PACK_ROWS TF_PACK_ROWS
+#define ROLL
 #else
 #define ROWS_WIDE 4 /* 8 accumulators + 4 rows + 2 weights of the 16 registers */
 #define ROWS_SLIM 6

@@ -26,7 +26,7 @@ case $arch in
         platforms=(manylinux_2_28_aarch64 manylinux_2_17_aarch64 manylinux2014_aarch64) ;;
     armhf)
         triple=arm-linux-gnueabihf emulator=qemu-arm core=cortex-a7
-        debs+=(python3-numpy python3-cffi python3-pil)
+        debs+=(python3-numpy python3-cffi python3-pil python3-distutils)
         platforms=(any) ;;
     *) echo "arm-python: arm64 or armhf, not $arch" >&2; exit 2 ;;
 esac
@@ -78,10 +78,11 @@ export PYTHONHOME=/usr PYTHONPATH="$site:$root/usr/lib/python3/dist-packages" PY
 exec $emulator -L "$root" -0 "$home/python" "$root/usr/bin/python$py" "\$@"
 WRAPPER
     chmod +x "$home/python"
-    touch "$home/ready"
+    echo "$recipe" >"$home/ready"
 }
 
-[ -f "$home/ready" ] || make_environment
+recipe="$suite $py ${debs[*]} ${wheels[*]} ${platforms[*]}"
+[ "$(cat "$home/ready" 2>/dev/null)" = "$recipe" ] || make_environment
 export QEMU_CPU=${QEMU_CPU:-$core} OPENBLAS_NUM_THREADS=1
 
 copy=build/arm-python/$arch # beside the tree: its engine is this machine's

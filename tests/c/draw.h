@@ -46,4 +46,17 @@ static inline void random_window(tf_step *s)
     s->ow = (s->wd + s->pl + s->pr - ew) / s->sw + 1;
 }
 
+/* 3x3 over whole vectors of channels, as most networks have it; some rows too long for L1. */
+static inline void common_depthwise(tf_step *s)
+{
+    s->kh = s->kw = 3, s->dh = s->dw = 1, s->sh = s->sw = 1 + (int32_t)draw(2);
+    s->c = s->oc = 8 * (1 + (int32_t)draw(draw(3) ? 3 : 16));
+    s->pt = (int32_t)draw(2), s->pl = (int32_t)draw(2);
+    s->pb = (int32_t)draw(2), s->pr = (int32_t)draw(2);
+    while (s->h + s->pt + s->pb < 3) s->h++;
+    while (s->wd + s->pl + s->pr < 3) s->wd++;
+    s->oh = (s->h + s->pt + s->pb - 3) / s->sh + 1;
+    s->ow = (s->wd + s->pl + s->pr - 3) / s->sw + 1;
+}
+
 #endif

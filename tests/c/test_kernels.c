@@ -47,6 +47,7 @@ static tf_step random_step(int32_t op)
     s.alpha = 0.25f, s.beta = 0.5f;
     if (op == TF_CONV || op == TF_DEPTHWISE || op == TF_MAXPOOL || op == TF_AVGPOOL)
         random_window(&s);
+    if (op == TF_DEPTHWISE && draw(2)) common_depthwise(&s);
     if (op == TF_CONV) {
         s.groups = draw(2) ? 1 : 1 + (int32_t)draw(4);
         s.c = s.groups * (1 + (int32_t)draw(draw(4) ? 20 : 60));
