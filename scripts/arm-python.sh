@@ -74,7 +74,7 @@ make_environment() {
     # sys.executable must be something that this machine can execute: tests start it again
     cat >"$home/python" <<WRAPPER
 #!/bin/sh
-export PYTHONHOME=/usr PYTHONPATH="$site:$root/usr/lib/python3/dist-packages" PYTHONSAFEPATH=
+export PYTHONHOME="$root/usr" PYTHONPATH="$site:$root/usr/lib/python3/dist-packages" PYTHONSAFEPATH=
 exec $emulator -L "$root" -0 "$home/python" "$root/usr/bin/python$py" "\$@"
 WRAPPER
     chmod +x "$home/python"

@@ -14,7 +14,7 @@ MAX_TASKS = 16  # a few per thread even out threads of unequal speed
 TRANSFORM, GATHER = 8, 13  # MACs that Winograd's transforms cost per value of V, of M: measured
 BYTE = 3  # MACs in the time that a byte of weights takes
 UNPACKED = 1.35  # cost of a MAC of Winograd's products over one of the direct kernel that packs its
-# inputs: FDFaceNet on a Pi 4 takes 36.0 M instructions without Winograd and 36.4 M with it
+# inputs: FDFaceNet on a Pi 4 took 36.0 M instructions without Winograd and 36.4 M with it
 LEAST_WORK = 5_000  # MACs or elements below which handing a task over costs more than it saves:
 # little, because threads that share every step find their part of a map in their own cache
 
