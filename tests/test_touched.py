@@ -55,6 +55,16 @@ def test_convolution_by_hand() -> None:
     assert conv.algorithmic.macs == 16 * 36 * 20 * 9  # those of the padding, too
 
 
+def test_depthwise_that_rolls_by_hand() -> None:
+    """3x3 over whole vectors on aarch64: no table, and no output twice where 4 does not divide."""
+    b = Builder("case")
+    x = b.input("x", (1, 16, 6, 6))
+    graph = b.build(y=b.conv(x, 16, 3, pad=1, groups=16, bias=True, key="k"))
+    _, conv, _ = make_plan(optimise(graph), Isa("neon", 4, 8, 12, 12)).steps
+    assert conv.kernel == "depthwise_neon_roll"
+    assert counts(conv) == (4 * 16 * 36, 4 * 16 * 36, 4 * (9 * 16 + 16 + 16), 0)
+
+
 def test_blocks_of_pixels_read_the_weights_again() -> None:
     """3x3 stride 3, 48 to 128 channels, 84x84 to 28x28. The weights fit the cache: blocks of 54
     pixels, 15 tasks; each reads all panels."""

@@ -15,6 +15,7 @@ from tinyface.plan.lower_winograd import winograd, winograd_cut
 from tinyface.plan.model import View
 from tinyface.plan.pack import Pieces, conv_panels, padded_vector, panels
 from tinyface.plan.planner import Planner
+from tinyface.plan.rolling import may_roll
 from tinyface.plan.tiling import conv_blocks, packs, row_tasks
 
 RESIDUAL, HALF = 1, 4  # TF_RESIDUAL, TF_HALF
@@ -190,9 +191,11 @@ def depthwise_step(
     n, _, oh, ow = y.shape
     whole = (oh, ow) == (1, 1)
     strips = fields["dw"] == 1 and (kw, fields["sw"]) in ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))
+    shape = "4x2" if strips and ow >= 4 else "1x4"
+    if may_roll(p.isa, fields, c, x.shape[3], ow):
+        shape = "roll"
     p.emit(
-        result, node.op.kind, f"depthwise_{p.isa.name}_{'4x2' if strips and ow >= 4 else '1x4'}",
-        x, y, node=node, params=params,
+        result, node.op.kind, f"depthwise_{p.isa.name}_{shape}", x, y, node=node, params=params,
         reason="global: one output a channel" if whole else "one filter per channel",
         **fields | {"op": "TF_DEPTHWISE", "tasks": row_tasks(n * oh, n * oh * ow * c * kh * kw)},
     )  # fmt: skip

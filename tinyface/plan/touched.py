@@ -19,6 +19,7 @@ import numpy as np
 from tinyface.ops.spec import Array
 from tinyface.plan.model import FLOAT, Step, View
 from tinyface.plan.packed import chunk, chunks, packs
+from tinyface.plan.rolling import rolls
 from tinyface.types import Cost
 
 POINTER = struct.calcsize("P")  # of row tables: a plan runs on the machine that makes it
@@ -261,14 +262,14 @@ def _depthwise(step: Step) -> Floats:
     read = sum(map_floats(step.x, outputs, window) for outputs in rows)
     weight = len(rows) * (c * (math.prod(window.kernel) + _vectors(step)) + _zeros(step))
     pitch = (ow - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
-    table = 2 * n * oh * window.kernel[0] * pitch * POINTER
+    table = 0 if rolls(step) else 2 * n * oh * window.kernel[0] * pitch * POINTER
     return read, 0, n * oh * _across(step) * c, weight, table
 
 
 def _across(step: Step) -> int:
     """Outputs that a depthwise kernel makes in a row: in strips, of which the last may overlap."""
     f, ow = step.fields, step.y.shape[3]
-    strips = (f["kw"], f["sw"]) in STRIPS and f["dw"] == 1
+    strips = (f["kw"], f["sw"]) in STRIPS and f["dw"] == 1 and not rolls(step)
     return -(-ow // STRIP) * STRIP if strips and ow >= STRIP else ow
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from tinyface.ops.spec import Array
 from tinyface.plan.model import ALIGN, FLOAT, Buffer, Isa, Plan, Step, View
 from tinyface.plan.pack import round_up
 from tinyface.plan.packed import ROWS, chunk, chunks, packs
+from tinyface.plan.rolling import parts, rolls
 from tinyface.plan.touched import (
     HALF,
     POINTER,
@@ -319,6 +321,9 @@ class Walker:
         pitch = (ow - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
         table = run(scratch, window.kernel[0] * pitch * POINTER // FLOAT)
         weights = self.params(step, "w", 0, c * window.kernel[0] * window.kernel[1])
+        if rolls(step):
+            yield from self._rolling(step, pieces, weights)
+            return
         for first, end in pieces:
             for unit in range(first // ow, end // ow):
                 image, row = divmod(unit, oh)
@@ -328,6 +333,20 @@ class Walker:
                 for y in inputs_under(row, row + 1, 0, window, step.x.shape[2]):
                     yield self.map_row(step.x, image, int(y)), False
                 yield self.map_row(step.y, image, row), True
+
+    def _rolling(self, step: Step, pieces: Sequence[Range], weights: Array) -> Walk:
+        """Depthwise, some columns of all rows of a task, then the next ones."""
+        _, c, oh, ow = step.y.shape
+        _, _, h, w = step.x.shape
+        window = window_of(step)
+        for (first, end), (a, b) in product(pieces, parts(step)):
+            columns = inputs_under(a, b, 1, window, w)
+            for image, row in (divmod(unit, oh) for unit in range(first // ow, end // ow)):
+                yield weights, False
+                yield from self._vectors(step, 0, c)
+                for y in inputs_under(row, row + 1, 0, window, h):
+                    yield self.map_row(step.x, image, int(y), columns), False
+                yield self.map_row(step.y, image, row, np.arange(a, b)), True
 
     def _rows(self, step: Step) -> Walk:
         """Pooling, element-wise, resizing: row by row, each operand's rows under the window."""

@@ -1,0 +1,33 @@
+"""Depthwise 3 x 3 that rolls along rows, as csrc/neon_roll.h does: with the packed kernel, so
+``Isa.rows_pack`` says which instruction sets have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tinyface.plan.model import FLOAT, Isa, Step
+
+CHANNELS, BYTES = 8, 28 << 10  # ROLL_CHANNELS, ROLL_BYTES
+
+
+def may_roll(isa: Isa, fields: Mapping[str, Any], channels: int, width: int, out: int) -> bool:
+    """Does a depthwise step with these fields roll? width, out: of the input and the output."""
+    f = fields
+    over = (out - 1) * f["sw"] - f["pl"] + 3 - width  # columns beyond the map
+    usual = f["kh"] == f["kw"] == 3 and f["dh"] == f["dw"] == 1 and f["sw"] <= 2
+    act = f.get("act", "TF_NONE") in ("TF_NONE", "TF_CLIP", "TF_PRELU")
+    fits = f["pl"] <= 1 and over <= 1 and channels % CHANNELS == 0
+    return bool(isa.rows_pack) and usual and fits and act
+
+
+def rolls(step: Step) -> bool:
+    return step.kernel.startswith("depthwise_") and step.kernel.endswith("_roll")
+
+
+def parts(step: Step) -> list[tuple[int, int]]:
+    """Columns of the output that a task makes, in all its rows, before the next ones."""
+    _, c, _, ow = step.y.shape
+    count = -(-ow * (3 * int(step.fields["sw"]) + 1) * c * FLOAT // BYTES)
+    found = [(ow * p // count, ow * (p + 1) // count) for p in range(count)]
+    return [(a, b) for a, b in found if a < b]
