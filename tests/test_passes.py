@@ -72,9 +72,7 @@ def test_a_second_time_changes_nothing(rewrite: Pass) -> None:
     @given(graphs())
     def check(graph: Graph) -> None:
         once = rewrite(graph)
-        twice = rewrite(once)
-        assert twice.nodes == once.nodes
-        assert twice.params.keys() == once.params.keys()
+        assert rewrite(once) is once  # the very graph: making and checking one takes its time
 
     check()
 

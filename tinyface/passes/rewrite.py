@@ -100,11 +100,16 @@ def alive(graph: Graph) -> Graph:
 
 
 def finish(graph: Graph, nodes: Iterable[Node], params: Mapping[str, Array]) -> Graph:
-    """The graph with these nodes and parameters, without those that no output needs."""
+    """The graph with these nodes and parameters, without those that no output needs; the very
+    graph that was given where nothing changes: to make and check another takes its time."""
     needed, kept = set(graph.outputs), []
     for node in reversed(list(nodes)):
         if needed.intersection(node.outputs):
             needed.update(node.inputs)
             kept.append(node)
+    left = tuple(reversed(kept))
     used = {name: value for name, value in params.items() if name in needed}
-    return replace(graph, nodes=tuple(reversed(kept)), params=used)
+    same = used.keys() == graph.params.keys() and left == graph.nodes
+    if same and all(value is graph.params[name] for name, value in used.items()):
+        return graph
+    return replace(graph, nodes=left, params=used)
