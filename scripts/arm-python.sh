@@ -3,6 +3,7 @@
 # the cross-compiled engine and compares with NumPy.
 #
 #   scripts/arm-python.sh [arm64|armhf] [PYTEST ARGUMENTS]
+#   scripts/arm-python.sh [arm64|armhf] --prepare       the interpreter and its packages, no tests
 #
 # Minutes: emulated NumPy takes a hundred times as long. QEMU_CPU chooses the core (cortex-a72,
 # cortex-a7). The interpreter and its packages stand in TINYFACE_ARM_HOME (~/.cache/tinyface-arm),
@@ -83,6 +84,7 @@ WRAPPER
 
 recipe="$suite $py ${debs[*]} ${wheels[*]} ${platforms[*]}"
 [ "$(cat "$home/ready" 2>/dev/null)" = "$recipe" ] || make_environment
+[ "${1:-}" != --prepare ] || exec "$home/python" -c "import numpy, cffi, PIL, pytest" # it works?
 export QEMU_CPU=${QEMU_CPU:-$core} OPENBLAS_NUM_THREADS=1
 
 copy=build/arm-python/$arch # beside the tree: its engine is this machine's
