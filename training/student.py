@@ -52,7 +52,7 @@ class Settings:
 
 def shape(progress: float) -> float:
     """Learning rate over a run, 0..1 -> 0..1: a short rise, level, then straight down to 0."""
-    return max(0.0, min(1.0, 0.05 + progress / 0.015, (1 - progress) / 0.75))
+    return min(1.0, 0.05 + progress / 0.015, (1 - progress) / 0.75) if progress < 1 else 0.0
 
 
 def distance(student: Tensor, target: Tensor, relation: float) -> tuple[Tensor, Tensor]:
@@ -72,6 +72,8 @@ class Student:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.25, mode="fan_in")
+        for name, p in model.named_parameters():
+            p.requires_grad_(name.split(".")[0] not in settings.frozen)
         self.model = model.to(device).to(memory_format=torch.channels_last)
         if device == "cpu" and not settings.half:
             use_gemm(self.model)
@@ -93,10 +95,8 @@ class Student:
         by_rest: dict[float, list[Tensor]] = {}
         for name, p in self.model.named_parameters():
             dense = p.dim() > 1 and p.shape[1] > 1
-            if dense == spectral:
+            if p.requires_grad and dense == spectral:
                 rest = stages(self.settings.network, name)
-                if name.split(".")[0] in self.settings.frozen:
-                    rest = 0.0
                 by_rest.setdefault(rest, []).append(p)
         return [{"params": params, "rest": rest} for rest, params in sorted(by_rest.items())]
 
@@ -117,11 +117,11 @@ class Student:
         size = 97 if progress < self.settings.small else 112
         strength = self.settings.strength
         parts = pixels.to(self.device).split(self.settings.chunk)
-        x = torch.cat([augment(part, self.numbers, strength, size) for part in parts])
+        seen = [augment(part, self.numbers, strength, size) for part in parts]
         self._set_rates(progress)
         self.model.train()
         with torch.autocast(self.device, torch.bfloat16, enabled=self.settings.half):
-            maps = [self.model.features(part) for part in x.split(self.settings.chunk)]
+            maps = [self.model.features(part) for part in seen]
         output = self.model.head(torch.cat(maps).float())
         loss, cosine = distance(output, target.to(self.device), self.settings.relation)
         self.model.zero_grad(set_to_none=True)
@@ -129,7 +129,7 @@ class Student:
         for optimiser in self.optimisers:
             optimiser.step()
         self.steps += 1
-        self.samples += len(x)
+        self.samples += len(target)
         self._follow()
         return {"loss": loss.item(), "cosine": cosine.item()}
 
@@ -138,8 +138,8 @@ class Student:
             self.optimisers, (self.settings.muon, self.settings.adam), strict=True
         ):
             for group in optimiser.param_groups:
-                rest = group["rest"] if self.settings.rest else float(group["rest"] > 0)
-                group["lr"] = base * shape(progress / rest) if rest else 0.0
+                rest = group["rest"] if self.settings.rest else 1.0
+                group["lr"] = base * shape(progress / rest)
                 for p in group["params"]:
                     p.requires_grad_(group["lr"] > 0)
 
