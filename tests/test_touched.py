@@ -14,7 +14,7 @@ from tinyface import ops
 from tinyface.builder import Builder
 from tinyface.networks import find
 from tinyface.passes import optimise
-from tinyface.plan import Isa, Step, make_plan
+from tinyface.plan import Isa, Step, make_plan, rolling
 from tinyface.plan.model import Buffer, View
 from tinyface.plan.packed import CHUNK, JOB, LONG, PIXEL, ROWS
 from tinyface.plan.touched import POINTER, Window, map_floats
@@ -118,6 +118,8 @@ def test_packing_is_as_the_engine_has_it() -> None:
     found = dict(re.findall(r"(TF_PACK_\w+) = ([^,}]+?) ?[,}]", header.read_text(encoding="utf-8")))
     assert int(found["TF_PACK_ROWS"]) == ROWS and found["TF_PACK_BYTES"] == f"{CHUNK >> 10} << 10"
     assert f"LONG = {LONG}" in (CSRC / "packed.h").read_text(encoding="utf-8")
+    rolled = f"ROLL_CHANNELS = {rolling.CHANNELS}, ROLL_BYTES = {rolling.BYTES >> 10} << 10"
+    assert rolled in (CSRC / "neon_roll.h").read_text(encoding="utf-8")
 
 
 def test_winograd_by_hand() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyface.plan.model import FLOAT, Isa, Step
 
-CHANNELS, BYTES = 8, 28 << 10  # ROLL_CHANNELS, ROLL_BYTES
+CHANNELS, BYTES = 8, 40 << 10  # ROLL_CHANNELS, ROLL_BYTES
 
 
 def may_roll(isa: Isa, fields: Mapping[str, Any], channels: int, width: int, out: int) -> bool:
