@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import tracemalloc
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -48,6 +50,21 @@ def test_onnx_names_are_claimed_once() -> None:
 def test_kind_cannot_be_taken_twice() -> None:
     with pytest.raises(ValueError, match="taken"):
         ops.spec.register(type("Again", (Op,), {"kind": "relu"}))
+
+
+def test_operators_are_values() -> None:
+    """Equal and hashed by kind and attributes, printed with them, never changed."""
+    op = ops.Clip(1, high=2.5)
+    assert op == ops.Clip(low=1, high=2.5) != ops.Clip(0.0, 2.5)
+    assert hash(op) == hash(ops.Clip(1, 2.5)) and ops.Exp() != ops.Sqrt()
+    assert repr(op) == "Clip(low=1, high=2.5)"
+    assert replace(op, low=2.0) == ops.Clip(2.0, 2.5) and pickle.loads(pickle.dumps(op)) == op
+    for change in (lambda: setattr(op, "low", 3.0), lambda: delattr(op, "low")):
+        with pytest.raises(FrozenInstanceError, match="low"):
+            change()
+    for wrong in (lambda: ops.Clip(1, low=2), lambda: ops.Clip(high=1, hgih=2), lambda: ops.Exp(1)):
+        with pytest.raises(TypeError, match=r"Clip\(low, high\)|Exp\(\)"):
+            wrong()
 
 
 # -------------------------------------------------------------------- every case

@@ -9,7 +9,6 @@ sign of a zero is not part of the definition (-0 equals 0).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -31,7 +30,6 @@ from tinyface.ops.spec import (
 )
 
 
-@dataclass(frozen=True)
 class Activation(Op):
     """Base: one input, output of the same type.
 
@@ -48,7 +46,6 @@ class Activation(Op):
 
 
 @register
-@dataclass(frozen=True)
 class ReLU(Activation):
     """y = max(x, 0)."""
 
@@ -60,7 +57,6 @@ class ReLU(Activation):
 
 
 @register
-@dataclass(frozen=True)
 class Clip(Activation):
     """y = min(max(x, low), high). The defaults make it ReLU6."""
 
@@ -70,7 +66,6 @@ class Clip(Activation):
     onnx: ClassVar[tuple[str, ...]] = ("Clip",)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.low > self.high:
             raise GraphError(f"clip: low {self.low} is above high {self.high}")
 
@@ -79,7 +74,6 @@ class Clip(Activation):
 
 
 @register
-@dataclass(frozen=True)
 class LeakyReLU(Activation):
     """y = x where x >= 0, alpha x where x < 0."""
 
@@ -93,7 +87,6 @@ class LeakyReLU(Activation):
 
 
 @register
-@dataclass(frozen=True)
 class PReLU(Activation):
     """y = x where x >= 0, a_c x where x < 0; a is learned, one per channel or one for all.
 
@@ -115,7 +108,6 @@ class PReLU(Activation):
 
 
 @register
-@dataclass(frozen=True)
 class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)), computed so that no argument overflows."""
 
@@ -131,7 +123,6 @@ class Sigmoid(Activation):
 
 
 @register
-@dataclass(frozen=True)
 class Exp(Activation):
     """y = e^x; infinity where that is too large. Detectors decode the sizes of boxes with it."""
 
@@ -144,7 +135,6 @@ class Exp(Activation):
 
 
 @register
-@dataclass(frozen=True)
 class Sqrt(Activation):
     """y = the square root of x, NaN below 0; part of norms and variances written out."""
 
@@ -157,7 +147,6 @@ class Sqrt(Activation):
 
 
 @register
-@dataclass(frozen=True)
 class HardSigmoid(Activation):
     """y = clip(alpha x + beta, 0, 1).
 
@@ -178,7 +167,6 @@ class HardSigmoid(Activation):
 
 
 @register
-@dataclass(frozen=True)
 class HardSwish(Activation):
     """y = x clip(x/6 + 1/2, 0, 1). Howard et al. 2019 (MobileNetV3), section 5.2."""
 
@@ -192,7 +180,6 @@ class HardSwish(Activation):
 
 
 @register
-@dataclass(frozen=True)
 class Softmax(Activation):
     """y = exp(x - max x) / sum exp(x - max x) along ``axis``."""
 

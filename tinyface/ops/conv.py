@@ -6,7 +6,6 @@ and the convolution of each group becomes one matrix product.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -80,7 +79,6 @@ def im2col(x: Array, kernel: Pair, stride: Pair, pad: Pads, dilation: Pair, grou
 
 
 @register
-@dataclass(frozen=True)
 class Conv2d(Op):
     """2-d convolution with an optional epilogue: y = act(w * x + bias + residual).
 
@@ -104,7 +102,6 @@ class Conv2d(Op):
     arity: ClassVar[tuple[int, int]] = (2, 5)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_act(self.kind, self.act)
 
     def infer(self, *inputs: MaybeType) -> Types:

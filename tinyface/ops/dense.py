@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from tinyface.types import TensorType
 
 
 @register
-@dataclass(frozen=True)
 class Linear(Op):
     """Fully connected layer with an optional epilogue: y = act(x W^T + bias + residual).
 
@@ -29,7 +27,6 @@ class Linear(Op):
     arity: ClassVar[tuple[int, int]] = (2, 5)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_act(self.kind, self.act)
 
     def infer(self, *inputs: MaybeType) -> Types:

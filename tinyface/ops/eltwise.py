@@ -6,7 +6,6 @@ squeeze-and-excitation gate (n, c, 1, 1) thus scales a map (n, c, h, w).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import ClassVar
 
@@ -17,7 +16,6 @@ from tinyface.ops.spec import Array, MaybeType, Op, Types, need, need_rank, regi
 from tinyface.types import TensorType
 
 
-@dataclass(frozen=True)
 class Binary(Op):
     """Base: two inputs whose shapes broadcast, one output."""
 
@@ -32,7 +30,6 @@ class Binary(Op):
 
 
 @register
-@dataclass(frozen=True)
 class Add(Binary):
     """y = a + b: the shortcut of residual networks. He et al. 2016, eq. 1."""
 
@@ -45,7 +42,6 @@ class Add(Binary):
 
 
 @register
-@dataclass(frozen=True)
 class Sub(Binary):
     """y = a - b."""
 
@@ -58,7 +54,6 @@ class Sub(Binary):
 
 
 @register
-@dataclass(frozen=True)
 class Mul(Binary):
     """y = a b: a gate, as in squeeze-and-excitation. Hu et al. 2018, eq. 4."""
 
@@ -71,7 +66,6 @@ class Mul(Binary):
 
 
 @register
-@dataclass(frozen=True)
 class Div(Binary):
     """y = a / b by IEEE 754: x/0 is an infinity, 0/0 is NaN, without a warning."""
 
@@ -85,7 +79,6 @@ class Div(Binary):
 
 
 @register
-@dataclass(frozen=True)
 class Maximum(Binary):
     """y = max(a, b); NaN if either is."""
 
@@ -98,7 +91,6 @@ class Maximum(Binary):
 
 
 @register
-@dataclass(frozen=True)
 class MaxFeatureMap(Op):
     """y = max(first half, second half) of the channels: (n, 2c, …) -> (n, c, …).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -24,7 +23,6 @@ from tinyface.ops.spec import (
 
 
 @register
-@dataclass(frozen=True)
 class BatchNorm(Op):
     """y = (x - mean) / sqrt(var + eps) gamma + beta, per channel, as at inference.
 
@@ -57,7 +55,6 @@ class BatchNorm(Op):
 
 
 @register
-@dataclass(frozen=True)
 class L2Normalize(Op):
     """y = x / max(||x||, eps) with the Euclidean norm along ``axis``.
 

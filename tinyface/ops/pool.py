@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from tinyface.ops.spec import Array, MaybeType, Op, Types, attr, need_rank, regi
 from tinyface.types import TensorType
 
 
-@dataclass(frozen=True)
 class Pool(Op):
     """Base of window pooling: (n, c, h, w) -> (n, c, oh, ow), each channel by itself.
 
@@ -75,7 +73,6 @@ class Pool(Op):
 
 
 @register
-@dataclass(frozen=True)
 class MaxPool(Pool):
     """y = maximum of each window; NaN if one is in it. The pad never wins (it is -inf)."""
 
@@ -88,7 +85,6 @@ class MaxPool(Pool):
 
 
 @register
-@dataclass(frozen=True)
 class AveragePool(Pool):
     """y = sum of each window / number of its elements.
 
@@ -126,7 +122,6 @@ class AveragePool(Pool):
         return n
 
 
-@dataclass(frozen=True)
 class GlobalPool(Op):
     """Base: the whole map becomes one value, (n, c, h, w) -> (n, c, 1, 1)."""
 
@@ -136,7 +131,6 @@ class GlobalPool(Op):
 
 
 @register
-@dataclass(frozen=True)
 class GlobalAveragePool(GlobalPool):
     """y = mean of the map. Lin et al. 2014 (Network in Network), section 3.2."""
 
@@ -149,7 +143,6 @@ class GlobalAveragePool(GlobalPool):
 
 
 @register
-@dataclass(frozen=True)
 class GlobalMaxPool(GlobalPool):
     """y = maximum of the map; NaN if one is in it."""
 

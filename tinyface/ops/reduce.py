@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from tinyface.types import TensorType
 
 
 @register
-@dataclass(frozen=True)
 class Reduce(Op):
     """Sum, mean, maximum or Euclidean norm ("l2") along ``axes``.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -41,7 +40,6 @@ def linear(x: Array, axis: int, out: int, step: float) -> Array:
 
 
 @register
-@dataclass(frozen=True)
 class Resize(Op):
     """(n, c, h, w) -> (n, c, oh, ow), each channel by itself.
 
@@ -60,7 +58,6 @@ class Resize(Op):
     arity: ClassVar[tuple[int, int]] = (1, 2)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if (self.size[0] == 0) != (self.size[1] == 0):
             raise GraphError(f"resize: size {self.size} gives one side but not the other")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -27,7 +26,6 @@ LAST_AXIS = limits.MAX_RANK - 1
 
 
 @register
-@dataclass(frozen=True)
 class Concat(Op):
     """All inputs, one behind the other along ``axis``; the other sides must be equal."""
 
@@ -53,7 +51,6 @@ class Concat(Op):
 
 
 @register
-@dataclass(frozen=True)
 class Split(Op):
     """The reverse of Concat: ``sizes`` give each output's side along ``axis``."""
 
@@ -79,7 +76,6 @@ class Split(Op):
 
 
 @register
-@dataclass(frozen=True)
 class Slice(Op):
     """x[start:end:step] on each of ``axes``, with Python's meaning of the three.
 
@@ -97,7 +93,6 @@ class Slice(Op):
     onnx: ClassVar[tuple[str, ...]] = ("Slice",)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not len(self.axes) == len(self.starts) == len(self.ends) == len(self.steps):
             raise GraphError("slice: axes, starts, ends and steps differ in number")
         if 0 in self.steps:
@@ -126,7 +121,6 @@ class Slice(Op):
 
 
 @register
-@dataclass(frozen=True)
 class Pad(Op):
     """``value`` around x: before[i] and after[i] elements on axis i (one pair for every axis)."""
 
@@ -150,7 +144,6 @@ class Pad(Op):
 
 
 @register
-@dataclass(frozen=True)
 class Reshape(Op):
     """The same values under another shape: 0 keeps the input's side at that place, one -1 is
     whatever is left over. (0, -1) makes (n, c, h, w) to (n, c h w) for any n.
@@ -163,7 +156,6 @@ class Reshape(Op):
     view: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.shape.count(-1) > 1:
             raise GraphError(f"reshape: {self.shape} leaves more than one side open")
 
@@ -188,7 +180,6 @@ class Reshape(Op):
 
 
 @register
-@dataclass(frozen=True)
 class Flatten(Op):
     """A matrix: the axes before ``axis`` become its rows, the others its columns."""
 
@@ -214,7 +205,6 @@ class Flatten(Op):
 
 
 @register
-@dataclass(frozen=True)
 class Transpose(Op):
     """Axis i of the output is axis perm[i] of the input; (0, 2, 3, 1) makes NCHW to NHWC."""
 
@@ -224,7 +214,6 @@ class Transpose(Op):
     onnx: ClassVar[tuple[str, ...]] = ("Transpose",)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if sorted(self.perm) != list(range(len(self.perm))):
             raise GraphError(f"transpose: {self.perm} does not name every axis once")
 
@@ -237,7 +226,6 @@ class Transpose(Op):
 
 
 @register
-@dataclass(frozen=True)
 class ChannelShuffle(Op):
     """Deal the channels of each group out to all groups: out[j g + i] = in[i c/g + j].
 
@@ -262,7 +250,6 @@ class ChannelShuffle(Op):
 
 
 @register
-@dataclass(frozen=True)
 class Identity(Op):
     """y = x. The pass drop_noops removes it (and what dropout is at inference)."""
 
