@@ -439,3 +439,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert b"Traceback" not in err and b"stopped" in err
     assert not leftovers(tmp_path) and not Path("faces.csv").exists()
+
+
+@pytest.mark.usefixtures("as_process")
+def test_closed_output_streams_are_no_reason_to_fail() -> None:
+    """As a daemon's children are born: Python has no sys.stdout then, and no sys.stderr."""
+    script = '"$0" -m tinyface embed two.png -o faces.npy >&- 2>&-'
+    assert subprocess.run(["sh", "-c", script, sys.executable], check=False).returncode == 0
+    assert Path("faces.npy").exists()

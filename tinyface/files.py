@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **how: Any) -> 
     Raises:
         UsageError: the folder does not exist, ``path`` is a folder, or may not be written.
     """
+    import tempfile  # 6 ms that only a command which writes should spend
+
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise UsageError(f"{path}: is a folder; name a file in it")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import zipfile
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -13,7 +12,6 @@ from tinyface import limits
 from tinyface.errors import FormatError
 from tinyface.formats import safetensors
 from tinyface.formats.modelfile import KEY
-from tinyface.formats.torch_zip import check_directory_size
 
 
 class Kind(Enum):
@@ -86,6 +84,10 @@ def _sniff_head(head: bytes) -> Kind:
 
 def _sniff_zip(path: Path, stream: BinaryIO) -> Kind:
     """Only names are looked at; nothing is unpacked."""
+    import zipfile  # needed for nobody's own models, and a while to import
+
+    from tinyface.formats.torch_zip import check_directory_size
+
     try:
         check_directory_size(path, stream)
         with zipfile.ZipFile(stream) as archive:
