@@ -206,6 +206,15 @@ def test_shortcut_and_activation_become_one_operator(order: int) -> None:
     assert after.macs == before.macs
 
 
+def test_a_depthwise_convolution_takes_the_activation_and_no_sum() -> None:
+    """The sum would leave it without a kernel, and the whole of it to NumPy."""
+    b = Builder("depthwise")
+    x = b.input("input", (1, 4, 6, 6))
+    y = b.apply(ops.Add(), b.conv(x, 4, 3, pad=1, groups=4, key="dw"), x)
+    graph = b.build(b.apply(ops.ReLU(), b.conv(y, 4, 3, pad=1, groups=4, key="dw2")))
+    assert kinds(fuse_activation(graph)) == ["conv2d", "add", "conv2d"]
+
+
 def test_of_two_convolutions_the_later_takes_the_sum() -> None:
     b = Builder("two")
     x = b.input("input", (1, 2, 4, 4))

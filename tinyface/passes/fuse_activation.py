@@ -15,6 +15,7 @@ def fuse_activation(graph: Graph) -> Graph:
     An activation, or an addition of a map of the same shape, is taken up where it is the only
     reader of what the convolution makes and that is no output of the graph. The fused
     operator stands where the later of the two stood, when the residual has been computed.
+    A depthwise convolution takes up no addition: no kernel of it reads a second map.
     """
     graph = alive(graph)
     seen = typings(graph)
@@ -45,11 +46,17 @@ def _fuse(graph: Graph, source: Node, node: Node, tensor: str, seen: Typings) ->
         slope = node.inputs[1] if len(node.inputs) == 2 else ""
         inputs = (*product[:3], slope, product[4])
         return Node(source.name, replace(op, act=node.op), _trimmed(inputs), node.outputs)
-    if isinstance(node.op, Add) and not product[4]:
+    if isinstance(node.op, Add) and not product[4] and not _depthwise(graph, source):
         (residual,) = (name for name in node.inputs if name != tensor)
         if same_shape(seen, tensor, residual):
             return Node(source.name, op, (*product[:4], residual), node.outputs)
     return None
+
+
+def _depthwise(graph: Graph, node: Node) -> bool:
+    """Whether every channel is convolved by itself."""
+    shape = graph.types[node.inputs[1]].shape
+    return isinstance(node.op, Conv2d) and node.op.groups == shape[0] > 1
 
 
 def _trimmed(inputs: tuple[str, ...]) -> tuple[str, ...]:
