@@ -63,6 +63,8 @@ enum tf_act {
     TF_HSWISH,   /* v * min(max(v / 6 + 1/2, 0), 1) */
     TF_SILU,     /* v * sigmoid(v) */
     TF_TANH,
+    TF_ERF,
+    TF_GELU, /* v (1 + erf(v / sqrt 2)) / 2 */
     TF_ACTS
 };
 

@@ -63,7 +63,8 @@ def steepest(act: Any, slope: Array | None) -> float:
         return max(1.0, abs(act.alpha))
     if isinstance(act, ops.HardSigmoid):
         return abs(act.alpha)
-    return {"hard_swish": 1.5, "sigmoid": 0.25}.get(act.kind, 1.0)
+    most = {"hard_swish": 1.5, "sigmoid": 0.25, "silu": 1.1, "gelu": 1.13, "erf": 1.13}
+    return most.get(act.kind, 1.0)
 
 
 def one_product(op: Any, inputs: Inputs, eps: float) -> Array:
@@ -99,6 +100,29 @@ def exp(op: Any, inputs: Inputs, eps: float) -> Array:
 def sigmoid(op: Any, inputs: Inputs, eps: float) -> Array:
     """exp to 4 units in the last place, a sum and a quotient."""
     result: Array = 8 * eps * op.run(inputs[0])
+    return result
+
+
+def silu(op: Any, inputs: Inputs, eps: float) -> Array:
+    """The gate's error, and one more product; the gate may end at the least normal number."""
+    x = inputs[0]
+    result: Array = 9 * eps * np.abs(op.run(x)) + np.abs(x) * 2.0**-125
+    return result
+
+
+def tanh(op: Any, inputs: Inputs, eps: float) -> Array:
+    """Absolute, since 2 sigmoid(2x) - 1 cancels: twice the sigmoid's, and the argument's."""
+    return np.full_like(inputs[0], 20 * eps)
+
+
+def erf(op: Any, inputs: Inputs, eps: float) -> Array:
+    """Absolute, since 1 - erfc cancels: a polynomial off by 5 eps, exp by 4, a few roundings."""
+    return np.full_like(inputs[0], 12 * eps)
+
+
+def gelu(op: Any, inputs: Inputs, eps: float) -> Array:
+    """The error of erf (12 eps) and of 1 + erf, times |x| / 2."""
+    result: Array = 8 * eps * np.abs(inputs[0])
     return result
 
 
@@ -158,7 +182,9 @@ BOUNDS: dict[str, Bound] = {
     "average_pool": mean_of_window,
     "batch_norm": batch_norm,
     "conv2d": product,
+    "erf": erf,
     "exp": exp,
+    "gelu": gelu,
     "global_average_pool": mean_of_map,
     "hard_sigmoid": hard_sigmoid,
     "hard_swish": hard_swish,
@@ -167,6 +193,8 @@ BOUNDS: dict[str, Bound] = {
     "reduce": reduce,
     "resize": resize,
     "sigmoid": sigmoid,
+    "silu": silu,
     "softmax": softmax,
     "sqrt": sqrt,
+    "tanh": tanh,
 }

@@ -13,7 +13,15 @@ from tinyface.builder import Builder
 from tinyface.graph import Graph
 from tinyface.ops.spec import Array
 
-ACTS = (ops.ReLU(), ops.Clip(), ops.LeakyReLU(0.1), ops.HardSwish(), ops.Sigmoid())
+ACTS = (
+    ops.ReLU(),
+    ops.Clip(),
+    ops.LeakyReLU(0.1),
+    ops.HardSwish(),
+    ops.Sigmoid(),
+    ops.SiLU(),
+    ops.GELU(),
+)
 
 
 class Grower:
@@ -215,7 +223,7 @@ def magnitude(op: Any, *inputs: Any) -> Any:
         return op.run(x, *(np.abs(w) for w in weights))
     if isinstance(op, ops.PReLU):
         return x * max(1.0, float(np.abs(weights[0]).max()))
-    if isinstance(op, ops.HardSwish):
+    if isinstance(op, (ops.HardSwish, ops.SiLU, ops.GELU)):
         return 1.5 * x
     if isinstance(op, ops.FUSABLE):
         return x + 1  # slope at most 1; a clip may add its end

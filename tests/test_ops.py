@@ -18,6 +18,7 @@ from tinyface.ops import OPS, Op, from_json
 from tinyface.types import TensorType
 
 NO_ONNX = {
+    "silu": "exporters write Sigmoid, Mul",
     "channel_shuffle": "exporters write Reshape, Transpose, Reshape",
     "max_feature_map": "exporters write Split and Max",
 }

@@ -21,6 +21,8 @@ static double activate(const tf_step *s, double v, double slope)
     case TF_HSWISH: return v * fmin(fmax(v / 6 + 0.5, 0), 1);
     case TF_SILU: return v / (1 + exp(-v));
     case TF_TANH: return tanh(v);
+    case TF_ERF: return erf(v);
+    case TF_GELU: return v * erfc(-v * sqrt(0.5)) / 2;
     default: return v;
     }
 }

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinyface.formats.ncnn_file import Layer
 from tinyface.ops import (
+    GELU,
     Add,
     BatchNorm,
     Clip,
@@ -27,6 +28,8 @@ from tinyface.ops import (
     ReLU,
     Reshape,
     Sigmoid,
+    SiLU,
+    Tanh,
 )
 
 if TYPE_CHECKING:
@@ -242,8 +245,19 @@ def make_Sigmoid(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 
 def make_Swish(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known()
-    gate = c.apply(Sigmoid(), x[0], layer=layer, part="gate")
-    return [c.apply(Mul(), x[0], gate, layer=layer)]
+    return [c.apply(SiLU(), x[0], layer=layer)]
+
+
+def make_TanH(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known()
+    return [c.apply(Tanh(), x[0], layer=layer)]
+
+
+def make_GELU(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0)
+    if layer.whole(0, 0):
+        raise layer.refuse("its approximation by tanh is not known here")
+    return [c.apply(GELU(), x[0], layer=layer)]
 
 
 def make_HardSigmoid(c: Converter, layer: Layer, x: list[str]) -> list[str]:

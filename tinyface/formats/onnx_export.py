@@ -7,6 +7,7 @@ wherever the network allows other sizes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from tinyface.errors import GraphError, MissingExtraError
 from tinyface.files import atomic_write
 from tinyface.graph import Graph, Node
+from tinyface.ops import FUSABLE
 
 OPSET = 17
 IR_VERSION = 8
@@ -71,13 +73,29 @@ def _activation(w: Writer, op: Any, x: str, slope: str, y: str, rank: int) -> No
     elif op.kind == "clip":
         low, high = (w.constant(y, v, np.float32) for v in (op.low, op.high))
         w.emit("Clip", [x, low, high], [y])
+    elif op.kind in ("silu", "gelu"):
+        _smooth(w, op.kind, x, y)
     else:
         kind = {
-            "relu": "Relu", "leaky_relu": "LeakyRelu", "sigmoid": "Sigmoid",
-            "hard_sigmoid": "HardSigmoid", "hard_swish": "HardSwish",
+            "relu": "Relu", "leaky_relu": "LeakyRelu", "sigmoid": "Sigmoid", "tanh": "Tanh",
+            "hard_sigmoid": "HardSigmoid", "hard_swish": "HardSwish", "erf": "Erf",
         }[op.kind]  # fmt: skip
         attrs = {k: getattr(op, k) for k in ("alpha", "beta") if hasattr(op, k)}
         w.emit(kind, [x], [y], **attrs)
+
+
+def _smooth(w: Writer, kind: str, x: str, y: str) -> None:
+    """Activations that ONNX has no operator for (GELU: before opset 20)."""
+    if kind == "silu":
+        w.emit("Sigmoid", [x], [y + ":gate"])
+        w.emit("Mul", [x, y + ":gate"], [y])
+        return
+    root, one, half = (w.constant(y, v, np.float32) for v in (math.sqrt(2), 1.0, 0.5))
+    w.emit("Div", [x, root], [y + ":scaled"])
+    w.emit("Erf", [y + ":scaled"], [y + ":erf"])
+    w.emit("Add", [y + ":erf", one], [y + ":share"])
+    w.emit("Mul", [x, y + ":share"], [y + ":double"])
+    w.emit("Mul", [y + ":double", half], [y])
 
 
 def _stand_alone(w: Writer, node: Node, op: Any) -> None:
@@ -207,10 +225,7 @@ def _l2_normalize(w: Writer, node: Node, op: Any) -> None:
 EMIT: dict[str, Emit] = {
     "conv2d": _conv2d,
     "linear": _linear,
-    **dict.fromkeys(
-        ("relu", "clip", "leaky_relu", "prelu", "sigmoid", "hard_sigmoid", "hard_swish"),
-        _stand_alone,
-    ),
+    **dict.fromkeys((cls.kind for cls in FUSABLE), _stand_alone),
     "softmax": _simple("Softmax", "axis"),
     "exp": _simple("Exp"),
     "sqrt": _simple("Sqrt"),

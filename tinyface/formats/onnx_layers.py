@@ -16,6 +16,7 @@ from tinyface.ops import (
     Clip,
     Conv2d,
     Div,
+    Erf,
     GlobalAveragePool,
     GlobalMaxPool,
     HardSigmoid,
@@ -34,6 +35,7 @@ from tinyface.ops import (
     Sigmoid,
     Softmax,
     Sub,
+    Tanh,
     Transpose,
 )
 
@@ -240,6 +242,14 @@ def make_HardSigmoid(c: Converter, node: OnnxNode) -> list[str]:
 
 def make_HardSwish(c: Converter, node: OnnxNode) -> list[str]:
     return _unary(c, node, HardSwish())
+
+
+def make_Tanh(c: Converter, node: OnnxNode) -> list[str]:
+    return _unary(c, node, Tanh())
+
+
+def make_Erf(c: Converter, node: OnnxNode) -> list[str]:
+    return _unary(c, node, Erf())
 
 
 def make_Clip(c: Converter, node: OnnxNode) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.ops import Add, Div, Exp, Maximum, Mul, Reduce, ReLU, Reshape, Sigmoid, Sqrt
+from tinyface.ops import GELU, Add, Div, Exp, Maximum, Mul, Reduce, ReLU, Reshape, Sqrt, Tanh
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
@@ -73,12 +73,19 @@ def make_Sqrt(c: Converter, node: OnnxNode) -> list[str]:
     return [c.apply(Maximum(), y, c.own_weight(node, "least", least.reshape(-1)), node=node)]
 
 
-def make_Tanh(c: Converter, node: OnnxNode) -> list[str]:
-    """2 / (1 + exp(-2 x)) - 1."""
-    double = _times(c, node, c.tensor(node, 0), 2, "double")
-    gate = c.apply(Sigmoid(), double, node=node, part="gate")
-    twice = _times(c, node, gate, 2, "twice")
-    return [c.apply(Add(), twice, _scalar(c, node, "one", -1), node=node)]
+def make_Gelu(c: Converter, node: OnnxNode) -> list[str]:
+    """As it is defined, or x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
+    x = c.tensor(node, 0)
+    if node.attribute("approximate", "none") != "tanh":
+        return [c.apply(GELU(), x, node=node)]
+    square = c.apply(Mul(), x, x, node=node, part="square")
+    slope = _times(c, node, square, 0.044715, "slope")
+    more = c.apply(Add(), slope, _scalar(c, node, "one", 1), node=node, part="more")
+    bent = c.apply(Mul(), x, more, node=node, part="bent")
+    scaled = _times(c, node, bent, math.sqrt(2 / math.pi), "scaled")
+    share = c.apply(Tanh(), scaled, node=node, part="share")
+    whole = c.apply(Add(), share, _scalar(c, node, "unit", 1), node=node, part="whole")
+    return [c.apply(Mul(), _times(c, node, x, 0.5, "half"), whole, node=node)]
 
 
 def make_Elu(c: Converter, node: OnnxNode) -> list[str]:

@@ -16,6 +16,7 @@ from tinyface.ops.spec import Array
 _INPUT: Final = 1 / 3  # mean square of pixels that are spread evenly over -1 ... 1
 _KEPT: Final = {  # share of the mean square that an activation lets through
     "relu": 0.5, "clip": 0.5, "prelu": 0.53, "leaky_relu": 0.51, "hard_swish": 0.4,
+    "silu": 0.36, "gelu": 0.43, "tanh": 0.39, "erf": 0.44,
 }  # fmt: skip
 _GATES: Final = ("sigmoid", "hard_sigmoid")
 _GATE: Final = 0.3  # mean square of a gate, whatever it is given

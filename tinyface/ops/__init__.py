@@ -9,8 +9,10 @@ transpose, shuffle: shape.py.
 
 from tinyface.ops.activation import (
     FUSABLE,
+    GELU,
     Activation,
     Clip,
+    Erf,
     Exp,
     HardSigmoid,
     HardSwish,
@@ -18,8 +20,10 @@ from tinyface.ops.activation import (
     PReLU,
     ReLU,
     Sigmoid,
+    SiLU,
     Softmax,
     Sqrt,
+    Tanh,
 )
 from tinyface.ops.conv import Conv2d
 from tinyface.ops.dense import Linear
@@ -43,6 +47,7 @@ from tinyface.ops.spec import OPS, Op, from_json
 
 __all__ = [
     "FUSABLE",
+    "GELU",
     "OPS",
     "Activation",
     "Add",
@@ -53,6 +58,7 @@ __all__ = [
     "Concat",
     "Conv2d",
     "Div",
+    "Erf",
     "Exp",
     "Flatten",
     "GlobalAveragePool",
@@ -74,12 +80,14 @@ __all__ = [
     "Reduce",
     "Reshape",
     "Resize",
+    "SiLU",
     "Sigmoid",
     "Slice",
     "Softmax",
     "Split",
     "Sqrt",
     "Sub",
+    "Tanh",
     "Transpose",
     "from_json",
-]  # fmt: skip
+]

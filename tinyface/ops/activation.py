@@ -9,6 +9,7 @@ sign of a zero is not part of the definition (-0 equals 0).
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -123,6 +124,57 @@ class Sigmoid(Activation):
 
 
 @register
+class SiLU(Activation):
+    """y = x / (1 + exp(-x)), also called swish. Elfwing et al. 2018."""
+
+    kind: ClassVar[str] = "silu"
+    temporaries: ClassVar[float] = 7.25
+
+    def run(self, x: Array) -> Array:
+        y: Array = x * Sigmoid().run(x)
+        return y
+
+
+@register
+class Tanh(Activation):
+    """y = tanh(x)."""
+
+    kind: ClassVar[str] = "tanh"
+    onnx: ClassVar[tuple[str, ...]] = ("Tanh",)
+
+    def run(self, x: Array) -> Array:
+        return np.tanh(x)
+
+
+@register
+class Erf(Activation):
+    """y = 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+
+    kind: ClassVar[str] = "erf"
+    onnx: ClassVar[tuple[str, ...]] = ("Erf",)
+
+    def run(self, x: Array) -> Array:
+        return np.fromiter(map(math.erf, x.flat), x.dtype, x.size).reshape(x.shape)
+
+
+@register
+class GELU(Activation):
+    """y = x (1 + erf(x / sqrt 2)) / 2: x times the normal distribution's share below x.
+
+    Hendrycks & Gimpel 2016, without their approximation by tanh.
+    """
+
+    kind: ClassVar[str] = "gelu"
+    onnx: ClassVar[tuple[str, ...]] = ("Gelu",)
+    temporaries: ClassVar[float] = 3
+
+    def run(self, x: Array) -> Array:
+        t = x.dtype.type
+        y: Array = x * (t(0.5) + t(0.5) * Erf().run(x * t(math.sqrt(0.5))))
+        return y
+
+
+@register
 class Exp(Activation):
     """y = e^x; infinity where that is too large. Detectors decode the sizes of boxes with it."""
 
@@ -204,6 +256,6 @@ class Softmax(Activation):
 
 
 FUSABLE: tuple[type[Op], ...] = (
-    ReLU, Clip, LeakyReLU, PReLU, Sigmoid, HardSigmoid, HardSwish,
+    ReLU, Clip, LeakyReLU, PReLU, Sigmoid, HardSigmoid, HardSwish, SiLU, Tanh, Erf, GELU,
 )  # fmt: skip
 """Activations that a convolution or a linear operator can carry as its epilogue."""

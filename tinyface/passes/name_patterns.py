@@ -6,6 +6,7 @@ transpose, reshape. As one operator they are easier to read, move less, and have
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,10 +14,13 @@ import numpy as np
 
 from tinyface.graph import Graph, Node
 from tinyface.ops import (
+    GELU,
+    Add,
     ChannelShuffle,
     Clip,
     Conv2d,
     Div,
+    Erf,
     HardSigmoid,
     HardSwish,
     L2Normalize,
@@ -26,11 +30,14 @@ from tinyface.ops import (
     Pad,
     Reduce,
     Reshape,
+    Sigmoid,
+    SiLU,
     Transpose,
 )
 from tinyface.passes.rewrite import Typings, finish, same_shape, typings
 
 _HUGE = float(np.finfo(np.float32).max)
+_CLOSE = 1e-6  # how far a constant in float32 may be from what it stands for
 _TINY = 1e-30  # where no least norm is given: only a vector of zeros is shorter
 
 
@@ -147,6 +154,54 @@ def _hard_swish(s: _Seen, node: Node) -> Node | None:
     return None
 
 
+def _silu(s: _Seen, node: Node) -> Node | None:
+    """x times sigmoid of x."""
+    for x, gate in (node.inputs, node.inputs[::-1]) if isinstance(node.op, Mul) else ():
+        made = s.maker(gate, Sigmoid)
+        if made is not None and made.inputs == (x,):
+            return Node(node.name, SiLU(), (x,), node.outputs)
+    return None
+
+
+def _gelu(s: _Seen, node: Node) -> Node | None:
+    """x (1 + erf(x / sqrt 2)) / 2, multiplied in any order."""
+    if not isinstance(node.op, Mul):
+        return None
+    constant, factors = _factors(s, node.outputs[0], node)
+    if len(factors) != 2 or not math.isclose(constant, 0.5, rel_tol=_CLOSE):
+        return None
+    for x, share in (factors, factors[::-1]):
+        plus = s.maker(share, Add)
+        terms = plus.inputs if plus else ()
+        erf = next((made for t in terms if (made := s.maker(t, Erf))), None)
+        if erf is None or 1.0 not in map(s.number, terms):
+            continue
+        inside, of = _factors(s, erf.inputs[0])
+        if of == [x] and math.isclose(inside, math.sqrt(0.5), rel_tol=_CLOSE):
+            return Node(node.name, GELU(), (x,), node.outputs)
+    return None
+
+
+def _factors(s: _Seen, tensor: str, node: Node | None = None) -> tuple[float, list[str]]:
+    """A product that Mul and Div wrote out: its constant, and its other factors.
+
+    node: the last operator of it, where it is not among the producers yet.
+    """
+    node = node or s.maker(tensor, Mul) or s.maker(tensor, Div)
+    if node is None:
+        return 1.0, [tensor]
+    constant, factors = 1.0, []
+    for place, name in enumerate(node.inputs):
+        value = s.number(name)
+        divisor = place == 1 and isinstance(node.op, Div)
+        if divisor and not value:
+            return 1.0, [tensor]
+        more, others = _factors(s, name) if value is None else (value, [])
+        constant *= 1 / more if divisor else more
+        factors += others
+    return constant, factors
+
+
 def _pad(s: _Seen, node: Node) -> Node | None:
     """Zeros put around a map for a convolution, which can do that itself."""
     pad = s.maker(node.inputs[0], Pad) if isinstance(node.op, Conv2d) else None
@@ -162,4 +217,6 @@ def _pad(s: _Seen, node: Node) -> Node | None:
 
 
 Rule = Callable[[_Seen, Node], Node | None]
-RULES: tuple[Rule, ...] = (_l2_normalise, _shuffle, _mean_of_map, _hard_swish, _pad)
+RULES: tuple[Rule, ...] = (
+    _l2_normalise, _shuffle, _mean_of_map, _hard_swish, _silu, _gelu, _pad,
+)  # fmt: skip

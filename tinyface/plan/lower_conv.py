@@ -39,6 +39,10 @@ def act_fields(
         ops.ReLU: {"act": "TF_CLIP", "alpha": 0.0, "hi": INF},
         ops.Sigmoid: {"act": "TF_SIGMOID"},
         ops.HardSwish: {"act": "TF_HSWISH"},
+        ops.SiLU: {"act": "TF_SILU"},
+        ops.Tanh: {"act": "TF_TANH"},
+        ops.Erf: {"act": "TF_ERF"},
+        ops.GELU: {"act": "TF_GELU"},
     }
     if act is None:
         return {}, {}
