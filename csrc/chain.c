@@ -51,6 +51,47 @@ static int64_t rows_bytes(const tf_step *s, int64_t rows)
     return tf_ceil_div(rows * s->y.row * (int64_t)sizeof(float), 64) * 64;
 }
 
+/* Does what step m of a chain makes go on panel by panel? Between a convolution and a depthwise 3x3
+ * no whole row is needed, just the channels of one panel: these few stay in L1 and L2, next to each
+ * other. Long rows, because some short ones stay in L1 or L2 as well; with vectors of 8 floats
+ * alone was it measured. */
+enum { TF_LONG_ROW = 4096 }; /* floats: half of L1 */
+static int by_panels(const tf_kernels *k, const tf_step *s, int32_t m)
+{
+    if (m + 1 >= s->chain || k->isa.lanes != 8 || s[m].y.row < TF_LONG_ROW) return 0;
+    const tf_step *a = s + m, *b = a + 1;
+    const int window = b->kh == 3 && b->kw == 3 && b->dh * b->dw == 1 && b->sh == b->sw;
+    return a->op == TF_CONV && a->groups == 1 && a->z.buf < 0 && b->op == TF_DEPTHWISE && window &&
+           b->sh <= 2 && b->ow >= 4 && b->pt <= 3;
+}
+
+/* The panels of such a step, all in one place after each other: for each of their two vectors rows
+ * with zeros around them. Behind these what is kept of every vector. */
+typedef struct {
+    int64_t lanes, row;  /* floats of a pixel, of a row */
+    int64_t count, keep; /* vectors; rows of each that the next band may need, too */
+    int64_t above;       /* rows of zeros */
+    int64_t floats;      /* of all rows of a vector */
+} panel_rows;
+
+static panel_rows panel_rows_of(const tf_kernels *k, const tf_step *s, int64_t rows)
+{
+    const tf_step *dw = s + 1;
+    panel_rows v = {.lanes = k->isa.lanes, .keep = dw->kh - dw->sh, .above = dw->pt};
+    v.row = v.lanes * tf_max(dw->pl + dw->wd, (int64_t)(dw->ow - 1) * dw->sw + dw->kw);
+    v.count = tf_ceil_div(s->oc, v.lanes);
+    v.floats = (v.above + rows + dw->kh) * v.row;
+    return v;
+}
+
+/* Bytes in which member m hands on what it makes. */
+static int64_t held_bytes(const tf_kernels *k, const tf_step *s, int32_t m, int64_t rows)
+{
+    if (!by_panels(k, s, m)) return rows_bytes(s + m, rows);
+    const panel_rows v = panel_rows_of(k, s + m, rows);
+    return (2 * v.floats + v.count * v.keep * v.row) * (int64_t)sizeof(float);
+}
+
 int64_t tf_chain_bytes(const tf_kernels *k, const tf_step *s)
 {
     int64_t rows[TF_CHAIN_MAX], most = 0;
@@ -59,7 +100,7 @@ int64_t tf_chain_bytes(const tf_kernels *k, const tf_step *s)
     for (int32_t m = 0; m < s->chain; m++) {
         const tf_step part = on_rows(s + m, rows[m]);
         most = tf_max(most, tf_scratch_bytes(k, &part));
-        if (m + 1 < s->chain) held += rows_bytes(s + m, rows[m]);
+        if (m + 1 < s->chain) held += held_bytes(k, s, m, rows[m]);
     }
     return held + most;
 }
@@ -72,6 +113,8 @@ typedef struct {
     int64_t from, to;        /* input rows of this band */
     float *y;                /* row 0 of the last member's output; else the buffer of its rows */
     const float *x, *z;      /* row 0 of the first member's input, of the second operand */
+    panel_rows panel;        /* if count: how y is laid out, for one panel at a time */
+    int64_t saved;           /* rows of every panel that the last band left behind y */
 } member;
 
 /* memmove of n floats to a lower address, in pieces: glibc does long moves by `rep movsb`, which is
@@ -92,7 +135,7 @@ static void plan_band(const tf_step *s, member *m, int64_t end)
         if (j == 0) break;
         member *before = m + j - 1;
         const int64_t kept = before->next - m[j].from, row = s[j].x.row;
-        if (kept > 0 && m[j].from > before->base)
+        if (!before->panel.count && kept > 0 && m[j].from > before->base)
             move_down(before->y, before->y + (m[j].from - before->base) * row, kept * row);
         before->base = m[j].from;
         before->next = tf_max(before->next, m[j].from);
@@ -100,20 +143,130 @@ static void plan_band(const tf_step *s, member *m, int64_t end)
     }
 }
 
-static void run_member(const tf_kernels *k, const tf_step *s, member *m, int32_t j, void *scratch)
+/* Member j's step and operands for this band. */
+static void aim(const tf_step *s, member *m, int32_t j)
 {
     member *own = m + j;
     const int64_t rows = own->end - own->next;
-    if (rows == 0) return;
     own->part.oh = (int32_t)rows;
     own->part.h = (int32_t)(own->to - own->from);
     own->part.pt = (int32_t)(own->from - own->next * s[j].sh + s[j].pt);
     own->part.block = (int32_t)(rows * s[j].ow);
     own->call.x = j == 0 ? own->x + own->from * s[j].x.row : own[-1].y;
-    own->call.y = own->y + (own->next - own->base) * s[j].y.row;
+    own->call.y = own->y + (own->next - own->base) * own->part.y.row;
     if (own->z) own->call.z = own->z + own->next * s[j].z.row;
-    k->run[s[j].op](&own->call, 0, scratch);
-    own->next = own->end;
+}
+
+/* A convolution and its reader while panels go from one to the other. */
+typedef struct {
+    const tf_kernels *k;
+    member *conv, *dw;
+    int64_t *spent; /* by the reader; NULL: not wanted */
+} handing;
+
+/* Row 0 of a vector as if all rows of this band followed each other; the new ones begin at next. */
+static float *new_rows(const member *conv, int64_t vector)
+{
+    const panel_rows *v = &conv->panel;
+    return conv->y + vector % 2 * v->floats + (v->above - conv->next) * v->row;
+}
+
+/* The reader takes a vector of channels, and rows that the next band needs, too, are kept. */
+static void vector_ready(const handing *h, int64_t vector)
+{
+    const member *conv = h->conv, *dw = h->dw;
+    const panel_rows *v = &conv->panel;
+    const int64_t c = vector * v->lanes, oldest = conv->next - conv->saved;
+    const int64_t top = dw->next * dw->part.sh - v->above; /* first row under the windows */
+    float *new = new_rows(conv, vector);
+    float *kept = conv->y + 2 * v->floats + vector * v->keep * v->row;
+    const float *old = kept - oldest * v->row; /* where row 0 would be */
+    tf_step part = dw->part;
+    part.c = (int32_t)tf_min(v->lanes, part.oc - c);
+    part.x.row = v->row;
+    part.first = (int32_t)(conv->saved > 0 ? conv->next - top : 0);
+    tf_call call = dw->call;
+    call.s = &part;
+    call.x = new + top * v->row;
+    call.z = old + top * v->row;
+    call.y += c, call.w += c, call.bias += c;
+    if (call.slope) call.slope += c;
+    h->k->flat(&call, 0, NULL);
+    const int64_t keep = tf_min(v->keep, conv->end - oldest);
+    for (int64_t r = conv->end - keep; r < conv->end; r++, kept += v->row)
+        move_down(kept, (r < conv->next ? old : new) + r * v->row, v->row);
+}
+
+static void panel_ready(void *reader, int64_t panel)
+{
+    const handing *h = reader;
+    const member *conv = h->conv, *dw = h->dw;
+    const int64_t begin = h->spent ? tf_now() : 0, first = 2 * panel, wide = 2 * conv->panel.lanes;
+    vector_ready(h, first);
+    if (first + 1 < conv->panel.count) vector_ready(h, first + 1);
+    /* the next panel's outputs are far apart: no prefetcher sees them */
+    const float *y = dw->call.y + (panel + 1) * wide;
+    for (int64_t r = 0; r < dw->part.oh && first + 2 < conv->panel.count; r++)
+        for (int64_t x = 0; x < dw->part.ow; x++)
+            __builtin_prefetch(y + r * dw->part.y.row + x * dw->part.y.ld, 1, 2);
+    if (h->spent) *h->spent += tf_now() - begin;
+}
+
+/* Members j and j + 1 of this band, panel by panel. */
+static void run_panels(const tf_chain *c, member *m, int32_t j, int64_t *spent, void *scratch)
+{
+    const tf_step *s = c->call.s + j;
+    member *conv = m + j, *dw = conv + 1;
+    const panel_rows *v = &conv->panel;
+    handing h = {c->k, conv, dw, spent};
+    if (dw->end == dw->next) return;
+    aim(c->call.s, m, j + 1);
+    const int64_t below = (dw->end - 1) * s[1].sh - s[1].pt + s[1].kh - s->oh;
+    if (below > 0)
+        for (int64_t i = 0; i < 2; i++)
+            memset(new_rows(conv, i) + s->oh * v->row, 0, (size_t)(below * v->row) * sizeof(float));
+    if (conv->end > conv->next) {
+        aim(c->call.s, m, j);
+        conv->call.y = new_rows(conv, 0) + conv->next * v->row + s[1].pl * v->lanes;
+        conv->call.ready = panel_ready, conv->call.reader = &h, conv->call.apart = v->floats;
+        c->k->run[s->op](&conv->call, 0, scratch);
+    } else
+        for (int64_t p = 0; 2 * p < v->count; p++) panel_ready(&h, p);
+    conv->saved = tf_min(v->keep, conv->end - conv->next + conv->saved);
+    conv->next = conv->end;
+    dw->next = dw->end;
+}
+
+static void run_band(const tf_chain *c, member *m, int64_t *spent, void *scratch)
+{
+    const tf_step *s = c->call.s;
+    for (int32_t j = 0; j < s->chain; j++) {
+        const int64_t start = spent ? tf_now() : 0;
+        member *own = m + j;
+        if (own->panel.count) {
+            int64_t reader = 0;
+            run_panels(c, m, j, spent ? &reader : NULL, scratch);
+            if (spent) spent[j] -= reader, spent[j + 1] += reader;
+        } else if (own->end > own->next) {
+            aim(s, m, j);
+            c->k->run[s[j].op](&own->call, 0, scratch);
+            own->next = own->end;
+        }
+        if (spent) spent[j] += tf_now() - start;
+        j += own->panel.count > 0;
+    }
+}
+
+/* Zeros above and beside the rows of both vectors. */
+static void clear_edges(const tf_step *dw, const panel_rows *v, float *y)
+{
+    const int64_t left = dw->pl * v->lanes, right = left + dw->wd * v->lanes;
+    memset(y, 0, (size_t)(v->above * v->row) * sizeof(float));
+    memset(y + v->floats, 0, (size_t)(v->above * v->row) * sizeof(float));
+    for (float *end = y + 2 * v->floats; y < end; y += v->row) {
+        memset(y, 0, (size_t)left * sizeof(float));
+        memset(y + right, 0, (size_t)(v->row - right) * sizeof(float));
+    }
 }
 
 /* Task t: strip t of the image's rows. */
@@ -134,17 +287,19 @@ static void chain_task(const tf_call *call, int32_t task, void *scratch)
         m[j].call.s = &m[j].part;
         m[j].x = j == 0 ? m[j].call.x + image * s[j].x.img : NULL;
         m[j].z = m[j].call.z ? m[j].call.z + image * s[j].z.img : NULL;
-        if (j < last) memory += rows_bytes(s + j, rows[j]);
+        if (by_panels(c->k, s, j)) {
+            m[j].panel = panel_rows_of(c->k, s + j, rows[j]);
+            m[j].part.y.ld = (int32_t)m[j].panel.lanes;
+            m[j].part.y.row = m[j].panel.row;
+            clear_edges(s + j + 1, &m[j].panel, m[j].y);
+        }
+        if (j < last) memory += held_bytes(c->k, s, j, rows[j]);
     }
     m[last].y = m[last].call.y + image * s[last].y.img;
     m[last].next = from;
     while (m[last].next < to) {
         plan_band(s, m, tf_min(m[last].next + s->band, to));
-        for (int32_t j = 0; j <= last; j++) {
-            const int64_t start = c->spent && task == 0 ? tf_now() : 0;
-            run_member(c->k, s, m, j, memory);
-            if (c->spent && task == 0) c->spent[j] += tf_now() - start;
-        }
+        run_band(c, m, task == 0 ? c->spent : NULL, memory);
     }
 }
 

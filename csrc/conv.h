@@ -149,10 +149,17 @@ static void conv_run(const tf_call *call, int32_t task, void *scratch)
         t.next = t.w + (p + 1 < p1 ? bytes : 0);
         t.share = count < 8 && p + 1 < p1 ? bytes / count : 0;
         t.ahead = t.share * 4 / (v.taps * v.kc);
+        if (p + 1 == p1 && s->x.buf >= 0 && s->y.buf == TF_BAND) { /* the next band's input */
+            t.next = (const char *)(call->x + s->h * s->x.row);
+            t.share = s->oh * s->sh * s->x.row * 4 / count;
+            t.ahead = t.share * 4 / (v.taps * v.kc);
+        }
         t.bias = call->bias + first;
         t.slope = call->slope ? call->slope + first : NULL;
         t.xcol = group * v.kc;
-        t.ycol = group * v.oc + col;
+        t.ycol = call->ready ? 0 : group * v.oc + col;
+        t.apart = call->ready ? call->apart : VL;
         conv_panel(&t, table, count, rows, more, tiles[t.n > VL][(s->flags & TF_HALF) != 0]);
+        if (call->ready) call->ready(call->reader, p);
     }
 }

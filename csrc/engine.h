@@ -15,6 +15,12 @@ typedef struct {
     const float *x, *z; /* z: NULL where the step has no second operand */
     float *y;
     const float *w, *bias, *slope, *zero; /* NULL where absent; w: fp16 with TF_HALF */
+    /* Of a convolution in a chain: all panels write the same places of y, their second vectors
+     * `apart` floats behind the first, and each is handed on before the next. NULL: none of this.
+     */
+    void (*ready)(void *reader, int64_t panel);
+    void *reader;
+    int64_t apart;
 } tf_call;
 
 /* Computes one task of a step: an independent part of its output. scratch belongs to the
@@ -24,6 +30,7 @@ typedef void tf_kernel(const tf_call *call, int32_t task, void *scratch);
 struct tf_kernels {
     tf_isa isa;
     tf_kernel *run[TF_OPS];
+    tf_kernel *flat; /* depthwise 3x3 on the vectors of such a panel */
 };
 
 extern const tf_kernels tf_scalar;

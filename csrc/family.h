@@ -51,4 +51,5 @@ const tf_kernels TF_CAT(tf_, ISA_NAME) = {
             [TF_PEAK] = peak_run,
             [TF_STREAM] = stream_run,
         },
+    .flat = depthwise_flat,
 };

@@ -24,6 +24,7 @@ typedef struct {
     int64_t kc;            /* inputs per tap */
     int64_t taps;
     int64_t xcol, ycol;   /* first channel of this group's input, of this panel's output */
+    int64_t apart;        /* floats from the first vector of an output to the second, mostly VL */
     int64_t n;            /* outputs that exist: 1 .. nv * VL */
     const char *next;     /* what to fetch into L2 on the way: share bytes, */
     int64_t share, ahead; /* ahead bytes of them per 4 inputs */
@@ -36,7 +37,7 @@ static __attribute__((noinline)) void tile_finish(const tf_tile *t, int64_t rows
     const tf_step *s = t->s;
     for (int64_t r = 0; r < rows; r++) {
         float *y = t->y[r] + t->ycol;
-        for (int64_t c = 0; c < t->n; c += VL) {
+        for (int64_t c = 0; c < t->n; c += VL, y += t->apart - VL) {
             vf v = v_load_n(y + c, t->n - c);
             if (s->act > TF_PRELU) v = v_act(v, s);
             if (s->flags & TF_RESIDUAL_END) v = v_add(v, v_load_n(t->z[r] + t->ycol + c, t->n - c));
@@ -93,12 +94,12 @@ static __attribute__((noinline)) void tile_finish(const tf_tile *t, int64_t rows
     if (rows > i) {                                                                                \
         float *to = y[i] + c;                                                                      \
         v_store(to, a##i);                                                                         \
-        if (nv > 1) v_store(to + VL, b##i);                                                        \
+        if (nv > 1) v_store(to + apart, b##i);                                                     \
     }
 #define STORE_PART(i)                                                                              \
     if (rows > i) {                                                                                \
         v_store_n(y[i] + c, a##i, n0);                                                             \
-        if (nv > 1) v_store_n(y[i] + c + VL, b##i, n1);                                            \
+        if (nv > 1) v_store_n(y[i] + c + apart, b##i, n1);                                         \
     }
 
 static inline __attribute__((always_inline)) void tile(const int rows, const int nv, const int half,
@@ -130,7 +131,7 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
         }
     }
 
-    const int64_t c = t->ycol, n0 = t->n, n1 = t->n - VL;
+    const int64_t c = t->ycol, n0 = t->n, n1 = t->n - VL, apart = t->apart;
     if (flags & TF_RESIDUAL) {
         EACH(RESIDUAL)
     }

@@ -220,7 +220,7 @@ static void wino_product(const tf_call *call, const wino_plan *w, const float **
     const int64_t nv = s->oc - first > VL ? 2 : 1, last = w->m + 1;
     const int64_t most = s->oc > VL ? ROWS_WIDE : ROWS_SLIM, parts = tf_ceil_div(count, most);
     const int64_t rows = count / parts, more = count % parts;
-    tf_tile t = {.kc = s->c, .taps = 1, .s = &plain, .n = nv * VL, .bias = call->zero};
+    tf_tile t = {.kc = s->c, .taps = 1, .s = &plain, .n = nv * VL, .apart = VL, .bias = call->zero};
     for (int64_t k = 0; k < w->T * w->T; k++) {
         const int64_t u = tf_min(k / w->T, last) * (last + 1) + tf_min(k % w->T, last);
         t.w = (const char *)(call->w + ((last + 1) * (last + 1) * first + u * nv * VL) * s->c);

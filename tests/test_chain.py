@@ -109,6 +109,32 @@ def test_any_stack_keeps_its_bits(graph: Graph, threads: int, band: int) -> None
     assert np.array_equal(found[0], expected[0], equal_nan=True)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("pad", [0, 1])
+@pytest.mark.parametrize(("channels", "k"), [(37, 1), (40, 3), (48, 1)])
+def test_panels_that_go_on_at_once_keep_their_bits(
+    stride: int, pad: int, channels: int, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows long enough for it, whole panels and parts of one, rows that are kept and none."""
+    b = Builder("panels")
+    x = b.input("input", (1, 5, 13, chain.LONG_ROW // channels + 2))
+    x = b.prelu(b.conv(x, channels, k, key="a", pad=k // 2), key="act")
+    x = b.conv(x, channels, 3, key="b", pad=pad, stride=stride, groups=channels)
+    x = b.prelu(x, key="act2") if pad else b.apply(ops.Clip(low=-0.1, high=0.2), x)
+    x = b.conv(x, 9, 1, key="c")
+    x = b.apply(ops.ReLU(), b.conv(x, 9, 3, key="d", pad=1, groups=9))
+    graph = b.build(y=x)
+    graph = optimise(graph.bind(random_state(graph)))
+    _, expected = outputs_of(graph, chained=False)
+    for band in (0, 10_000_000):
+        chain_all(monkeypatch, band)
+        for threads in (1, 2, 3):
+            executable, found = outputs_of(graph, threads)
+            first, second = executable.plan.steps[1:3]
+            assert chain.by_panels(first, second) == (first.isa.lanes == 8)
+            assert np.array_equal(found[0], expected[0])
+
+
 def test_wide_maps_are_never_written_whole() -> None:
     graph = network("mobilefacenet")
     chained = engine.CExecutable(graph, 1)

@@ -4,6 +4,9 @@ In expand -> depthwise -> project the maps in the middle are the widest of a net
 writes them whole: each thread keeps the few rows in use in its scratch, so that they stay in the
 cache. The price is small: all members' weights pass through the cache once per band, and where the
 strips of two threads meet a few rows are computed twice.
+
+Between a convolution and a depthwise 3x3 not even rows are kept: each panel of the convolution's
+outputs goes on before the next one is made.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ LONGEST = 8  # TF_CHAIN_MAX
 WEIGHTS = CACHE  # bytes of all members: they are read once per band
 LEAST = 2 * CACHE  # bytes of the maps between the members; what is smaller stays in L2 anyway
 BAND = CACHE // 2  # bytes of the rows in use
+LONG_ROW = 4096  # floats: TF_LONG_ROW of csrc/chain.c
 
 
 def link(steps: list[Step]) -> None:
@@ -72,13 +76,41 @@ def _join(members: Sequence[Step], later: Sequence[Step]) -> None:
             step.move(old, new)
 
 
+def by_panels(a: Step, b: Step) -> bool:
+    """Does ``a`` hand on to ``b`` panel by panel, as ``by_panels`` of csrc/chain.c decides?"""
+    if a.isa.lanes != 8 or a.y.row < LONG_ROW or a.z is not None:
+        return False
+    f, sides = b.fields, (b.fields["op"], *(_number(b, name) for name in ("kh", "kw", "dh", "dw")))
+    pair = a.fields["op"] == "TF_CONV" and _number(a, "groups") == 1
+    window = sides == ("TF_DEPTHWISE", 3, 3, 1, 1) and f["sh"] == f["sw"]
+    small = _number(b, "sh") <= 2 and _number(b, "pt") <= 3
+    return pair and window and small and _number(b, "ow") >= 4
+
+
 def _choose_band(members: Sequence[Step]) -> int:
-    """As many rows as fit."""
-    for band in range(1, _number(members[-1], "oh")):
-        rows = zip(_rows(members, band + 1), members, strict=False)
-        if sum(r * step.y.row * FLOAT for r, step in rows) > BAND:
+    """As many rows as fit; at least two where rows of panels are copied once a band."""
+    whole = _number(members[-1], "oh")
+    least = 2 if any(by_panels(a, b) for a, b in pairwise(members)) else 1
+    for band in range(least, whole):
+        if _in_use(members, band + 1) > BAND:
             return band
-    return _number(members[-1], "oh")
+    return whole
+
+
+def _in_use(members: Sequence[Step], band: int) -> int:
+    """Bytes of the rows in use: of a step whose panels go on, those of one panel and what is kept
+    of all; its input passes once for every panel."""
+    rows, floats = _rows(members, band), 0
+    for count, (a, b) in zip(rows, pairwise(members), strict=True):
+        if by_panels(a, b):
+            kept = _reach(b) - _number(b, "sh")
+            floats += 2 * a.isa.lanes * count * _number(a, "ow") + kept * a.y.row
+        else:
+            floats += count * a.y.row
+    if by_panels(*members[:2]):
+        under = (rows[0] - 1) * _number(members[0], "sh") + _reach(members[0])
+        floats += under * members[0].x.row
+    return floats * FLOAT
 
 
 def _rows(members: Sequence[Step], band: int) -> list[int]:
