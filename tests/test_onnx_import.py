@@ -344,6 +344,31 @@ def gate_as_exporters_write_it(expand: bool) -> Any:
     return model(nodes, None, None, outputs=("y", "wide") if expand else ("y",))
 
 
+def test_a_position_embedding_is_computed_on_import(tmp_path: Path) -> None:
+    """As EdgeNeXt writes it: sines and cosines of running sums, whose shape is asked for."""
+    constants: dict[str, np.ndarray[Any, Any]] = {
+        "ones": np.ones((4, 5), np.float32), "axis": np.array(1), "first": np.array([0]),
+        "more": np.array([1, 2]), "table": np.arange(1 << 16, dtype=np.float32).reshape(2, -1),
+        "where": np.arange(5),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("CumSum", ["ones", "axis"], ["places"]),
+        helper.make_node("Sin", ["places"], ["sin"]),
+        helper.make_node("Cos", ["places"], ["cos"]),
+        helper.make_node("Mul", ["sin", "cos"], ["waves"]),
+        helper.make_node("Shape", ["waves"], ["sides"]),
+        helper.make_node("Concat", ["more", "sides"], ["shape"], axis=0),
+        helper.make_node("Gather", ["table", "where"], ["columns"], axis=1),
+        helper.make_node("Gather", ["columns", "first"], ["row"], axis=0),
+        helper.make_node("Add", ["x", "waves"], ["sum"]),
+        helper.make_node("Add", ["sum", "row"], ["moved"]),
+        helper.make_node("Reshape", ["moved", "shape"], ["y"]),
+    ]
+    graph = read(tmp_path, model(nodes, [1, 2, 4, 5], constants))
+    x = RNG.standard_normal((1, 2, 4, 5)).astype(np.float32)
+    assert_close(run_graph(graph, {"x": x}).values(), onnxruntime_outputs(tmp_path / "x.onnx", x))
+
+
 def test_expanding_is_left_to_what_broadcasts(tmp_path: Path) -> None:
     graph = read(tmp_path, gate_as_exporters_write_it(expand=False))
     assert [n.op.kind for n in graph.nodes] == ["global_average_pool", "mul"]
@@ -550,6 +575,22 @@ REFUSED: dict[str, tuple[Any, str]] = {
             {"a": np.array(0), "b": np.array(1 << 60), "c": np.array(1)},
         ),
         "a constant of shape",
+    ),
+    "gather bomb": (
+        model(
+            [helper.make_node("Gather", ["a", "b"], ["z"]), node("Add", "x", "z")],
+            None,
+            {"a": np.ones((2, 1 << 15), np.float32), "b": np.zeros(1 << 10, np.int64)},
+        ),
+        "a constant of shape",
+    ),
+    "gather along no axis": (
+        model(
+            [helper.make_node("Gather", ["a", "b"], ["z"], axis=3), node("Add", "x", "z")],
+            None,
+            {"a": np.ones((2, 2), np.float32), "b": np.zeros(1, np.int64)},
+        ),
+        "do not fit",
     ),
     "range of step 0": (
         model(

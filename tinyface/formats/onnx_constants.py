@@ -62,14 +62,27 @@ def _bounded(node: OnnxNode, shape: Array) -> tuple[int, ...]:
 
 
 def _gather(node: OnnxNode, x: Array, indices: Array) -> Array:
-    _bounded(node, np.array([x.size * max(indices.size, 1)]))
-    return np.take(x, indices, axis=node.attribute("axis", 0))
+    axis = node.attribute("axis", 0)
+    _bounded(node, np.array([x.size // max(x.shape[axis], 1) * indices.size]))
+    return np.take(x, indices, axis)
+
+
+def _cumsum(node: OnnxNode, x: Array, axis: Array) -> Array:
+    along = axis.item()
+    x = np.flip(x, along) if node.attribute("reverse", 0) else x
+    y = np.cumsum(x, along, dtype=x.dtype)
+    y = y - x if node.attribute("exclusive", 0) else y
+    return np.flip(y, along) if node.attribute("reverse", 0) else y
 
 
 def _range(node: OnnxNode, start: Array, limit: Array, delta: Array) -> Array:
     count = math.ceil((limit.item() - start.item()) / delta.item())
     _bounded(node, np.array([max(count, 0)]))
     return np.arange(start.item(), limit.item(), delta.item()).astype(start.dtype)
+
+
+def _shape(node: OnnxNode, x: Array) -> Array:
+    return np.array(x.shape[slice(node.attribute("start", 0), node.attribute("end", None))])
 
 
 def _slice(node: OnnxNode, x: Array, *rest: Array) -> Array:
@@ -135,17 +148,18 @@ def _simple(how: Callable[..., Any]) -> Callable[..., Array]:
 
 
 _NUMPY: Final[dict[str, Callable[..., Any]]] = {
-    "Add": np.add, "And": np.logical_and, "Ceil": np.ceil, "Equal": np.equal, "Exp": np.exp,
-    "Floor": np.floor, "Greater": np.greater, "Less": np.less, "Max": np.maximum,
+    "Add": np.add, "And": np.logical_and, "Ceil": np.ceil, "Cos": np.cos, "Equal": np.equal,
+    "Exp": np.exp, "Floor": np.floor, "Greater": np.greater, "Less": np.less, "Max": np.maximum,
     "Min": np.minimum, "Mod": np.mod, "Mul": np.multiply, "Neg": np.negative,
-    "Not": np.logical_not, "Pow": np.power, "Reciprocal": np.reciprocal, "Sqrt": np.sqrt,
-    "Sub": np.subtract, "Where": np.where,
+    "Not": np.logical_not, "Pow": np.power, "Reciprocal": np.reciprocal, "Sin": np.sin,
+    "Sqrt": np.sqrt, "Sub": np.subtract, "Where": np.where,
 }  # fmt: skip
 FOLD: Final[dict[str, Callable[..., Array]]] = {
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
     "Cast": _cast,
     "Concat": _concat,
+    "CumSum": _cumsum,
     "Div": _div,
     "Expand": _expand,
     "Gather": _gather,
@@ -155,6 +169,7 @@ FOLD: Final[dict[str, Callable[..., Array]]] = {
     "ReduceProd": _reduce(np.prod),
     "ReduceSum": _reduce(np.sum),
     "Reshape": _reshape,
+    "Shape": _shape,
     "Slice": _slice,
     "Squeeze": _squeeze,
     "Transpose": _transpose,
