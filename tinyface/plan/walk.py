@@ -17,6 +17,9 @@ from itertools import product
 import numpy as np
 
 from tinyface.ops.spec import Array
+from tinyface.plan.chain import by_panels
+from tinyface.plan.handed import handed, held_floats
+from tinyface.plan.lines import Pass, Walk, lines, run
 from tinyface.plan.model import ALIGN, FLOAT, Buffer, Isa, Plan, Step, View
 from tinyface.plan.pack import round_up
 from tinyface.plan.packed import ROWS, chunk, chunks, packs
@@ -36,24 +39,6 @@ from tinyface.plan.touched import (
 
 REGION = 1 << 32  # floats between two regions
 ARENA, WEIGHTS, SCRATCH, FIRST_ARRAY = 0, 1, 2, 3
-
-Pass = tuple[Array, bool]  # lines, and whether they are written
-Walk = Iterator[Pass]
-
-
-def lines(first: Array, count: int) -> Array:
-    """Lines of runs of ``count`` floats that begin at the floats ``first``, in that order."""
-    low, high = first // ALIGN, (first + count - 1) // ALIGN
-    widths = high - low + 1
-    if first.size and (widths == widths[0]).all():
-        return (low[:, None] + np.arange(widths[0])).ravel()
-    ends = np.cumsum(widths)
-    return np.repeat(low - ends + widths, widths) + np.arange(ends[-1] if ends.size else 0)
-
-
-def run(first: int, count: int) -> Array:
-    """Lines of one run of floats."""
-    return np.arange(first // ALIGN, (first + max(count, 1) - 1) // ALIGN + 1)
 
 
 @dataclass
@@ -89,7 +74,10 @@ class Walker:
         starts, at = [], SCRATCH * REGION
         for step in members[:-1]:
             starts.append(at)
-            at += round_up(max(b.end - b.base for b in step.bands) * step.y.row, ALIGN)
+            rows = max(b.end - b.base for b in step.bands)
+            later = members[len(starts)]
+            floats = held_floats(step, later, rows) if by_panels(step, later) else rows * step.y.row
+            at += round_up(floats, ALIGN)
         for image in range(members[-1].y.shape[0]):
             for turn in range(len(members[-1].bands)):
                 for j, step in enumerate(members):
@@ -99,15 +87,28 @@ class Walker:
                             starts[j] - band.base * step.y.row - image * step.y.img
                         )
                         moved = band.moved * step.y.row
-                        if moved:
+                        if moved and not by_panels(step, members[j + 1]):
                             yield j, self._move(starts[j], band.shift * step.y.row, moved)
-                for j, step in enumerate(members):
-                    rows = image * step.y.shape[2] + np.array(
-                        [step.bands[turn].first, step.bands[turn].end]
-                    )
-                    if rows[0] < rows[1]:
-                        first, end = (int(row) * step.y.shape[3] for row in rows)
-                        yield j, self.walk(step, [(first, end)], at)
+                yield from self._turn(members, image, turn, [*starts, at])
+
+    def _turn(
+        self, members: Sequence[Step], image: int, turn: int, starts: Sequence[int]
+    ) -> Iterator[tuple[int, Walk]]:
+        def outputs(step: Step) -> Range:
+            band, (_, _, oh, ow) = step.bands[turn], step.y.shape
+            return (image * oh + band.first) * ow, (image * oh + band.end) * ow
+
+        done = -1
+        for j, step in enumerate(members):
+            own = outputs(step)
+            if j == done:
+                continue
+            if j + 1 < len(members) and by_panels(step, members[j + 1]):
+                pair, later, done = (step, members[j + 1]), outputs(members[j + 1]), j + 1
+                for i, one in handed(self, pair, own, later, starts[j], starts[j + 1]):
+                    yield j + i, iter([one])
+            elif own[0] < own[1]:
+                yield j, self.walk(step, [own], starts[-1])
 
     @staticmethod
     def _move(to: int, distance: int, count: int) -> Walk:
@@ -144,6 +145,12 @@ class Walker:
         row, column = np.divmod(at, grid[1])
         return self.pixels(view, image, row, column)
 
+    def some_channels(
+        self, view: View, numbers: Array, grid: Range, channel: int, count: int
+    ) -> Array:
+        """Lines of some channels of outputs."""
+        return lines(self.outputs(view, numbers, grid) + channel, count)
+
     def map_row(self, view: View, image: int, row: int, columns: Array | None = None) -> Array:
         """Lines of one row of a map, or of some of its columns."""
         _, c, _, w = view.shape
@@ -164,7 +171,7 @@ class Walker:
             first, count = first // 2, -(-count // 2)
         return self.params(step, "w", first, count), False
 
-    def _vectors(self, step: Step, first: int, count: int) -> Walk:
+    def vectors(self, step: Step, first: int, count: int) -> Walk:
         """Bias and slope of some channels."""
         for name in ("bias", "slope"):
             if name in step.params:
@@ -215,7 +222,7 @@ class Walker:
                     wide = min(own - column, 2 * isa.lanes)
                     first = group * padded + column
                     yield self._weights(step, first * k, round_up(wide, isa.lanes) * k)
-                    yield from self._vectors(step, first, wide)
+                    yield from self.vectors(step, first, wide)
                     yield lines(inputs + group * kc, kc), False
                     yield from self._result(step, numbers, group * own + column, wide)
 
@@ -235,7 +242,7 @@ class Walker:
             yield packed, True
             for column in range(panels[0] * wide, panels[1] * wide, wide):
                 some = min(step.y.shape[1] - column, wide)
-                yield from self._vectors(step, column, some)
+                yield from self.vectors(step, column, some)
                 yield self._weights(step, column * k, round_up(some, step.isa.lanes) * k)
                 yield packed, False
                 yield sums, True
@@ -252,7 +259,7 @@ class Walker:
         _, _, oh, ow = step.y.shape
         if step.z is not None:
             yield lines(self.outputs(step.z, numbers, (oh, ow)) + channel, count), False
-        yield lines(self.outputs(step.y, numbers, (oh, ow)) + channel, count), True
+        yield self.some_channels(step.y, numbers, (oh, ow), channel, count), True
 
     def _winograd(self, step: Step) -> Walk:
         n, oc, oh, ow = step.y.shape
@@ -279,7 +286,7 @@ class Walker:
                     yield self.params(step, "w", each * first, each * padded), False
                     yield v, False
                     yield m, True
-                    yield from self._vectors(step, first, some)
+                    yield from self.vectors(step, first, some)
                     yield from self._result(step, numbers, first, some)
 
     def _tile_inputs(self, step: Step, tiles: Array) -> Array:
@@ -312,7 +319,7 @@ class Walker:
             some = min(wide, step.y.shape[1] - first)
             yield vector, False
             yield self._weights(step, first * k, round_up(some, step.isa.lanes) * k)
-            yield from self._vectors(step, first, some)
+            yield from self.vectors(step, first, some)
             yield from self._result(step, np.zeros(1, np.int64), first, some)
 
     def _depthwise(self, step: Step, pieces: Sequence[Range], scratch: int) -> Walk:
@@ -329,7 +336,7 @@ class Walker:
                 image, row = divmod(unit, oh)
                 yield table, True
                 yield weights, False
-                yield from self._vectors(step, 0, c)
+                yield from self.vectors(step, 0, c)
                 for y in inputs_under(row, row + 1, 0, window, step.x.shape[2]):
                     yield self.map_row(step.x, image, int(y)), False
                 yield self.map_row(step.y, image, row), True
@@ -343,7 +350,7 @@ class Walker:
             columns = inputs_under(a, b, 1, window, w)
             for image, row in (divmod(unit, oh) for unit in range(first // ow, end // ow)):
                 yield weights, False
-                yield from self._vectors(step, 0, c)
+                yield from self.vectors(step, 0, c)
                 for y in inputs_under(row, row + 1, 0, window, h):
                     yield self.map_row(step.x, image, int(y), columns), False
                 yield self.map_row(step.y, image, row, np.arange(a, b)), True
@@ -366,7 +373,7 @@ class Walker:
                 if step.z is not None:
                     yield self.map_row(step.z, image, row), False
                 yield self.params(step, "w", 0, step.y.shape[1]), False
-                yield from self._vectors(step, 0, step.y.shape[1])
+                yield from self.vectors(step, 0, step.y.shape[1])
                 yield self.map_row(step.y, image, row), True
 
     def _planes(self, view: View, image: int, row: int) -> Array:

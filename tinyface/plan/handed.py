@@ -1,0 +1,76 @@
+"""Cache lines of a convolution whose panels go on to a depthwise step at once (csrc/chain.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyface.plan.lines import Pass, Walk, run
+from tinyface.plan.model import Step
+from tinyface.plan.touched import Range
+
+if TYPE_CHECKING:
+    from tinyface.plan.walk import Walker
+
+
+def row_floats(a: Step, b: Step) -> int:
+    """Floats of a row of one vector, with its zeros."""
+    f = b.fields
+    under = (int(f["ow"]) - 1) * int(f["sw"]) + int(f["kw"])
+    return a.isa.lanes * max(int(f["pl"]) + int(a.fields["ow"]), under)
+
+
+def kept_floats(a: Step, b: Step) -> int:
+    """Floats of the rows of one vector that the next band needs, too."""
+    return (int(b.fields["kh"]) - int(b.fields["sh"])) * row_floats(a, b)
+
+
+def held_floats(a: Step, b: Step, rows: int) -> int:
+    """Floats between the two: up to ``rows`` rows of a panel, and what is kept of every one."""
+    some = (int(b.fields["pt"]) + rows + int(b.fields["kh"])) * row_floats(a, b)
+    return 2 * some + -(-a.y.shape[1] // a.isa.lanes) * kept_floats(a, b)
+
+
+def handed(
+    walker: Walker, pair: tuple[Step, Step], own: Range, later: Range, start: int, end: int
+) -> Iterator[tuple[int, Pass]]:
+    """(0 or 1, pass) of both steps: ``own`` outputs of the first, ``later`` ones of the second.
+    start: of what lies between them; end: where the kernels' scratch begins."""
+    a, b = pair
+    new = (start, 2 * (own[1] - own[0]) // int(a.fields["ow"]) * row_floats(a, b))
+    panel = -1  # the first thing written is the table
+    for lines_of_pass, write in walker.walk(a, [own], end) if own[0] < own[1] else ():
+        if write and panel >= 0:
+            yield 0, (run(*new), True)
+            yield from ((1, p) for p in _read(walker, pair, panel, later, new, end))
+        else:
+            yield 0, (lines_of_pass, write)
+        panel += write
+    if panel < 0:  # rows that are kept are enough
+        for p in range(-(-a.y.shape[1] // (2 * a.isa.lanes))):
+            yield from ((1, q) for q in _read(walker, pair, p, later, new, end))
+
+
+def _read(
+    walker: Walker,
+    pair: tuple[Step, Step],
+    panel: int,
+    later: Range,
+    new: tuple[int, int],
+    end: int,
+) -> Walk:
+    """What the second step does with a panel of the first."""
+    a, b = pair
+    (_, c, oh, ow), wide, kept = b.y.shape, 2 * a.isa.lanes, 2 * kept_floats(a, b)
+    first = panel * wide
+    count = min(wide, c - first)
+    halo = run(end - (-(-c // wide) - panel) * kept, kept)
+    yield run(*new), False
+    yield halo, False
+    for tap in range(int(b.fields["kh"]) * int(b.fields["kw"])):
+        yield walker.params(b, "w", tap * c + first, count), False
+    yield from walker.vectors(b, first, count)
+    yield walker.some_channels(b.y, np.arange(*later), (oh, ow), first, count), True
+    yield halo, True
