@@ -103,7 +103,7 @@ dw_strip(const int kh, const int kw, const int sw, const int flat, const int nv,
     } else if (s->act == TF_CLIP) {
         const vf lo = v_set1(s->alpha), hi = v_set1(s->hi);
         DW_EACH(DW_LOW)
-        if (s->hi < INFINITY) { /* the units that compare are those that multiply */
+        if (s->hi < INFINITY) { /* not for a plain ReLU */
             DW_EACH(DW_HIGH)
         }
     } else if (s->act != TF_NONE) {
@@ -133,8 +133,8 @@ DW_STRIPS(dw_7x1, 0, 7, 1)
 
 /* 3x3 on one vector of channels that a panel of a convolution made (chain.c), with zeros around the
  * map; the first rows stand in z. Pixels follow each other without a gap: loads of lower halves of
- * cache lines alone would wait for one bank (Zen 3: 6.8 and 9.8 cycles a vector at stride 1 and 2,
- * like this 6.0 and 8.2). The nine weights stay in registers. */
+ * cache lines alone seem to wait for one bank (Zen 3: 6.8 and 9.8 cycles a vector at stride 1 and
+ * 2, like this 6.0 and 8.2). The nine weights stay in registers. */
 static inline __attribute__((always_inline)) void dw_flat(const int sw, const int part,
                                                           const tf_call *call)
 {
