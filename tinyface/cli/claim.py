@@ -157,8 +157,7 @@ def _check_names(wanted: Mapping[str | None, tuple[str, ...]]) -> None:
     for path, forms in wanted.items():
         if path and Path(path).suffix.lower() not in forms:
             raise UsageError(f"{path}: give it a name that ends in {' or '.join(forms)}")
-        if path and not Path(path).resolve().parent.is_dir():
-            raise UsageError(f"{path}: there is no such folder; make it first")
+    common.check_folders(*wanted)
 
 
 def _measure(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tinyface.errors import ImageError
+from tinyface.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from tinyface.model import Model
@@ -56,6 +56,14 @@ def engine_options(command: Decorated) -> Decorated:
 
 
 # ----------------------------------------------------------------------------- messages
+
+
+def check_folders(*paths: str | None) -> None:
+    """UsageError where a file's folder is missing: better refused before minutes of work."""
+    for path in filter(None, paths):
+        folder = os.path.dirname(path) or "."
+        if not os.path.isdir(folder):
+            raise UsageError(f"{path}: there is no folder {folder}; make it first")
 
 
 def note(message: str) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tinyface import plots
 from tinyface.cli import common
-from tinyface.errors import UsageError
 
 if TYPE_CHECKING:
     from tinyface.faces.evaluate import Evaluation, OnFailure, Report
@@ -82,7 +80,9 @@ def command(
     from tinyface.faces.evaluate import evaluate
     from tinyface.faces.pairs import pictures, read_pairs, usual_face
 
-    check_outputs(output, plot)
+    if plot:
+        plots.check(plot)
+    common.check_folders(output, plot)
     listed = read_pairs(pairs)
     face = face or usual_face(listed)
     recogniser = common.load_model(model, detector, backend, threads, weights)
@@ -104,16 +104,6 @@ def command(
     else:
         print_report(done.report, recogniser.name)
     return 1 if done.failures else 0
-
-
-def check_outputs(output: str | None, plot: str | None) -> None:
-    """A file that cannot be written is better refused before minutes of work."""
-    if plot:
-        plots.check(plot)
-    for path in filter(None, (output, plot)):
-        folder = Path(path).parent
-        if not folder.is_dir():
-            raise UsageError(f"{path}: there is no folder {folder}; make it first")
 
 
 def to_json(done: Evaluation) -> dict[str, Any]:
