@@ -1,8 +1,10 @@
 """tinyface beside the big runtimes: one command, one run, the same networks and weights.
 
     python -m benchmarks.peers fdfacenet mobilefacenet-512 -t 1,2 --rounds 20
+    python -m benchmarks.peers face.onnx
 
-Every engine gets the same graph (Conv-BN folded) with the same random weights. Before anything
+Every engine gets the same graph (Conv-BN folded) with the same weights: random ones, or those of
+an ONNX file. Before anything
 is timed its outputs are compared with the NumPy definition. Then the engines take turns, round
 after round, so that a machine that slows down slows all of them: minima and medians are both
 printed, and the ratio to the best peer (below 1: tinyface is ahead).
@@ -19,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ import numpy as np
 
 from benchmarks.engines import ENGINES, Run, versions
 from tinyface.backends.numpy import run_graph
+from tinyface.formats.importer import import_file
 from tinyface.graph import Graph
 from tinyface.networks import REGISTRY
 from tinyface.networks.random import random_state
@@ -37,16 +41,24 @@ DEFAULT = (
 )  # fmt: skip
 
 
+def network(name: str) -> Graph:
+    """With weights: of the registry, or of an ONNX file."""
+    if name.endswith(".onnx"):
+        return replace(import_file(name).graph, name=Path(name).stem)
+    graph = REGISTRY[name].build()
+    return graph.bind(random_state(graph, seed=0))
+
+
 def measure(
     name: str, threads: int, rounds: int, engines: list[str], folder: Path
 ) -> dict[str, Any]:
     """Times of every engine on one network in milliseconds, and what kept an engine out."""
-    graph = REGISTRY[name].build()
-    graph = graph.bind(random_state(graph, seed=0))
+    graph = network(name)
     x = np.random.default_rng(0).uniform(-1, 1, _input(graph)).astype(np.float32)
     truth = list(run_graph(graph, {next(iter(graph.inputs)): x}).values())
     runs: dict[str, Run] = {}
-    out: dict[str, Any] = {"network": name, "threads": threads, "mmac": graph.cost.macs / 1e6}
+    shown = Path(name).name.removesuffix(".onnx")
+    out: dict[str, Any] = {"network": shown, "threads": threads, "mmac": graph.cost.macs / 1e6}
     out["skipped"], out["difference"] = {}, {}
     for engine in engines:
         run, worst, why = prepare(engine, graph, threads, folder, x, truth)
