@@ -4,10 +4,9 @@
     python -m benchmarks.peers face.onnx
 
 Every engine gets the same graph (Conv-BN folded) with the same weights: random ones, or those of
-an ONNX file. Before anything
-is timed its outputs are compared with the NumPy definition. Then the engines take turns, round
-after round, so that a machine that slows down slows all of them: minima and medians are both
-printed, and the ratio to the best peer (below 1: tinyface is ahead).
+an ONNX file. Before anything is timed its outputs are compared with the NumPy definition. Then the
+engines take turns, round after round, so that a machine that slows down slows all of them: minima
+and medians are both printed, and the ratio to the best peer (below 1: tinyface is ahead).
 """
 
 from __future__ import annotations
@@ -57,8 +56,7 @@ def measure(
     x = np.random.default_rng(0).uniform(-1, 1, _input(graph)).astype(np.float32)
     truth = list(run_graph(graph, {next(iter(graph.inputs)): x}).values())
     runs: dict[str, Run] = {}
-    shown = Path(name).name.removesuffix(".onnx")
-    out: dict[str, Any] = {"network": shown, "threads": threads, "mmac": graph.cost.macs / 1e6}
+    out: dict[str, Any] = {"network": graph.name, "threads": threads, "mmac": graph.cost.macs / 1e6}
     out["skipped"], out["difference"] = {}, {}
     for engine in engines:
         run, worst, why = prepare(engine, graph, threads, folder, x, truth)

@@ -21,6 +21,15 @@ from tinyface.plan.tiling import conv_blocks, packs, row_tasks
 RESIDUAL, HALF = 1, 4  # TF_RESIDUAL, TF_HALF
 FEW_CHANNELS = 4  # up to here a kernel row of an input image is one tap
 INF = math.inf
+PLAIN_ACTS: dict[type[Op], dict[str, Any]] = {  # without attributes or parameters
+    ops.ReLU: {"act": "TF_CLIP", "alpha": 0.0, "hi": INF},
+    ops.Sigmoid: {"act": "TF_SIGMOID"},
+    ops.HardSwish: {"act": "TF_HSWISH"},
+    ops.SiLU: {"act": "TF_SILU"},
+    ops.Tanh: {"act": "TF_TANH"},
+    ops.Erf: {"act": "TF_ERF"},
+    ops.GELU: {"act": "TF_GELU"},
+}
 
 
 def tail_act(p: Planner, node: Node) -> tuple[Op | None, Array | None]:
@@ -35,19 +44,10 @@ def act_fields(
     p: Planner, node: Node, channels: int, act: Op | None, slope: Array | None, groups: int = 1
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """(fields, parameter offsets) of an activation."""
-    simple: dict[type[Op], dict[str, Any]] = {
-        ops.ReLU: {"act": "TF_CLIP", "alpha": 0.0, "hi": INF},
-        ops.Sigmoid: {"act": "TF_SIGMOID"},
-        ops.HardSwish: {"act": "TF_HSWISH"},
-        ops.SiLU: {"act": "TF_SILU"},
-        ops.Tanh: {"act": "TF_TANH"},
-        ops.Erf: {"act": "TF_ERF"},
-        ops.GELU: {"act": "TF_GELU"},
-    }
     if act is None:
         return {}, {}
-    if type(act) in simple:
-        return simple[type(act)], {}
+    if type(act) in PLAIN_ACTS:
+        return dict(PLAIN_ACTS[type(act)]), {}
     if isinstance(act, ops.Clip):
         return {"act": "TF_CLIP", "alpha": act.low, "hi": act.high}, {}
     if isinstance(act, ops.HardSigmoid):
