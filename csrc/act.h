@@ -21,10 +21,13 @@ static inline vf v_exp(vf x)
     return v_mul(p, v_pow2(biased));
 }
 
+static inline vf v_neg(vf v) { return v_sub(v_set1(0.0f), v); }
+static inline vf v_abs(vf v) { return v_max(v_neg(v), v); }
+
 static inline vf v_sigmoid(vf v)
 {
     const vf one = v_set1(1.0f);
-    return v_div(one, v_add(one, v_exp(v_sub(v_set1(0.0f), v))));
+    return v_div(one, v_add(one, v_exp(v_neg(v))));
 }
 
 /* erfc(a) = exp(-a^2) t P(t) with t = 1 / (1 + a/2), for a >= 0. P, of degree 8, was fitted to the
@@ -41,7 +44,7 @@ static inline vf v_erfc(vf a)
     p = v_fma(p, t, v_set1(0.243386903f));
     p = v_fma(p, t, v_set1(0.282335842f));
     p = v_fma(p, t, v_set1(0.282088705f));
-    return v_mul(v_mul(p, t), v_exp(v_sub(v_set1(0.0f), v_mul(a, a))));
+    return v_mul(v_mul(p, t), v_exp(v_neg(v_mul(a, a))));
 }
 
 static inline vf v_clip(vf v, float lo, float hi)
@@ -65,15 +68,12 @@ static inline vf v_act(vf v, const tf_step *s)
         const vf two = v_set1(2.0f);
         return v_fma(two, v_sigmoid(v_mul(two, v)), v_set1(-1.0f));
     }
-    case TF_ERF: { /* 1 - erfc|v| with the sign of v, which v * 2^100 is, cut to -1 .. 1 */
-        const vf a = v_max(v_sub(v_set1(0.0f), v), v);
+    case TF_ERF: /* 1 - erfc|v| with the sign of v, which v * 2^100 is, cut to -1 .. 1 */
         return v_mul(v_clip(v_mul(v, v_set1(0x1p100f)), -1.0f, 1.0f),
-                     v_sub(v_set1(1.0f), v_erfc(a)));
-    }
+                     v_sub(v_set1(1.0f), v_erfc(v_abs(v))));
     case TF_GELU: { /* max(v, 0) - |v| erfc(|v| / sqrt 2) / 2, the same without cancellation */
-        const vf root = v_set1(0.70710678f), zero = v_set1(0.0f);
-        const vf a = v_mul(root, v_max(v_sub(zero, v), v));
-        return v_sub(v_max(zero, v), v_mul(v_mul(root, a), v_erfc(a)));
+        const vf root = v_set1(0.70710678f), a = v_mul(root, v_abs(v));
+        return v_sub(v_max(v_set1(0.0f), v), v_mul(v_mul(root, a), v_erfc(a)));
     }
     default: return v;
     }
@@ -83,4 +83,18 @@ static inline vf v_prelu(vf v, vf slope)
 {
     const vf zero = v_set1(0.0f);
     return v_fma(slope, v_min(zero, v), v_max(zero, v));
+}
+
+/* Every activation; slope: of PReLU. */
+static inline vf v_any_act(vf v, const tf_step *s, vf slope)
+{
+    return s->act == TF_PRELU ? v_prelu(v, slope) : v_act(v, s);
+}
+
+/* What a step does to n of its sums: the activation, and z added before or after it. */
+static inline vf v_finish(vf v, const tf_step *s, vf slope, const float *z, int64_t n)
+{
+    if (s->flags & TF_RESIDUAL) v = v_add(v, v_load_n(z, n));
+    v = v_any_act(v, s, slope);
+    return s->flags & TF_RESIDUAL_END ? v_add(v, v_load_n(z, n)) : v;
 }

@@ -9,69 +9,36 @@
  */
 enum { STRIP = 4 };
 
-#define DW_EACH(M) M(0) M(1) M(2) M(3)
-
-/* acc += x * w for the kernel column under which input column `col` lies of output `i`. */
-#define DW_TAP(i)                                                                                  \
-    if (col - (i)*sw >= 0 && col - (i)*sw < kw) {                                                  \
-        const int tap = col - (i)*sw;                                                              \
-        a##i = v_fma(x0, flat ? filter[at_row + tap] : DW_LOAD(w + tap * ldw), a##i);              \
-        if (nv > 1) b##i = v_fma(x1, v_load(w + (col - (i)*sw) * ldw + VL), b##i);                 \
-    }
-#define DW_COLUMN(k)                                                                               \
-    if ((k) < (STRIP - 1) * sw + kw) {                                                             \
-        const int col = (k);                                                                       \
-        const float *at = (flat ? row + (k)*VL : p[k]) + c;                                        \
-        const vf x0 = DW_LOAD(at), x1 = nv > 1 ? v_load(at + VL) : x0;                             \
-        DW_EACH(DW_TAP)                                                                            \
-    }
-
-#define DW_ROW(ky)                                                                                 \
-    {                                                                                              \
-        const float *const *p = table + (ky)*pitch;                                                \
-        const float *row = flat ? table[ky] + pitch : NULL;                                        \
-        const float *w = call->w + c + (ky)*kw * ldw;                                              \
-        const int64_t at_row = (ky)*kw;                                                            \
-        DW_COLUMN(0)                                                                               \
-        DW_COLUMN(1)                                                                               \
-        DW_COLUMN(2)                                                                               \
-        DW_COLUMN(3)                                                                               \
-        DW_COLUMN(4)                                                                               \
-        DW_COLUMN(5)                                                                               \
-        DW_COLUMN(6)                                                                               \
-        DW_COLUMN(7)                                                                               \
-        DW_COLUMN(8)                                                                               \
-        DW_COLUMN(9)                                                                               \
-        DW_COLUMN(10)                                                                              \
-    }
-
-#define DW_PRELU(i)                                                                                \
-    a##i = v_prelu(a##i, s0);                                                                      \
-    if (nv > 1) b##i = v_prelu(b##i, s1);
-#define DW_LOW(i)                                                                                  \
-    a##i = v_max(lo, a##i);                                                                        \
-    if (nv > 1) b##i = v_max(lo, b##i);
-#define DW_HIGH(i)                                                                                 \
-    a##i = v_min(hi, a##i);                                                                        \
-    if (nv > 1) b##i = v_min(hi, b##i);
-#define DW_ACT(i)                                                                                  \
-    a##i = v_act(a##i, s);                                                                         \
-    if (nv > 1) b##i = v_act(b##i, s);
-#define DW_STORE(i)                                                                                \
-    if (part)                                                                                      \
-        v_store_n(y + (i)*ldy + c, a##i, s->c - c);                                                \
-    else                                                                                           \
-        v_store(y + (i)*ldy + c, a##i);                                                            \
-    if (nv > 1) v_store(y + (i)*ldy + c + VL, b##i);
-
-#define DW_LOAD(p) (part ? v_load_n(p, s->c - c) : v_load(p))
-
-static inline vf dw_act(vf v, const tf_call *call, int64_t c)
+/* VL floats of channels, of which n exist; part: they may be fewer. */
+static inline vf dw_load(const int part, const float *p, int64_t n)
 {
-    const tf_step *s = call->s;
-    if (s->act == TF_NONE) return v;
-    if (s->act == TF_PRELU) return v_prelu(v, v_load_n(call->slope + c, s->c - c));
-    return v_act(v, s);
+    return part ? v_load_n(p, n) : v_load(p);
+}
+
+/* Row ky of the kernel: each column of inputs goes to all outputs whose windows it is in. */
+static inline __attribute__((always_inline)) void dw_row(const int kw, const int sw, const int flat,
+                                                         const int nv, const int part,
+                                                         const vf *filter, const tf_call *call,
+                                                         const float *const *table, int64_t pitch,
+                                                         int64_t c, int64_t ky, vf sum[STRIP][2])
+{
+    const int64_t ldw = call->s->oc, n = call->s->c - c;
+    const float *const *p = table + ky * pitch, *row = flat ? table[ky] + pitch : NULL;
+    const float *w = call->w + c + ky * kw * ldw;
+    UNROLL (col, (STRIP - 1) * sw + kw) {
+        const float *at = (flat ? row + col * VL : p[col]) + c;
+        vf x[2];
+        UNROLL (j, nv) x[j] = dw_load(part, at + j * VL, n);
+        UNROLL (i, STRIP) {
+            const int tap = col - i * sw;
+            if (tap >= 0 && tap < kw)
+                UNROLL (j, nv) {
+                    const vf weight =
+                        flat ? filter[ky * kw + tap] : dw_load(part, w + tap * ldw + j * VL, n);
+                    sum[i][j] = v_fma(x[j], weight, sum[i][j]);
+                }
+        }
+    }
 }
 
 /* STRIP outputs x nv vectors of channels from c on; part: the last, incomplete vector. flat:
@@ -84,32 +51,39 @@ dw_strip(const int kh, const int kw, const int sw, const int flat, const int nv,
          int64_t c)
 {
     const tf_step *s = call->s;
-    const int64_t ldw = s->oc, ldy = s->y.ld;
-    const vf bias0 = DW_LOAD(call->bias + c), bias1 = nv > 1 ? v_load(call->bias + c + VL) : bias0;
-    vf a0 = bias0, a1 = bias0, a2 = bias0, a3 = bias0;
-    vf b0 = bias1, b1 = bias1, b2 = bias1, b3 = bias1;
-    if (kh == 3) { /* no loop: 0.85 times the time (AVX2) */
-        DW_ROW(0)
-        DW_ROW(1)
-        DW_ROW(2)
-    } else {
-        for (int32_t ky = 0; ky < s->kh; ky++) {
-            DW_ROW(ky)
-        }
-    }
+    const int64_t n = s->c - c;
+    vf sum[STRIP][2];
+    UNROLL (i, STRIP)
+        UNROLL (j, nv) sum[i][j] = dw_load(part, call->bias + c + j * VL, n);
+    if (kh == 3) /* no loop: 0.85 times the time (AVX2) */
+        UNROLL (ky, 3) dw_row(kw, sw, flat, nv, part, filter, call, table, pitch, c, ky, sum);
+    else
+        for (int64_t ky = 0; ky < s->kh; ky++)
+            dw_row(kw, sw, flat, nv, part, filter, call, table, pitch, c, ky, sum);
     if (s->act == TF_PRELU) {
-        const vf s0 = DW_LOAD(call->slope + c), s1 = nv > 1 ? v_load(call->slope + c + VL) : s0;
-        DW_EACH(DW_PRELU)
+        UNROLL (j, nv) {
+            const vf slope = dw_load(part, call->slope + c + j * VL, n);
+            UNROLL (i, STRIP) sum[i][j] = v_prelu(sum[i][j], slope);
+        }
     } else if (s->act == TF_CLIP) {
         const vf lo = v_set1(s->alpha), hi = v_set1(s->hi);
-        DW_EACH(DW_LOW)
-        if (s->hi < INFINITY) { /* not for a plain ReLU */
-            DW_EACH(DW_HIGH)
-        }
+        UNROLL (i, STRIP)
+            UNROLL (j, nv) sum[i][j] = v_max(lo, sum[i][j]);
+        if (s->hi < INFINITY) /* not for a plain ReLU */
+            UNROLL (i, STRIP)
+                UNROLL (j, nv) sum[i][j] = v_min(hi, sum[i][j]);
     } else if (s->act != TF_NONE) {
-        DW_EACH(DW_ACT)
+        UNROLL (i, STRIP)
+            UNROLL (j, nv) sum[i][j] = v_act(sum[i][j], s);
     }
-    DW_EACH(DW_STORE)
+    UNROLL (i, STRIP)
+        UNROLL (j, nv) {
+            float *to = y + i * s->y.ld + c + j * VL;
+            if (part)
+                v_store_n(to, sum[i][j], n);
+            else
+                v_store(to, sum[i][j]);
+        }
 }
 
 #define DW_STRIPS(name, kh, kw, sw)                                                                \
@@ -141,7 +115,7 @@ static inline __attribute__((always_inline)) void dw_flat(const int sw, const in
     const tf_step *s = call->s;
     const int64_t c = 0;
     vf filter[9];
-    for (int k = 0; k < 9; k++) filter[k] = DW_LOAD(call->w + k * s->oc);
+    for (int k = 0; k < 9; k++) filter[k] = dw_load(part, call->w + k * s->oc, s->c);
     for (int64_t oy = 0; oy < s->oh; oy++) {
         const float *rows[3];
         for (int64_t r = oy * sw, ky = 0; ky < 3; r++, ky++)
@@ -163,42 +137,36 @@ static void depthwise_flat(const tf_call *call, int32_t task, void *scratch)
         call->s->sw == 1 ? dw_flat(1, 0, call) : dw_flat(2, 0, call);
 }
 
-/* One output pixel, any window. 4 vectors run side by side because a single sum would wait for
- * the latency of every addition. */
-static void dw_pixel(const tf_call *call, const float *const *table, int64_t pitch, float *y)
+/* One output pixel, any window, nv vectors of channels from c on. */
+static inline __attribute__((always_inline)) void dw_vectors(const int nv, const tf_call *call,
+                                                             const float *const *table,
+                                                             int64_t pitch, float *y, int64_t c)
 {
     const tf_step *s = call->s;
+    const int part = nv == 1;
+    const int64_t n = s->c - c;
+    vf sum[4];
+    UNROLL (j, nv) sum[j] = dw_load(part, call->bias + c + j * VL, n);
+    const float *w = call->w + c;
+    for (int64_t ky = 0; ky < s->kh; ky++)
+        for (int64_t kx = 0; kx < s->kw; kx++, w += s->c) {
+            const float *x = table[ky * pitch + kx * s->dw] + c;
+            UNROLL (j, nv)
+                sum[j] = v_fma(dw_load(part, x + j * VL, n), dw_load(part, w + j * VL, n), sum[j]);
+        }
+    UNROLL (j, nv) {
+        const vf slope = call->slope ? v_load_n(call->slope + c + j * VL, n - j * VL) : sum[j];
+        v_store_n(y + c + j * VL, v_any_act(sum[j], s, slope), n - j * VL);
+    }
+}
+
+/* All channels: 4 vectors side by side, because a single sum would wait for the latency of every
+ * addition. */
+static void dw_pixel(const tf_call *call, const float *const *table, int64_t pitch, float *y)
+{
     int64_t c = 0;
-    for (; c + 4 * VL <= s->c; c += 4 * VL) {
-        vf a0 = v_load(call->bias + c), a1 = v_load(call->bias + c + VL);
-        vf a2 = v_load(call->bias + c + 2 * VL), a3 = v_load(call->bias + c + 3 * VL);
-        const float *w = call->w + c;
-        for (int64_t ky = 0; ky < s->kh; ky++)
-            for (int64_t kx = 0; kx < s->kw; kx++, w += s->c) {
-                const float *x = table[ky * pitch + kx * s->dw] + c;
-                a0 = v_fma(v_load(x), v_load(w), a0);
-                a1 = v_fma(v_load(x + VL), v_load(w + VL), a1);
-                a2 = v_fma(v_load(x + 2 * VL), v_load(w + 2 * VL), a2);
-                a3 = v_fma(v_load(x + 3 * VL), v_load(w + 3 * VL), a3);
-            }
-        v_store(y + c, dw_act(a0, call, c));
-        v_store(y + c + VL, dw_act(a1, call, c + VL));
-        v_store(y + c + 2 * VL, dw_act(a2, call, c + 2 * VL));
-        v_store(y + c + 3 * VL, dw_act(a3, call, c + 3 * VL));
-    }
-    for (; c < s->c; c += VL) {
-        const int64_t n = s->c - c;
-        vf a = v_load_n(call->bias + c, n);
-        const float *w = call->w + c;
-        for (int64_t ky = 0; ky < s->kh; ky++)
-            for (int64_t kx = 0; kx < s->kw; kx++, w += s->c)
-                a = v_fma(v_load_n(table[ky * pitch + kx * s->dw] + c, n), v_load_n(w, n), a);
-        if (s->act == TF_PRELU)
-            a = v_prelu(a, v_load_n(call->slope + c, n));
-        else
-            a = v_act(a, s);
-        v_store_n(y + c, a, n);
-    }
+    for (; c + 4 * VL <= call->s->c; c += 4 * VL) dw_vectors(4, call, table, pitch, y, c);
+    for (; c < call->s->c; c += VL) dw_vectors(1, call, table, pitch, y, c);
 }
 
 /* Pointers to the pixels of input row iy, from column -pl on; zeros outside of the map. */

@@ -9,6 +9,14 @@
 #include <string.h>
 #include <time.h>
 
+/* A loop over registers: for i = 0 .. n - 1, n constant. It is unrolled before gcc decides where
+ * arrays live, so that each element of an array of vectors becomes a register. */
+#ifdef __clang__
+#define UNROLL(i, n) _Pragma("clang loop unroll(full)") for (int i = 0; i < (n); i++)
+#else
+#define UNROLL(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
+#endif
+
 /* A step with its views resolved to pointers. */
 typedef struct {
     const tf_step *s;

@@ -46,109 +46,67 @@ static __attribute__((noinline)) void tile_finish(const tf_tile *t, int64_t rows
     }
 }
 
-/* The pieces of the micro-kernel, each for one row i of the tile. The accumulators are named
- * variables, a0, a1 .. for the first vector of a panel, b0, b1 .. for the second: gcc spills arrays
- * of them. Rows and vectors beyond the tile are constant conditions, which vanish. */
-#define DECLARE(i) vf a##i = bias0, b##i = bias1;
-#define WEIGHTS(p)                                                                                 \
-    (half ? v_load_half((const uint16_t *)(const void *)(p))                                       \
-          : v_load((const float *)(const void *)(p)))
-#define POINT(i) const float *p##i = rows > i ? p[i] + t->xcol : NULL;
-#define ROW(i)   const vrow r##i = row_load(rows > i ? p##i + k : p0 + k);
-#define FMA4(i, lane)                                                                              \
-    if (rows > i) {                                                                                \
-        a##i = v_fma_lane(a##i, w0, r##i, lane);                                                   \
-        if (nv > 1) b##i = v_fma_lane(b##i, w1, r##i, lane);                                       \
-    }
-#define FMA4_0(i) FMA4(i, 0)
-#define FMA4_1(i) FMA4(i, 1)
-#define FMA4_2(i) FMA4(i, 2)
-#define FMA4_3(i) FMA4(i, 3)
-#define LANE(l)                                                                                    \
-    {                                                                                              \
-        const vf w0 = WEIGHTS(w + (l)*step), w1 = nv > 1 ? WEIGHTS(w + (l)*step + step / 2) : w0;  \
-        EACH(FMA4_##l)                                                                             \
-    }
-#define FMA1(i)                                                                                    \
-    if (rows > i) {                                                                                \
-        const vf r = v_set1(p##i[k]);                                                              \
-        a##i = v_fma(r, w0, a##i);                                                                 \
-        if (nv > 1) b##i = v_fma(r, w1, b##i);                                                     \
-    }
-#define RESIDUAL(i)                                                                                \
-    if (rows > i) {                                                                                \
-        a##i = v_add(a##i, v_load_n(t->z[i] + c, n0));                                             \
-        if (nv > 1) b##i = v_add(b##i, v_load_n(t->z[i] + c + VL, n1));                            \
-    }
-#define CLIP(i)                                                                                    \
-    if (rows > i) {                                                                                \
-        a##i = v_min(hi, v_max(lo, a##i));                                                         \
-        if (nv > 1) b##i = v_min(hi, v_max(lo, b##i));                                             \
-    }
-#define PRELU(i)                                                                                   \
-    if (rows > i) {                                                                                \
-        a##i = v_fma(s0, v_min(zero, a##i), v_max(zero, a##i));                                    \
-        if (nv > 1) b##i = v_fma(s1, v_min(zero, b##i), v_max(zero, b##i));                        \
-    }
-#define STORE(i)                                                                                   \
-    if (rows > i) {                                                                                \
-        float *to = y[i] + c;                                                                      \
-        v_store(to, a##i);                                                                         \
-        if (nv > 1) v_store(to + apart, b##i);                                                     \
-    }
-#define STORE_PART(i)                                                                              \
-    if (rows > i) {                                                                                \
-        v_store_n(y[i] + c, a##i, n0);                                                             \
-        if (nv > 1) v_store_n(y[i] + c + apart, b##i, n1);                                         \
-    }
+/* VL weights at p: floats, or halves to be widened. */
+static inline vf v_weights(const int half, const char *p)
+{
+    return half ? v_load_half((const uint16_t *)(const void *)p)
+                : v_load((const float *)(const void *)p);
+}
 
 static inline __attribute__((always_inline)) void tile(const int rows, const int nv, const int half,
                                                        const tf_tile *t)
 {
-    const int32_t act = t->s->act, flags = t->s->flags;
-    const vf bias0 = v_load(t->bias), bias1 = nv > 1 ? v_load(t->bias + VL) : bias0;
-    EACH(DECLARE)
+    const int64_t vector = VL * (half ? 2 : 4), step = nv * vector, ahead = t->ahead;
+    vf sum[ROWS_MAX][2], weight[2];
+    UNROLL (i, rows)
+        UNROLL (j, nv) sum[i][j] = v_load(t->bias + j * VL);
 
-    const char *w = t->w;
-    const int64_t step = (int64_t)nv * VL * (half ? 2 : 4);
-    const char *next = t->next;
-    const int64_t ahead = t->ahead;
+    const char *w = t->w, *next = t->next;
     for (int64_t tap = 0; tap < t->taps; tap++) {
-        const float *const *p = t->x + tap * ROWS_MAX;
-        EACH(POINT)
+        const float *x[ROWS_MAX];
+        UNROLL (i, rows) x[i] = t->x[tap * ROWS_MAX + i] + t->xcol;
         int64_t k = 0;
         for (; k + 4 <= t->kc; k += 4, w += 4 * step) {
             if (ahead) {
                 for (int64_t a = 0; a < ahead; a += 64) __builtin_prefetch(next + a, 0, 2);
                 next += ahead;
             }
-            EACH(ROW)
-            LANE(0) LANE(1) LANE(2) LANE(3)
+            vrow row[ROWS_MAX];
+            UNROLL (i, rows) row[i] = row_load(x[i] + k);
+            UNROLL (lane, 4) {
+                UNROLL (j, nv) weight[j] = v_weights(half, w + lane * step + j * vector);
+                UNROLL (i, rows)
+                    UNROLL (j, nv) sum[i][j] = v_fma_lane(sum[i][j], weight[j], row[i], lane);
+            }
         }
         for (; k < t->kc; k++, w += step) {
-            const vf w0 = WEIGHTS(w), w1 = nv > 1 ? WEIGHTS(w + step / 2) : w0;
-            EACH(FMA1)
+            UNROLL (j, nv) weight[j] = v_weights(half, w + j * vector);
+            UNROLL (i, rows)
+                UNROLL (j, nv) sum[i][j] = v_fma(v_set1(x[i][k]), weight[j], sum[i][j]);
         }
     }
 
-    const int64_t c = t->ycol, n0 = t->n, n1 = t->n - VL, apart = t->apart;
-    if (flags & TF_RESIDUAL) {
-        EACH(RESIDUAL)
-    }
+    const int32_t act = t->s->act, flags = t->s->flags;
+    const int64_t c = t->ycol, n = t->n, apart = t->apart;
+    if (flags & TF_RESIDUAL)
+        UNROLL (i, rows)
+            UNROLL (j, nv) sum[i][j] = v_add(sum[i][j], v_load_n(t->z[i] + c + j * VL, n - j * VL));
     float *const *y = t->y; /* a copy: as far as gcc knows, stores could change t */
-    const vf zero = v_set1(0.0f);
     if (act == TF_PRELU) {
-        const vf s0 = v_load(t->slope), s1 = nv > 1 ? v_load(t->slope + VL) : s0;
-        EACH(PRELU)
+        vf slope[2];
+        UNROLL (j, nv) slope[j] = v_load(t->slope + j * VL);
+        UNROLL (i, rows)
+            UNROLL (j, nv) sum[i][j] = v_prelu(sum[i][j], slope[j]);
     } else if (act == TF_CLIP) {
-        const vf lo = v_set1(t->s->alpha), hi = v_set1(t->s->hi);
-        EACH(CLIP)
+        UNROLL (i, rows)
+            UNROLL (j, nv) sum[i][j] = v_clip(sum[i][j], t->s->alpha, t->s->hi);
     }
-    if (n0 == nv * VL) {
-        EACH(STORE)
-    } else {
-        EACH(STORE_PART)
-    }
+    if (n == nv * VL)
+        UNROLL (i, rows)
+            UNROLL (j, nv) v_store(y[i] + c + j * apart, sum[i][j]);
+    else
+        UNROLL (i, rows)
+            UNROLL (j, nv) v_store_n(y[i] + c + j * apart, sum[i][j], n - j * VL);
     if (act > TF_PRELU || (flags & TF_RESIDUAL_END)) tile_finish(t, rows);
 }
 

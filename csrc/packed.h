@@ -179,22 +179,15 @@ static void packed_slim(int64_t kc, const float *x, int64_t wide, const char *w,
                         const float *from, int64_t step, float *sums)
 {
     for (int64_t r = 0; r < wide; r += 4) {
-        const float *f = from + r * step;
-        vf a0 = v_load(f), a1 = v_load(f + step), a2 = v_load(f + 2 * step);
-        vf a3 = v_load(f + 3 * step);
+        vf sum[4];
+        UNROLL (i, 4) sum[i] = v_load(from + (r + i) * step);
         const char *weight = w;
         for (int64_t k = 0; k < kc; k++, weight += VL * (half ? 2 : 4)) {
-            const vf b = WEIGHTS(weight);
+            const vf b = v_weights(half, weight);
             const vrow lanes = row_load(x + k * wide + r);
-            a0 = v_fma_lane(a0, b, lanes, 0);
-            a1 = v_fma_lane(a1, b, lanes, 1);
-            a2 = v_fma_lane(a2, b, lanes, 2);
-            a3 = v_fma_lane(a3, b, lanes, 3);
+            UNROLL (i, 4) sum[i] = v_fma_lane(sum[i], b, lanes, i);
         }
-        v_store(sums + r * SUMS, a0);
-        v_store(sums + (r + 1) * SUMS, a1);
-        v_store(sums + (r + 2) * SUMS, a2);
-        v_store(sums + (r + 3) * SUMS, a3);
+        UNROLL (i, 4) v_store(sums + (r + i) * SUMS, sum[i]);
     }
 }
 
@@ -242,16 +235,6 @@ static int64_t packed_multiply(const packed_chunk *c, packed_panel *panel, int64
     return 0;
 }
 
-/* One vector of outputs at y + c, of which n exist: whatever a step may ask for. */
-static inline void packed_end(const tf_step *s, const packed_pixel *p, int64_t c, vf v, vf slope,
-                              int64_t n)
-{
-    if (s->flags & TF_RESIDUAL) v = v_add(v, v_load_n(p->z + c, n));
-    v = s->act == TF_PRELU ? v_prelu(v, slope) : v_act(v, s);
-    if (s->flags & TF_RESIDUAL_END) v = v_add(v, v_load_n(p->z + c, n));
-    v_store_n(p->y + c, v, n);
-}
-
 /* Residual, activation, and out, for pixels from i on whose sums were kept. */
 static void packed_finish(const tf_step *s, const packed_chunk *c, packed_panel *panel, int64_t i)
 {
@@ -261,13 +244,15 @@ static void packed_finish(const tf_step *s, const packed_chunk *c, packed_panel 
         packed_tiles[0][rows / 4 - 1](0, NULL, NULL, c->sums + i * SUMS, SUMS * 2 * 4, NULL,
                                       &panel->out);
     }
-    const vf zero = v_set1(0.0f), s0 = panel->slope ? v_load(panel->slope) : zero;
-    const vf s1 = panel->slope && n > VL ? v_load(panel->slope + VL) : zero;
-    for (; i < c->pixels; i++) {
-        packed_end(s, c->at + i, col, v_load(c->sums + i * SUMS), s0, n);
-        if (n <= VL) continue;
-        packed_end(s, c->at + i, col + VL, v_load(c->sums + i * SUMS + VL), s1, n - VL);
-    }
+    vf slope[2] = {v_set1(0.0f), v_set1(0.0f)};
+    for (int64_t j = 0; panel->slope && j * VL < n; j++) slope[j] = v_load(panel->slope + j * VL);
+    for (; i < c->pixels; i++)
+        for (int64_t j = 0; j * VL < n; j++) {
+            const packed_pixel *p = c->at + i;
+            const int64_t at = col + j * VL, left = n - j * VL;
+            const vf sum = v_load(c->sums + i * SUMS + j * VL);
+            v_store_n(p->y + at, v_finish(sum, s, slope[j], p->z + at, left), left);
+        }
 }
 
 /* Panel p of a step, for a chunk whose first output is number m. */

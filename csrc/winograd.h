@@ -194,19 +194,13 @@ static void wino_write(const tf_call *call, const wino_plan *w, int64_t t, const
     const int64_t i = t / w->map, oy = t % w->map / w->across * w->m;
     const int64_t ox = t % w->map % w->across * w->m;
     const int64_t rows = tf_min(w->m, s->oh - oy), cols = tf_min(w->m, s->ow - ox);
-    const vf bias = v_load(call->bias + c);
+    const vf bias = v_load(call->bias + c), slope = call->slope ? v_load(call->slope + c) : bias;
     for (int64_t k = 0; k < rows; k++)
         for (int64_t j = 0; j < cols; j++) {
             const float *z = call->z ? call->z + tf_at(&s->z, i, oy + k, ox + j) + c : NULL;
-            vf v = v_add(v_load(y + (k * w->m + j) * VL), bias);
-            if (s->flags & TF_RESIDUAL) v = v_add(v, v_load_n(z, n));
-            v = s->act == TF_PRELU ? v_prelu(v, v_load(call->slope + c)) : v_act(v, s);
-            if (s->flags & TF_RESIDUAL_END) v = v_add(v, v_load_n(z, n));
+            const vf v = v_add(v_load(y + (k * w->m + j) * VL), bias);
             float *to = call->y + tf_at(&s->y, i, oy + k, ox + j) + c;
-            if (n >= VL)
-                v_store(to, v);
-            else
-                v_store_n(to, v, n);
+            v_store_n(to, v_finish(v, s, slope, z, n), n);
         }
 }
 
