@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import cache
 
 import numpy as np
 import pytest
@@ -147,6 +148,7 @@ def random_inputs(graph: Graph, seed: int = 0) -> dict[str, Array]:
     }
 
 
+@cache
 def network(name: str) -> Graph:
     graph = find(name).build()
     return optimise(graph.bind(random_state(graph)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from tinyface.plan import chain
 pytestmark = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
 
 
+@cache
 def network(name: str) -> Graph:
     graph = find(name).build()
     return optimise(graph.bind(random_state(graph)))
