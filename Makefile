@@ -93,8 +93,9 @@ tsan:  ## its threads under TSan
 arm-test:  ## the same on aarch64 and armv7, emulated
 	@$(script)
 
-arm-python:  ## the Python tests of the C engine on an emulated aarch64: minutes
-	@$(script)
+ARCHS ?= arm64 armhf
+arm-python:  ## the Python tests of the C engine on emulated aarch64 and armv7: minutes
+	@$(script) $(ARCHS)
 
 perf-arm:  ## the aarch64 inner loop on models of Pi cores: FLOPs per cycle (llvm-mca)
 	@$(script)

@@ -81,6 +81,8 @@ def sure(kind: str) -> list[Case]:
         return [Case(OPS[kind](), (x,))]
     if kind == "softmax":
         return [Case(OPS[kind](axis=axis), (x,)) for axis in (1, -1)]
+    if kind == "l2_normalize":
+        return [Case(OPS[kind](axis=1), (x,))]
     if kind == "reduce":
         return [Case(OPS[kind](mode=mode, axes=(2, 3)), (x,)) for mode in ("mean", "max")]
     return []
