@@ -61,6 +61,12 @@ def _pad(op: Any, x: Any) -> Any:
     return F.pad(x, widths, value=op.value)
 
 
+def _interleave(op: Any, *parts: Any) -> Any:
+    (n, c, h, w), (bh, bw) = parts[0].shape, op.block
+    grid = torch.stack(parts, 1).view(n, bh, bw, c, h, w)
+    return grid.permute(0, 3, 4, 1, 5, 2).reshape(n, c, h * bh, w * bw)
+
+
 def _shuffle(op: Any, x: Any) -> Any:
     n, c, h, w = x.shape
     return x.reshape(n, op.groups, c // op.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
@@ -116,6 +122,7 @@ RUN: dict[str, Callable[..., Any]] = {
     "flatten": lambda op, x: torch.flatten(x, op.axis),
     "transpose": lambda op, x: x.permute(op.perm),
     "channel_shuffle": _shuffle,
+    "interleave": _interleave,
     "identity": lambda op, x: x,
 }  # fmt: skip
 

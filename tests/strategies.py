@@ -349,6 +349,14 @@ def channel_shuffle(draw: Draw) -> Case:
 
 
 @st.composite
+def interleave(draw: Draw) -> Case:
+    block = draw(pairs(1, 3))
+    first = maps(draw, side=5)
+    others = (values(draw, first.shape) for _ in range(block[0] * block[1] - 1))
+    return Case(ops.Interleave(block), (first, *others))
+
+
+@st.composite
 def resize(draw: Draw) -> Case:
     """To a size, to another map's size, by whole and by broken factors.
 
@@ -387,6 +395,7 @@ STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
     "global_average_pool": one_map(ops.GlobalAveragePool()),
     "global_max_pool": one_map(ops.GlobalMaxPool()),
     "identity": one_map(ops.Identity()),
+    "interleave": interleave(),
     "l2_normalize": l2_normalize(),
     "linear": linear(),
     "max_feature_map": max_feature_map(),

@@ -77,6 +77,8 @@ def sure(kind: str) -> list[Case]:
     if kind == "slice":
         op = OPS[kind](axes=(1, 2, 3), starts=(2, 1, 0), ends=(7, 5, 3), steps=(1, 2, 2))
         return [Case(op, (x,))]
+    if kind == "interleave":
+        return [Case(OPS[kind](), (x, y, y, x)), Case(OPS[kind]((1, 2)), (x, y))]
     if kind == "clip":
         return [Case(OPS[kind](), (x,))]
     if kind == "softmax":

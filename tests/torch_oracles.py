@@ -131,6 +131,15 @@ def resize(op, x, like=None):
     return F.interpolate(x, size=size, mode=op.mode)
 
 
+def interleave(op, *parts):
+    bh, bw = op.block
+    n, c, h, w = parts[0].shape
+    y = parts[0].new_empty(n, c, h * bh, w * bw)
+    for k, part in enumerate(parts):
+        y[:, :, k // bw :: bh, k % bw :: bw] = part
+    return y
+
+
 ORACLES: dict[str, Oracle] = {
     "add": lambda op, a, b: a + b,
     "average_pool": average_pool,
@@ -151,6 +160,7 @@ ORACLES: dict[str, Oracle] = {
     "hard_sigmoid": hard_sigmoid,
     "hard_swish": lambda op, x: F.hardswish(x),
     "identity": lambda op, x: x,
+    "interleave": interleave,
     "l2_normalize": lambda op, x: F.normalize(x, 2.0, op.axis, op.eps),
     "leaky_relu": lambda op, x: F.leaky_relu(x, op.alpha),
     "linear": linear,

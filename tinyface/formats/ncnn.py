@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyface.builder import Builder
 from tinyface.errors import FormatError, GraphError
-from tinyface.formats import ncnn_layers, ncnn_moves
+from tinyface.formats import ncnn_layers, ncnn_moves, ncnn_transposed
 from tinyface.formats.arrays import Array
 from tinyface.formats.ncnn_file import Layer, Weights, read_layers
 from tinyface.graph import Graph
@@ -91,7 +91,7 @@ class Converter:
 Make = Callable[[Converter, Layer, list[str]], list[str]]
 LAYERS: Final[dict[str, Make]] = {
     name.removeprefix("make_"): getattr(module, name)
-    for module in (ncnn_layers, ncnn_moves)
+    for module in (ncnn_layers, ncnn_moves, ncnn_transposed)
     for name in dir(module)
     if name.startswith("make_")
 }

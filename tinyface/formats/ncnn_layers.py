@@ -101,11 +101,11 @@ def make_Convolution(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     if layer.whole(5, 0):
         inputs.append(c.param(layer, "bias", c.weights.vector(layer, out)))
     if vector:
-        return [_activate(c, layer, c.apply(Linear(), *inputs, layer=layer))]
+        return [activate(c, layer, c.apply(Linear(), *inputs, layer=layer))]
     extent = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
     pad = pads(c, layer, x[0], (4, 14, 15, 16), extent, (sh, sw))
     op = Conv2d(stride=(sh, sw), pad=pad, dilation=(dh, dw), groups=groups)
-    return [_activate(c, layer, c.apply(op, *inputs, layer=layer))]
+    return [activate(c, layer, c.apply(op, *inputs, layer=layer))]
 
 
 make_ConvolutionDepthWise = make_Convolution  # the same with groups (7)
@@ -149,10 +149,10 @@ def make_InnerProduct(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     inputs = [flat(c, layer, x[0]), c.param(layer, "weight", weight)]
     if layer.whole(1, 0):
         inputs.append(c.param(layer, "bias", c.weights.vector(layer, weight.shape[0])))
-    return [_activate(c, layer, c.apply(Linear(), *inputs, layer=layer))]
+    return [activate(c, layer, c.apply(Linear(), *inputs, layer=layer))]
 
 
-def _activate(c: Converter, layer: Layer, x: str) -> str:
+def activate(c: Converter, layer: Layer, x: str) -> str:
     """The activation inside a layer: type 9, constants 10."""
     kind, values = layer.whole(9, 0), layer.arrays.get(10, ())
     if kind == 0:

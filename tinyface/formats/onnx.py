@@ -23,6 +23,7 @@ from tinyface.formats import (
     onnx_matmul,
     onnx_moves,
     onnx_resize,
+    onnx_transposed,
     onnx_written_out,
 )
 from tinyface.formats.arrays import Array
@@ -158,9 +159,12 @@ class Converter:
 
 
 Make = Callable[[Converter, OnnxNode], list[str]]
+MODULES: Final = (
+    onnx_layers, onnx_matmul, onnx_moves, onnx_resize, onnx_transposed, onnx_written_out,
+)  # fmt: skip
 OPERATORS: Final[dict[str, Make]] = {
     name.removeprefix("make_"): getattr(module, name)
-    for module in (onnx_layers, onnx_matmul, onnx_moves, onnx_resize, onnx_written_out)
+    for module in MODULES
     for name in dir(module)
     if name.startswith("make_")
 }

@@ -184,6 +184,18 @@ def _channel_shuffle(w: Writer, node: Node, op: Any) -> None:
     w.emit("Reshape", [y + ":dealt", y + ":shape"], [y])
 
 
+def _interleave(w: Writer, node: Node, op: Any) -> None:
+    y, (bh, bw) = node.outputs[0], op.block
+    w.emit("Concat", node.inputs, [y + ":parts"], axis=1)
+    if bh == bw:
+        w.emit("DepthToSpace", [y + ":parts"], [y], blocksize=bh)
+        return
+    _, c, h, w_ = w.graph.types[node.inputs[0]].shape
+    w.emit("Reshape", [y + ":parts", w.constant(y, (0, bh, bw, c, h, w_))], [y + ":block"])
+    w.emit("Transpose", [y + ":block"], [y + ":rows"], perm=(0, 3, 4, 1, 5, 2))
+    w.emit("Reshape", [y + ":rows", w.constant(y, (0, c, h * bh, w_ * bw))], [y])
+
+
 def _split(w: Writer, node: Node, op: Any) -> None:
     sizes = w.constant(node.name, op.sizes)
     w.emit("Split", [node.inputs[0], sizes], node.outputs, axis=op.axis)
@@ -253,6 +265,7 @@ EMIT: dict[str, Emit] = {
     "flatten": _simple("Flatten", "axis"),
     "transpose": _simple("Transpose", "perm"),
     "channel_shuffle": _channel_shuffle,
+    "interleave": _interleave,
     "identity": _simple("Identity"),
 }
 

@@ -49,7 +49,7 @@ Pads = tuple[int, int, int, int]
 # -- windows: convolution and pooling, of maps (n, c, h, w) and of lines (n, c, l)
 
 
-def _as_map(c: Converter, node: OnnxNode, x: str) -> tuple[str, bool]:
+def as_map(c: Converter, node: OnnxNode, x: str) -> tuple[str, bool]:
     """(n, c, l) -> (n, c, 1, l), and whether it was a line."""
     shape = c.shape(x)
     if len(shape) == 4:
@@ -59,7 +59,7 @@ def _as_map(c: Converter, node: OnnxNode, x: str) -> tuple[str, bool]:
     return c.apply(Reshape(shape=(0, shape[1], 1, shape[2])), x, node=node, part="map"), True
 
 
-def _as_line(c: Converter, node: OnnxNode, y: str, line: bool) -> str:
+def as_line(c: Converter, node: OnnxNode, y: str, line: bool) -> str:
     shape = c.shape(y)
     return c.apply(Reshape(shape=(0, shape[1], -1)), y, node=node) if line else y
 
@@ -93,7 +93,7 @@ def _window(
 
 
 def make_Conv(c: Converter, node: OnnxNode) -> list[str]:
-    x, line = _as_map(c, node, c.tensor(node, 0))
+    x, line = as_map(c, node, c.tensor(node, 0))
     if line and c.is_constant(node, 1):
         values = c.constant(node, 1)
         assert values is not None
@@ -111,17 +111,17 @@ def make_Conv(c: Converter, node: OnnxNode) -> list[str]:
     conv = Conv2d(stride=stride, pad=pad, dilation=dilation, groups=node.attribute("group", 1))
     inputs = [x, weight, c.tensor(node, 2)] if node.has(2) else [x, weight]
     y = c.apply(conv, *inputs, node=node, part="line" if line else "")
-    return [_as_line(c, node, y, line)]
+    return [as_line(c, node, y, line)]
 
 
 def _pool(c: Converter, node: OnnxNode, op: type[MaxPool] | type[AveragePool]) -> list[str]:
-    x, line = _as_map(c, node, c.tensor(node, 0))
+    x, line = as_map(c, node, c.tensor(node, 0))
     kernel, stride, dilation, pad = _window(c, node, x, node.ints("kernel_shape"), line)
     options: dict[str, Any] = {"ceil": bool(node.attribute("ceil_mode", 0))}
     if op is AveragePool:
         options["count_include_pad"] = bool(node.attribute("count_include_pad", 0))
     pool = op(kernel=kernel, stride=stride, dilation=dilation, pad=pad, **options)
-    return [_as_line(c, node, c.apply(pool, x, node=node, part="line" if line else ""), line)]
+    return [as_line(c, node, c.apply(pool, x, node=node, part="line" if line else ""), line)]
 
 
 def make_MaxPool(c: Converter, node: OnnxNode) -> list[str]:

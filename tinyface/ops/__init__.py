@@ -4,7 +4,7 @@ convolution (standard, grouped, depthwise, pointwise, global depthwise): conv.py
 connected: dense.py; what may be fused behind the two: epilogue.py; activations: activation.py;
 batch norm, unit length: norm.py; pooling: pool.py; sums, gates, maxima: eltwise.py; sums and
 means along axes: reduce.py; resizing: resize.py; concat, split, slice, pad, reshape,
-transpose, shuffle: shape.py.
+transpose, shuffle, interleave: shape.py.
 """
 
 from tinyface.ops.activation import (
@@ -37,6 +37,7 @@ from tinyface.ops.shape import (
     Concat,
     Flatten,
     Identity,
+    Interleave,
     Pad,
     Reshape,
     Slice,
@@ -66,6 +67,7 @@ __all__ = [
     "HardSigmoid",
     "HardSwish",
     "Identity",
+    "Interleave",
     "L2Normalize",
     "LeakyReLU",
     "Linear",

@@ -250,6 +250,33 @@ class ChannelShuffle(Op):
 
 
 @register
+class Interleave(Op):
+    """Maps (n, c, h, w) as one of (n, c, h bh, w bw), with (bh, bw) the ``block``: part i bw + j
+    has the pixels of rows i, i + bh, … and columns j, j + bw, …
+
+    What transposed convolutions (a convolution for each part) and depth-to-space end with.
+    """
+
+    block: tuple[int, int] = attr((2, 2), low=1, high=32)
+
+    kind: ClassVar[str] = "interleave"
+    onnx: ClassVar[tuple[str, ...]] = ("DepthToSpace",)
+    arity: ClassVar[tuple[int, int]] = (1, limits.MAX_INPUTS)
+
+    def infer(self, *inputs: MaybeType) -> Types:
+        parts = [need_rank(self.kind, x, 4) for x in inputs]
+        (n, c, h, w), (bh, bw) = parts[0].shape, self.block
+        if len(parts) != bh * bw or any(part.shape != parts[0].shape for part in parts):
+            raise GraphError(f"interleave: needs {bh * bw} maps of one shape")
+        return (TensorType((n, c, h * bh, w * bw), parts[0].dtype),)
+
+    def run(self, *parts: Array) -> Array:
+        (n, c, h, w), (bh, bw) = parts[0].shape, self.block
+        grid = np.stack(parts).reshape(bh, bw, n, c, h, w)
+        return grid.transpose(2, 3, 4, 0, 5, 1).reshape(n, c, h * bh, w * bw)
+
+
+@register
 class Identity(Op):
     """y = x. The pass drop_noops removes it (and what dropout is at inference)."""
 

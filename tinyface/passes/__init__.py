@@ -11,20 +11,23 @@ from tinyface.passes.fuse_activation import fuse_activation
 from tinyface.passes.half_weights import half_weights
 from tinyface.passes.name_patterns import name_patterns
 from tinyface.passes.reparameterize import reparameterize
+from tinyface.passes.through_interleave import through_interleave
 
 PASSES = (
-    drop_noops, fold_batchnorm, fold_scale, reparameterize, fuse_activation, name_patterns,
+    drop_noops, through_interleave, fold_batchnorm, fold_scale, reparameterize, fuse_activation,
+    name_patterns,
 )  # fmt: skip
 
 
 def optimise(graph: Graph) -> Graph:
     """The graph that the engines run. Outputs equal the given graph's to rounding.
 
+    What follows an interleave goes in front of it once, so that the others can take it up.
     The first four make work for each other (merged branches can take up the batch norm behind
     their sum), so they go round until nothing is left to do; fusing ends it.
     ``name_patterns`` has been at work already when a file was imported.
     """
-    size = 0
+    size, graph = 0, through_interleave(graph)
     while len(graph.nodes) != size:
         size = len(graph.nodes)
         graph = reparameterize(fold_scale(fold_batchnorm(drop_noops(graph))))
@@ -33,5 +36,5 @@ def optimise(graph: Graph) -> Graph:
 
 __all__ = [
     "PASSES", "drop_noops", "fold_batchnorm", "fold_scale", "fuse_activation", "half_weights",
-    "name_patterns", "optimise", "reparameterize",
+    "name_patterns", "optimise", "reparameterize", "through_interleave",
 ]  # fmt: skip

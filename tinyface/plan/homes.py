@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from tinyface.graph import Graph, Node
-from tinyface.ops import Concat, Flatten, Identity, Reshape, Slice, Split, Transpose
+from tinyface.ops import Concat, Flatten, Identity, Interleave, Reshape, Slice, Split, Transpose
 
 NHWC = (0, 2, 3, 1)
 RENAMES = (Reshape, Flatten, Split, Slice, Transpose)  # make no new values
@@ -41,23 +42,37 @@ def writer(graph: Graph, name: str) -> str | None:
         name = source
 
 
-def find_homes(graph: Graph) -> dict[str, tuple[str, int]]:
-    """Parts of concatenations: (the joint tensor, floats into it)."""
+@dataclass(frozen=True)
+class Home:
+    """A place in the tensor ``whole``: ``offset`` floats into it; of an interleave, from pixel
+    ``cell`` on every ``block``-th row and column."""
+
+    whole: str
+    offset: int = 0
+    cell: tuple[int, int] = (0, 0)
+    block: tuple[int, int] = (1, 1)
+
+
+def find_homes(graph: Graph) -> dict[str, Home]:
+    """Parts of concatenations and interleaves, by name."""
     types = graph.types
-    homes: dict[str, tuple[str, int]] = {}
+    homes: dict[str, Home] = {}
     for node in reversed(graph.nodes):
-        if not isinstance(node.op, Concat):
-            continue
         whole = node.outputs[0]
         rank = types[whole].rank
-        if rank < 2 or node.op.axis % rank != 1:
+        if isinstance(node.op, Interleave):
+            for i, part in enumerate(node.inputs):
+                if writer(graph, part) == part and part not in graph.outputs:
+                    cell = divmod(i, node.op.block[1])
+                    homes.setdefault(part, Home(whole, 0, cell, node.op.block))
+        if not isinstance(node.op, Concat) or rank < 2 or node.op.axis % rank != 1:
             continue
         offset = 0
         for part in node.inputs:
             source = writer(graph, part)
             fits = source == part or rank != 4
             if source and fits and source not in homes and source not in graph.outputs:
-                homes[source] = (whole, offset)
+                homes[source] = Home(whole, offset)
             size = 1 if rank == 4 else math.prod(types[part].shape[2:])
             offset += types[part].shape[1] * size
     return homes

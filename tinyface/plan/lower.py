@@ -21,6 +21,7 @@ from tinyface.plan.lower_conv import act_fields, conv2d, linear, tail_act
 from tinyface.plan.lower_shape import (
     concat,
     identity,
+    interleave,
     reshape,
     shuffle,
     slices,
@@ -283,6 +284,7 @@ LOWER: dict[str, Lower] = {
     "transpose": transpose,
     "concat": concat,
     "split": split,
+    "interleave": interleave,
     "slice": slices,
     "channel_shuffle": shuffle,
     "identity": identity,

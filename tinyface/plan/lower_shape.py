@@ -9,7 +9,7 @@ from typing import Any
 from tinyface.graph import Node
 from tinyface.plan.homes import NHWC
 from tinyface.plan.model import Shuffle, View
-from tinyface.plan.planner import Planner
+from tinyface.plan.planner import Planner, part_of
 from tinyface.plan.tiling import row_tasks
 
 HWNC = (2, 3, 0, 1)
@@ -103,6 +103,22 @@ def concat(p: Planner, node: Node) -> None:
                 reason="a part that could not be written in place",
             )  # fmt: skip
         offset += size
+
+
+def interleave(p: Planner, node: Node) -> None:
+    """Nothing to do for parts whose pixels were written in place; the others are copied."""
+    whole = node.outputs[0]
+    host = p.views.get(whole) or p.new(whole)
+    host.buffer.shared = True
+    block: tuple[int, int] = node.op.block  # type: ignore[attr-defined]
+    for i, part in enumerate(node.inputs):
+        x = p.as_map(part)
+        y = part_of(host, x.shape, host.offset, divmod(i, block[1]), block)
+        if (x.buffer, x.offset, x.ld) != (y.buffer, y.offset, y.ld):
+            p.emit(
+                f"{whole}.{i}", "interleave", "copy", x, y, op="TF_AFFINE", tasks=tasks(x),
+                reason="a part that could not be written in place",
+            )  # fmt: skip
 
 
 def split(p: Planner, node: Node) -> None:

@@ -19,12 +19,13 @@ from tinyface.ops import FUSABLE, Identity
 from tinyface.ops.spec import Array
 from tinyface.plan import arena
 from tinyface.plan.chain import link
-from tinyface.plan.homes import find_homes, single_reader, writer
+from tinyface.plan.homes import Home, find_homes, single_reader, writer
 from tinyface.plan.model import FLOAT, Buffer, Isa, Plan, Step, View
 from tinyface.plan.pack import Packer
 from tinyface.plan.tiling import row_tasks
 from tinyface.types import Shape
 
+Cell = tuple[int, int]
 TAKES_ACT = ("conv2d", "linear", "add", "mul", "maximum", "max_feature_map", "batch_norm")
 
 
@@ -174,20 +175,19 @@ class Planner:
         shape = shape or self.shape(name)
         as_map = len(shape) in (2, 4) if as_map is None else as_map
         if name in self.homes:
-            whole, offset = self.homes[name]
-            view = self._inside(whole, offset, shape, as_map)
+            view = self._inside(self.homes[name], shape, as_map)
         else:
             buffer = self.outputs.get(name) if name in self.direct else None
             view = _dense(buffer or Buffer("arena", name, math.prod(shape)), shape, as_map)
         return self.bind(name, view)
 
-    def _inside(self, whole: str, offset: int, shape: Shape, as_map: bool) -> View:
-        host = self.views.get(whole) or self.new(whole)
+    def _inside(self, home: Home, shape: Shape, as_map: bool) -> View:
+        host = self.views.get(home.whole) or self.new(home.whole)
         host.buffer.shared = True
-        at = host.offset + offset
+        at = host.offset + home.offset
         if host.is_map and as_map:
             full = shape if len(shape) == 4 else (*shape, 1, 1)
-            return View(host.buffer, full, at, host.img, host.row, host.ld)
+            return part_of(host, full, at, home.cell, home.block)
         dense = _dense(host.buffer, shape, as_map)
         return replace(dense, offset=at, img=host.img)
 
@@ -352,6 +352,12 @@ class Planner:
             step.compulsory = cost
         self.steps.append(step)
         return step
+
+
+def part_of(host: View, shape: Shape, at: int, cell: Cell = (0, 0), block: Cell = (1, 1)) -> View:
+    """A map among the pixels of ``host``: from ``cell`` on, every ``block``-th row and column."""
+    at += cell[0] * host.row + cell[1] * host.ld
+    return View(host.buffer, shape, at, host.img, host.row * block[0], host.ld * block[1])
 
 
 def _whole(buffer: Buffer, shape: Shape) -> View:
