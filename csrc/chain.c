@@ -307,9 +307,5 @@ void tf_chain_run(tf_chain *c, tf_pool *pool, void *scratch, int64_t stride)
 {
     const tf_step *s = c->call.s, *last = s + s->chain - 1;
     c->strips = (int32_t)tf_min(pool ? tf_pool_threads(pool) : 1, last->oh);
-    const int32_t tasks = c->strips * last->n;
-    if (pool && tasks > 1)
-        tf_pool_run(pool, chain_task, &c->call, tasks, scratch, stride);
-    else
-        for (int32_t t = 0; t < tasks; t++) chain_task(&c->call, t, scratch);
+    tf_pool_run(pool, chain_task, &c->call, c->strips * last->n, scratch, stride);
 }

@@ -101,31 +101,24 @@ static int32_t check_shape(const tf_step *s)
 }
 
 /* What is read of the map: windows that begin inside of it may hang over its end, where they
- * are clipped or read zeros; so the map as declared is the whole extent. */
+ * are clipped or read zeros; so the map as declared is the whole extent. Planes have channels in
+ * the place of pixels, pixels in that of channels. What is TF_BAND is for check_links. */
 static int32_t check_operands(const tf_step *s, const int64_t *bytes, int32_t buffers)
 {
-    int32_t bad;
-    if (s->op == TF_FROM_NCHW) {
-        bad = check_view(&s->x, bytes, buffers, s->n, s->h, 1, 1);
-        tf_view planes = s->x; /* channels in the place of pixels, pixels in that of channels */
-        if (!bad) bad = check_view(&planes, bytes, buffers, s->n, s->h, s->c, s->wd);
-    } else {
-        bad = s->x.buf == TF_BAND
-                  ? TF_OK /* check_links */
-                  : check_view(&s->x, bytes, buffers, s->n, s->h, s->wd,
-                               s->op == TF_SHUFFLE && s->z.buf >= 0 ? s->c / 2 : s->c);
-    }
-    if (bad) return bad;
-    if (s->y.buf == TF_BAND)
-        bad = TF_OK;
-    else
-        bad = s->op == TF_TO_NCHW ? check_view(&s->y, bytes, buffers, s->n, s->oh, s->oc, s->ow)
-                                  : check_view(&s->y, bytes, buffers, s->n, s->oh, s->ow, s->oc);
-    if (bad) return bad;
+    const int32_t planes_in = s->op == TF_FROM_NCHW, planes_out = s->op == TF_TO_NCHW;
+    const int32_t wide = planes_in ? s->c : s->wd, wide_out = planes_out ? s->oc : s->ow;
+    const int32_t half = s->op == TF_SHUFFLE && s->z.buf >= 0 ? s->c / 2 : 0;
     const int second = is_binary(s->op) || s->flags & (TF_RESIDUAL | TF_RESIDUAL_END);
-    if (s->z.buf < 0) return second ? TF_BAD_BUFFER : TF_OK;
-    return check_view(&s->z, bytes, buffers, s->n, s->oh, s->ow,
-                      s->op == TF_SHUFFLE ? s->c / 2 : s->oc);
+    int32_t bad = TF_OK;
+    if (s->x.buf != TF_BAND)
+        bad = check_view(&s->x, bytes, buffers, s->n, s->h, wide,
+                         planes_in ? s->wd
+                         : half    ? half
+                                   : s->c);
+    if (!bad && s->y.buf != TF_BAND)
+        bad = check_view(&s->y, bytes, buffers, s->n, s->oh, wide_out, planes_out ? s->ow : s->oc);
+    if (bad || s->z.buf < 0) return bad ? bad : second ? TF_BAD_BUFFER : TF_OK;
+    return check_view(&s->z, bytes, buffers, s->n, s->oh, s->ow, half ? half : s->oc);
 }
 
 static int64_t round_up(int64_t v, int64_t unit) { return tf_ceil_div(v, unit) * unit; }
@@ -246,9 +239,8 @@ int32_t tf_check(const tf_kernels *k, const tf_step *steps, int32_t n, const int
         if ((status = check_operands(s, bytes, buffers)) != TF_OK) return status;
         if ((status = check_params(k, s, bytes, buffers)) != TF_OK) return status;
         if ((status = check_tasks(k, s)) != TF_OK) return status;
-        const int64_t need = members == 1      ? tf_scratch_bytes(k, s)
-                             : j < members - 1 ? 0
-                                               : tf_chain_bytes(k, s - j);
+        if (j < members - 1) continue;
+        const int64_t need = members > 1 ? tf_chain_bytes(k, s - j) : tf_scratch_bytes(k, s);
         *scratch = tf_max(*scratch, round_up(need, 64));
     }
     return TF_OK;

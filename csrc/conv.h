@@ -60,13 +60,24 @@ static void conv_fill(const float **p, const float *first, int64_t step, int64_t
     for (int64_t k = 0; k < n; k++) p[k] = first + k * step;
 }
 
-/* Is pixel m of the input and of the output just m pixels behind the first one? */
-static int conv_straight(const tf_step *s)
+/* Are all pixels of a map of n images, w x h, the same distance apart? */
+static int conv_even(const tf_view *v, int64_t n, int64_t h, int64_t w)
 {
-    const int point = s->kh * s->kw == 1 && s->sh * s->sw == 1 && s->oh == s->h && s->ow == s->wd;
-    const int x = s->x.row == (int64_t)s->wd * s->x.ld && s->y.row == (int64_t)s->ow * s->y.ld;
-    const int z = s->z.buf < 0 || s->z.row == (int64_t)s->ow * s->z.ld;
-    return point && x && z && s->n == 1 && s->pt + s->pl == 0;
+    return (h == 1 || v->row == w * v->ld) && (n == 1 || v->img == h * w * v->ld);
+}
+
+/* Is pixel m of the output made of the input just m pixels behind the first one? */
+static int conv_plain(const tf_step *s)
+{
+    return s->kh * s->kw == 1 && s->sh * s->sw == 1 && s->pt + s->pl == 0 && s->oh == s->h &&
+           s->ow == s->wd && conv_even(&s->x, s->n, s->h, s->wd);
+}
+
+/* Do the pixels of the output and of what is added to it follow each other so? */
+static int conv_dense(const tf_step *s)
+{
+    return conv_even(&s->y, s->n, s->oh, s->ow) &&
+           (s->z.buf < 0 || conv_even(&s->z, s->n, s->oh, s->ow));
 }
 
 /* Row pointers of one tile: [taps][ROWS_MAX] into x, then [ROWS_MAX] into y, then into z. Windows
@@ -132,7 +143,7 @@ static void conv_run(const tf_call *call, int32_t task, void *scratch)
     const int64_t rows = (m1 - m0) / count, more = (m1 - m0) % count;
     const float **table = scratch;
     conv_pixel at = {m0 / map, m0 % map / s->ow, m0 % map % s->ow};
-    const int straight = conv_straight(s);
+    const int straight = conv_plain(s) && conv_dense(s);
     for (int64_t i = 0, m = m0; i < count; m += rows + (i < more), i++)
         if (straight)
             conv_line(call, table + i * 3 * ROWS_MAX, m, rows + (i < more));
@@ -148,12 +159,11 @@ static void conv_run(const tf_call *call, int32_t task, void *scratch)
         const int64_t bytes = tf_ceil_div(t.n, VL) * VL * v.taps * v.kc * v.elem;
         t.next = t.w + (p + 1 < p1 ? bytes : 0);
         t.share = count < 8 && p + 1 < p1 ? bytes / count : 0;
-        t.ahead = t.share * 4 / (v.taps * v.kc);
         if (p + 1 == p1 && s->x.buf >= 0 && s->y.buf == TF_BAND) { /* the next band's input */
             t.next = (const char *)(call->x + s->h * s->x.row);
             t.share = s->oh * s->sh * s->x.row * 4 / count;
-            t.ahead = t.share * 4 / (v.taps * v.kc);
         }
+        t.ahead = t.share * 4 / (v.taps * v.kc);
         t.bias = call->bias + first;
         t.slope = call->slope ? call->slope + first : NULL;
         t.xcol = group * v.kc;

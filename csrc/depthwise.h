@@ -99,8 +99,6 @@ dw_strip(const int kh, const int kw, const int sw, const int flat, const int nv,
     }
 DW_STRIPS(dw_3x3x1, 3, 3, 1)
 DW_STRIPS(dw_3x3x2, 3, 3, 2)
-DW_STRIPS(dw_3x1, 0, 3, 1)
-DW_STRIPS(dw_3x2, 0, 3, 2)
 DW_STRIPS(dw_5x1, 0, 5, 1)
 DW_STRIPS(dw_5x2, 0, 5, 2)
 DW_STRIPS(dw_7x1, 0, 7, 1)
@@ -195,11 +193,10 @@ static void depthwise_run(const tf_call *call, int32_t task, void *scratch)
         return;
     }
 #endif
-    strip_fn *strip = NULL;
-    if (s->dw == 1 && s->sw == 1)
-        strip = s->kw == 3 ? dw_3x1 : s->kw == 5 ? dw_5x1 : s->kw == 7 ? dw_7x1 : NULL;
-    if (s->dw == 1 && s->sw == 2) strip = s->kw == 3 ? dw_3x2 : s->kw == 5 ? dw_5x2 : NULL;
-    if (s->kh == 3) strip = strip == dw_3x1 ? dw_3x3x1 : strip == dw_3x2 ? dw_3x3x2 : strip;
+    static strip_fn *const strips[3][2] = {{dw_3x3x1, dw_3x3x2}, {dw_5x1, dw_5x2}, {dw_7x1, NULL}};
+    const int listed =
+        s->dw == 1 && s->sw <= 2 && ((s->kw == 3 && s->kh == 3) || s->kw == 5 || s->kw == 7);
+    strip_fn *strip = listed && s->ow >= STRIP ? strips[(s->kw - 3) / 2][s->sw - 1] : NULL;
 
     const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;
     const float **table = scratch; /* [kh][pitch]: the pixels under the current windows */
@@ -212,7 +209,7 @@ static void depthwise_run(const tf_call *call, int32_t task, void *scratch)
         for (int64_t ky = keep; ky < s->kh; ky++)
             dw_point(call, table + ky * pitch, i, oy * s->sh - s->pt + ky * s->dh, pitch);
         float *y = call->y + tf_at(&s->y, i, oy, 0);
-        if (!strip || s->ow < STRIP) {
+        if (!strip) {
             for (int64_t ox = 0; ox < s->ow; ox++)
                 dw_pixel(call, table + ox * s->sw, pitch, y + ox * s->y.ld);
             continue;

@@ -18,8 +18,7 @@ static inline __attribute__((always_inline)) vf elt_one(const int op, const tf_c
     } else {
         v = op == TF_ADD ? v_add(v, z) : op == TF_MUL ? v_mul(v, z) : v_max_nan(v, z);
     }
-    if (call->s->act == TF_PRELU) return v_prelu(v, p->slope);
-    return call->s->act == TF_NONE ? v : v_act(v, call->s);
+    return v_any_act(v, call->s, p->slope);
 }
 
 /* `count` vectors, a stride apart in each operand; n floats of each exist. */
@@ -39,8 +38,8 @@ elt_vectors(const int op, const tf_call *call, const float *x, const float *z, f
         }
 }
 
-static inline __attribute__((always_inline)) void elt_row(const int op, const tf_call *call,
-                                                          const float *x, const float *z, float *y)
+static inline __attribute__((always_inline)) void
+elt_pixels(const int op, const tf_call *call, const float *x, const float *z, float *y)
 {
     const tf_step *s = call->s;
     const int whole = !call->w && !call->bias && !call->slope && s->x.ld == s->c &&
@@ -63,27 +62,10 @@ static inline __attribute__((always_inline)) void elt_row(const int op, const tf
     }
 }
 
-static inline __attribute__((always_inline)) void elt_rows(const int op, const tf_call *call,
-                                                           int32_t task)
+static inline __attribute__((always_inline)) void elt_row(const int op, const tf_call *call,
+                                                          int64_t i, int64_t oy)
 {
     const tf_step *s = call->s;
-    int64_t from, to;
-    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
-    for (int64_t u = from; u < to; u++) {
-        const int64_t i = u / s->oh, oy = u % s->oh;
-        elt_row(op, call, call->x + tf_at(&s->x, i, oy, 0),
-                call->z ? call->z + tf_at(&s->z, i, oy, 0) : NULL,
-                call->y + tf_at(&s->y, i, oy, 0));
-    }
+    const float *z = call->z ? call->z + tf_at(&s->z, i, oy, 0) : NULL;
+    elt_pixels(op, call, call->x + tf_at(&s->x, i, oy, 0), z, call->y + tf_at(&s->y, i, oy, 0));
 }
-
-#define ELTWISE(name, op)                                                                          \
-    static void name(const tf_call *call, int32_t task, void *scratch)                             \
-    {                                                                                              \
-        (void)scratch;                                                                             \
-        elt_rows(op, call, task);                                                                  \
-    }
-ELTWISE(add_run, TF_ADD)
-ELTWISE(mul_run, TF_MUL)
-ELTWISE(maximum_run, TF_MAXIMUM)
-ELTWISE(affine_run, TF_AFFINE)

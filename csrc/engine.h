@@ -51,7 +51,7 @@ extern const tf_kernels tf_neon;
 /* Bytes of scratch one thread needs for a step (check.c). */
 int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s);
 
-/* Runs task 0..tasks-1 of a call on all threads of the pool (pool.c). */
+/* Runs task 0..tasks-1 of a call on all threads of the pool, or here if it is NULL (pool.c). */
 void tf_pool_run(tf_pool *pool, tf_kernel *kernel, const tf_call *call, int32_t tasks,
                  char *scratch, int64_t stride);
 

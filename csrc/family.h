@@ -21,6 +21,33 @@
 #include "normal.h"
 #include "roof.h"
 
+/* Row oy of the output of an operator whose tasks own rows. */
+static void any_row(const tf_call *call, int64_t i, int64_t oy)
+{
+    switch (call->s->op) {
+    case TF_ADD: elt_row(TF_ADD, call, i, oy); break;
+    case TF_MUL: elt_row(TF_MUL, call, i, oy); break;
+    case TF_MAXIMUM: elt_row(TF_MAXIMUM, call, i, oy); break;
+    case TF_AFFINE: elt_row(TF_AFFINE, call, i, oy); break;
+    case TF_FROM_NCHW: from_nchw_row(call, i, oy); break;
+    case TF_TO_NCHW: to_nchw_row(call, i, oy); break;
+    case TF_SHUFFLE: shuffle_row(call, i, oy); break;
+    case TF_NEAREST: nearest_row(call, i, oy); break;
+    case TF_BILINEAR: bilinear_row(call, i, oy); break;
+    case TF_SOFTMAX: softmax_row(call, i, oy); break;
+    case TF_L2NORM: l2norm_row(call, i, oy); break;
+    default: break;
+    }
+}
+
+static void rows_run(const tf_call *call, int32_t task, void *scratch)
+{
+    (void)scratch;
+    int64_t from, to;
+    tf_share((int64_t)call->s->n * call->s->oh, task, call->s->tasks, &from, &to);
+    for (int64_t u = from; u < to; u++) any_row(call, u / call->s->oh, u % call->s->oh);
+}
+
 #define TF_CAT2(a, b) a##b
 #define TF_CAT(a, b)  TF_CAT2(a, b)
 #define TF_STR2(a)    #a
@@ -35,19 +62,19 @@ const tf_kernels TF_CAT(tf_, ISA_NAME) = {
             [TF_WINO_IN] = wino_input_run,
             [TF_GEMV] = gemv_run,
             [TF_DEPTHWISE] = depthwise_run,
-            [TF_MAXPOOL] = maxpool_run,
-            [TF_AVGPOOL] = avgpool_run,
-            [TF_ADD] = add_run,
-            [TF_MUL] = mul_run,
-            [TF_MAXIMUM] = maximum_run,
-            [TF_AFFINE] = affine_run,
-            [TF_FROM_NCHW] = from_nchw_run,
-            [TF_TO_NCHW] = to_nchw_run,
-            [TF_SHUFFLE] = shuffle_run,
-            [TF_NEAREST] = nearest_run,
-            [TF_BILINEAR] = bilinear_run,
-            [TF_SOFTMAX] = softmax_run,
-            [TF_L2NORM] = l2norm_run,
+            [TF_MAXPOOL] = window_run,
+            [TF_AVGPOOL] = window_run,
+            [TF_ADD] = rows_run,
+            [TF_MUL] = rows_run,
+            [TF_MAXIMUM] = rows_run,
+            [TF_AFFINE] = rows_run,
+            [TF_FROM_NCHW] = rows_run,
+            [TF_TO_NCHW] = rows_run,
+            [TF_SHUFFLE] = rows_run,
+            [TF_NEAREST] = rows_run,
+            [TF_BILINEAR] = rows_run,
+            [TF_SOFTMAX] = rows_run,
+            [TF_L2NORM] = rows_run,
             [TF_PEAK] = peak_run,
             [TF_STREAM] = stream_run,
         },

@@ -20,84 +20,58 @@ static void interleave(float *y, int64_t ld, const float *x, int64_t plane, int6
 
 /* y (oh x ow, channels last) <- x (planes). Where y is larger than the map the rest, pt rows
  * above and pl columns to the left, becomes zero: the padding of the first convolution. */
-static void from_nchw_run(const tf_call *call, int32_t task, void *scratch)
+static void from_nchw_row(const tf_call *call, int64_t i, int64_t oy)
 {
-    (void)scratch;
     const tf_step *s = call->s;
-    const int64_t ld = s->y.ld, end = (int64_t)s->pl + s->wd;
-    int64_t from, to;
-    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
-    for (int64_t u = from; u < to; u++) {
-        const int64_t i = u / s->oh, iy = u % s->oh - s->pt;
-        float *y = call->y + tf_at(&s->y, i, u % s->oh, 0);
-        if (iy < 0 || iy >= s->h) {
-            zero_pixels(y, s->ow, ld, s->c);
-            continue;
-        }
-        zero_pixels(y, s->pl, ld, s->c);
-        interleave(y + s->pl * ld, ld, call->x + i * s->x.img + iy * s->x.row, s->x.ld, s->wd,
-                   s->c);
-        zero_pixels(y + end * ld, s->ow - end, ld, s->c);
+    const int64_t ld = s->y.ld, end = (int64_t)s->pl + s->wd, iy = oy - s->pt;
+    float *y = call->y + tf_at(&s->y, i, oy, 0);
+    if (iy < 0 || iy >= s->h) {
+        zero_pixels(y, s->ow, ld, s->c);
+        return;
     }
+    zero_pixels(y, s->pl, ld, s->c);
+    interleave(y + s->pl * ld, ld, call->x + i * s->x.img + iy * s->x.row, s->x.ld, s->wd, s->c);
+    zero_pixels(y + end * ld, s->ow - end, ld, s->c);
 }
 
-static void to_nchw_run(const tf_call *call, int32_t task, void *scratch)
+static void to_nchw_row(const tf_call *call, int64_t i, int64_t oy)
 {
-    (void)scratch;
     const tf_step *s = call->s;
-    int64_t from, to;
-    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
-    for (int64_t u = from; u < to; u++) {
-        const int64_t i = u / s->oh, oy = u % s->oh;
-        const float *x = call->x + tf_at(&s->x, i, oy, 0);
-        for (int64_t c = 0; c < s->c; c++) {
-            float *y = call->y + i * s->y.img + c * s->y.ld + oy * s->y.row;
-            for (int64_t ox = 0; ox < s->ow; ox++) y[ox] = x[ox * s->x.ld + c];
-        }
-    }
+    interleave(call->y + tf_at(&s->y, i, oy, 0), s->y.ld, call->x + tf_at(&s->x, i, oy, 0), s->x.ld,
+               s->c, s->ow);
 }
 
 /* y[k] = x[i * c/g + j] with first + k = j g + i; with z, groups from g/2 on come from z. */
-static void shuffle_run(const tf_call *call, int32_t task, void *scratch)
+static void shuffle_row(const tf_call *call, int64_t image, int64_t oy)
 {
-    (void)scratch;
     const tf_step *s = call->s;
     const int64_t g = s->groups, each = s->c / g, near = call->z ? g / 2 : g;
-    int64_t from, to;
-    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
-    for (int64_t u = from; u < to; u++)
-        for (int64_t ox = 0; ox < s->ow; ox++) {
-            const float *x = call->x + tf_at(&s->x, u / s->oh, u % s->oh, ox);
-            const float *z = call->z ? call->z + tf_at(&s->z, u / s->oh, u % s->oh, ox) : NULL;
-            float *y = call->y + tf_at(&s->y, u / s->oh, u % s->oh, ox);
-            int64_t i = s->first % g, j = s->first / g, k = 0;
-            if (g == 2 && i == 0) { /* ShuffleNet's: two halves, zipped */
-                const float *b = z ? z : x + each;
-                for (; k + 2 * VL <= s->oc; k += 2 * VL, j += VL)
-                    v_store_zip(y + k, v_load(x + j), v_load(b + j));
-            }
-            for (; k < s->oc; k++) {
-                y[k] = i < near ? x[i * each + j] : z[(i - near) * each + j];
-                if (++i == g) i = 0, j++;
-            }
+    for (int64_t ox = 0; ox < s->ow; ox++) {
+        const float *x = call->x + tf_at(&s->x, image, oy, ox);
+        const float *z = call->z ? call->z + tf_at(&s->z, image, oy, ox) : NULL;
+        float *y = call->y + tf_at(&s->y, image, oy, ox);
+        int64_t i = s->first % g, j = s->first / g, k = 0;
+        if (g == 2 && i == 0) { /* ShuffleNet's: two halves, zipped */
+            const float *b = z ? z : x + each;
+            for (; k + 2 * VL <= s->oc; k += 2 * VL, j += VL)
+                v_store_zip(y + k, v_load(x + j), v_load(b + j));
         }
+        for (; k < s->oc; k++) {
+            y[k] = i < near ? x[i * each + j] : z[(i - near) * each + j];
+            if (++i == g) i = 0, j++;
+        }
+    }
 }
 
 /* Row o of y is row floor(o alpha) of x, in float as the definition has it; columns: beta. */
-static void nearest_run(const tf_call *call, int32_t task, void *scratch)
+static void nearest_row(const tf_call *call, int64_t i, int64_t oy)
 {
-    (void)scratch;
     const tf_step *s = call->s;
-    int64_t from, to;
-    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
-    for (int64_t u = from; u < to; u++) {
-        const int64_t i = u / s->oh, oy = u % s->oh;
-        const int64_t iy = tf_min((int64_t)((float)oy * s->alpha), s->h - 1);
-        for (int64_t ox = 0; ox < s->ow; ox++) {
-            const int64_t ix = tf_min((int64_t)((float)ox * s->beta), s->wd - 1);
-            const float *x = call->x + tf_at(&s->x, i, iy, ix);
-            memcpy(call->y + tf_at(&s->y, i, oy, ox), x, (size_t)s->c * sizeof(float));
-        }
+    const int64_t iy = tf_min((int64_t)((float)oy * s->alpha), s->h - 1);
+    for (int64_t ox = 0; ox < s->ow; ox++) {
+        const int64_t ix = tf_min((int64_t)((float)ox * s->beta), s->wd - 1);
+        memcpy(call->y + tf_at(&s->y, i, oy, ox), call->x + tf_at(&s->x, i, iy, ix),
+               (size_t)s->c * sizeof(float));
     }
 }
 
@@ -111,31 +85,25 @@ static void bilinear_at(int64_t o, int64_t side, float step, int64_t *a, int64_t
     *t = (float)(inside - (double)*a);
 }
 
-static void bilinear_run(const tf_call *call, int32_t task, void *scratch)
+static void bilinear_row(const tf_call *call, int64_t i, int64_t oy)
 {
-    (void)scratch;
     const tf_step *s = call->s;
-    int64_t from, to;
-    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
-    for (int64_t u = from; u < to; u++) {
-        const int64_t i = u / s->oh, oy = u % s->oh;
-        int64_t y0, y1, x0, x1;
-        float ty, tx;
-        bilinear_at(oy, s->h, s->alpha, &y0, &y1, &ty);
-        for (int64_t ox = 0; ox < s->ow; ox++) {
-            bilinear_at(ox, s->wd, s->beta, &x0, &x1, &tx);
-            const float *p00 = call->x + tf_at(&s->x, i, y0, x0);
-            const float *p01 = call->x + tf_at(&s->x, i, y0, x1);
-            const float *p10 = call->x + tf_at(&s->x, i, y1, x0);
-            const float *p11 = call->x + tf_at(&s->x, i, y1, x1);
-            float *y = call->y + tf_at(&s->y, i, oy, ox);
-            const vf ux = v_set1(tx), uy = v_set1(ty), vx = v_set1(1 - tx), vy = v_set1(1 - ty);
-            for (int64_t c = 0; c < s->c; c += VL) {
-                const int64_t n = s->c - c;
-                const vf top = v_fma(ux, v_load_n(p01 + c, n), v_mul(vx, v_load_n(p00 + c, n)));
-                const vf low = v_fma(ux, v_load_n(p11 + c, n), v_mul(vx, v_load_n(p10 + c, n)));
-                v_store_n(y + c, v_fma(uy, low, v_mul(vy, top)), n);
-            }
+    int64_t y0, y1, x0, x1;
+    float ty, tx;
+    bilinear_at(oy, s->h, s->alpha, &y0, &y1, &ty);
+    for (int64_t ox = 0; ox < s->ow; ox++) {
+        bilinear_at(ox, s->wd, s->beta, &x0, &x1, &tx);
+        const float *p00 = call->x + tf_at(&s->x, i, y0, x0);
+        const float *p01 = call->x + tf_at(&s->x, i, y0, x1);
+        const float *p10 = call->x + tf_at(&s->x, i, y1, x0);
+        const float *p11 = call->x + tf_at(&s->x, i, y1, x1);
+        float *y = call->y + tf_at(&s->y, i, oy, ox);
+        const vf ux = v_set1(tx), uy = v_set1(ty), vx = v_set1(1 - tx), vy = v_set1(1 - ty);
+        for (int64_t c = 0; c < s->c; c += VL) {
+            const int64_t n = s->c - c;
+            const vf top = v_fma(ux, v_load_n(p01 + c, n), v_mul(vx, v_load_n(p00 + c, n)));
+            const vf low = v_fma(ux, v_load_n(p11 + c, n), v_mul(vx, v_load_n(p10 + c, n)));
+            v_store_n(y + c, v_fma(uy, low, v_mul(vy, top)), n);
         }
     }
 }

@@ -2,8 +2,11 @@
 
 /* exp(x - max) / sum: shifted by the maximum, so that nothing overflows. Three passes over a row,
  * so that the exponentials of short softmaxes, too, fill whole vectors. */
-static void softmax_row(const tf_step *s, const float *x, float *y)
+static void softmax_row(const tf_call *call, int64_t i, int64_t oy)
 {
+    const tf_step *s = call->s;
+    const float *x = call->x + tf_at(&s->x, i, oy, 0);
+    float *y = call->y + tf_at(&s->y, i, oy, 0);
     for (int64_t k = 0; k < s->ow; k++) {
         const float *in = x + k * s->x.ld;
         float *out = y + k * s->y.ld, most = in[0];
@@ -26,8 +29,11 @@ static void softmax_row(const tf_step *s, const float *x, float *y)
 
 /* x / max(|x|, alpha). The squares are summed in double: a vector of 2^24 values keeps its
  * last bits. */
-static void l2norm_row(const tf_step *s, const float *x, float *y)
+static void l2norm_row(const tf_call *call, int64_t i, int64_t oy)
 {
+    const tf_step *s = call->s;
+    const float *x = call->x + tf_at(&s->x, i, oy, 0);
+    float *y = call->y + tf_at(&s->y, i, oy, 0);
     for (int64_t k = 0; k < s->ow; k++, x += s->x.ld, y += s->y.ld) {
         double sum = 0.0;
         for (int64_t c = 0; c < s->c; c++) sum += (double)x[c] * (double)x[c];
@@ -36,17 +42,3 @@ static void l2norm_row(const tf_step *s, const float *x, float *y)
         for (int64_t c = 0; c < s->c; c++) y[c] = x[c] * by;
     }
 }
-
-#define NORMAL(name, row)                                                                          \
-    static void name(const tf_call *call, int32_t task, void *scratch)                             \
-    {                                                                                              \
-        (void)scratch;                                                                             \
-        const tf_step *s = call->s;                                                                \
-        int64_t from, to;                                                                          \
-        tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);                               \
-        for (int64_t u = from; u < to; u++)                                                        \
-            row(s, call->x + tf_at(&s->x, u / s->oh, u % s->oh, 0),                                \
-                call->y + tf_at(&s->y, u / s->oh, u % s->oh, 0));                                  \
-    }
-NORMAL(softmax_run, softmax_row)
-NORMAL(l2norm_run, l2norm_row)

@@ -58,12 +58,6 @@ typedef struct {
 
 static int64_t packed_up4(int64_t rows) { return (rows + 3) / 4 * 4; }
 
-/* Are all pixels of a map of n images, w x h, the same distance apart? */
-static int packed_even(const tf_view *v, int64_t n, int64_t h, int64_t w)
-{
-    return (h == 1 || v->row == w * v->ld) && (n == 1 || v->img == h * w * v->ld);
-}
-
 /* Pixels of a chunk that begins at output m0, from `first` on. */
 static void packed_locate(const tf_call *call, packed_chunk *c, int64_t m0, int64_t first)
 {
@@ -281,11 +275,8 @@ static void packed_take(const tf_call *call, const conv_shape *v, const packed_c
 static void packed_ways(const tf_step *s, packed_chunk *c)
 {
     c->chosen = tf_pack_chooses(s);
-    c->plain = s->kh * s->kw == 1 && s->sh == 1 && s->sw == 1 && s->pt == 0 && s->pl == 0 &&
-               s->oh == s->h && s->ow == s->wd && packed_even(&s->x, s->n, s->h, s->wd);
-    c->direct = s->act <= TF_PRELU && !(s->flags & TF_RESIDUAL_END) &&
-                packed_even(&s->y, s->n, s->oh, s->ow) &&
-                (!(s->flags & TF_RESIDUAL) || packed_even(&s->z, s->n, s->oh, s->ow));
+    c->plain = conv_plain(s);
+    c->direct = s->act <= TF_PRELU && !(s->flags & TF_RESIDUAL_END) && conv_dense(s);
     for (int64_t i = 0; i < VL; i++) c->limits[i] = s->alpha, c->limits[VL + i] = s->hi;
 }
 

@@ -106,6 +106,10 @@ static void wake_all(tf_pool *p)
 void tf_pool_run(tf_pool *p, tf_kernel *kernel, const tf_call *call, int32_t tasks, char *scratch,
                  int64_t stride)
 {
+    if (!p || tasks == 1) {
+        for (int32_t t = 0; t < tasks; t++) kernel(call, t, scratch);
+        return;
+    }
     p->kernel = kernel;
     p->call = call;
     p->scratch = scratch;

@@ -25,17 +25,6 @@ tf_call tf_resolve(const tf_step *s, void *const *buffers)
     };
 }
 
-static void run_step(const tf_kernels *k, const tf_step *s, void *const *buffers, tf_pool *pool,
-                     void *scratch, int64_t stride)
-{
-    const tf_call call = tf_resolve(s, buffers);
-    tf_kernel *run = k->run[s->op];
-    if (pool && s->tasks > 1)
-        tf_pool_run(pool, run, &call, s->tasks, scratch, stride);
-    else
-        for (int32_t t = 0; t < s->tasks; t++) run(&call, t, scratch);
-}
-
 /* ticks: of the chain's members; ticks[-1] is when it began. */
 static void time_members(int64_t *ticks, int32_t members, int64_t end)
 {
@@ -59,41 +48,13 @@ void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *b
         members = s->chain > 1 ? s->chain : 1;
         if (members > 1) {
             tf_chain chain = {.call = {.s = s}, .k = k, .buffers = buffers};
-            if (ticks) {
-                chain.spent = memset(ticks + i + 1, 0, (size_t)members * sizeof *ticks);
-            }
+            if (ticks) chain.spent = memset(ticks + i + 1, 0, (size_t)members * sizeof *ticks);
             tf_chain_run(&chain, pool, scratch, stride);
+            if (ticks) time_members(ticks + i + 1, members, tf_now());
         } else {
-            run_step(k, s, buffers, pool, scratch, stride);
+            const tf_call call = tf_resolve(s, buffers);
+            tf_pool_run(pool, k->run[s->op], &call, s->tasks, scratch, stride);
+            if (ticks) ticks[i + 1] = tf_now();
         }
-        if (!ticks) continue;
-        if (members > 1)
-            time_members(ticks + i + 1, members, tf_now());
-        else
-            ticks[i + 1] = tf_now();
-    }
-}
-
-void tf_to_half(const float *x, uint16_t *y, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, 4);
-        const uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
-        uint32_t half;
-        if (size >= 0x7f800000u) { /* infinity, NaN */
-            half = size > 0x7f800000u ? 0x7e00u : 0x7c00u;
-        } else if (size >= 0x477ff000u) { /* rounds to 65536 or more */
-            half = 0x7c00u;
-        } else if (size >= 0x38800000u) { /* normal: drop 13 bits, to nearest even */
-            half = (size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13;
-        } else { /* subnormal: a multiple of 2^-24; adding 0.5 lets the FPU round it */
-            float v;
-            memcpy(&v, &size, 4);
-            v += 0.5f;
-            memcpy(&half, &v, 4);
-            half -= 0x3f000000u;
-        }
-        y[i] = (uint16_t)(sign | half);
     }
 }

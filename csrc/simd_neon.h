@@ -20,23 +20,7 @@ typedef float32x4_t vf;
 static inline vf v_set1(float a) { return vdupq_n_f32(a); }
 static inline vf v_load(const float *p) { return vld1q_f32(p); }
 static inline void v_store(float *p, vf a) { vst1q_f32(p, a); }
-static inline vf v_load_n(const float *p, int64_t n)
-{
-    if (n >= 4) return v_load(p);
-    float t[4] = {0};
-    for (int64_t i = 0; i < n; i++) t[i] = p[i];
-    return v_load(t);
-}
-static inline void v_store_n(float *p, vf a, int64_t n)
-{
-    if (n >= 4) {
-        v_store(p, a);
-        return;
-    }
-    float t[4];
-    v_store(t, a);
-    for (int64_t i = 0; i < n; i++) p[i] = t[i];
-}
+#include "simd_tail.h"
 static inline void v_store_zip3(float *p, vf a, vf b, vf c)
 {
     const float32x4x3_t all = {{a, b, c}};

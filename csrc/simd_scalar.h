@@ -9,11 +9,7 @@ typedef float vf;
 static inline vf v_set1(float a) { return a; }
 static inline vf v_load(const float *p) { return *p; }
 static inline void v_store(float *p, vf a) { *p = a; }
-static inline vf v_load_n(const float *p, int64_t n) { return n > 0 ? *p : 0.0f; }
-static inline void v_store_n(float *p, vf a, int64_t n)
-{
-    if (n > 0) *p = a;
-}
+#include "simd_tail.h"
 /* 2 VL floats: a[0] b[0] a[1] b[1] .. */
 static inline void v_store_zip(float *p, vf a, vf b) { p[0] = a, p[1] = b; }
 static inline void v_store_zip3(float *p, vf a, vf b, vf c) { p[0] = a, p[1] = b, p[2] = c; }

@@ -10,25 +10,7 @@ typedef __m128 vf;
 static inline vf v_set1(float a) { return _mm_set1_ps(a); }
 static inline vf v_load(const float *p) { return _mm_loadu_ps(p); }
 static inline void v_store(float *p, vf a) { _mm_storeu_ps(p, a); }
-static inline vf v_load_n(const float *p, int64_t n)
-{
-    if (n >= 4) return v_load(p);
-    float t[4] = {0};
-    for (int64_t i = 0; i < n; i++) t[i] = p[i];
-    return v_load(t);
-}
-static inline void v_store_n(float *p, vf a, int64_t n)
-{
-    if (n >= 4) {
-        v_store(p, a);
-        return;
-    }
-    float t[4];
-    v_store(t, a);
-    for (int64_t i = 0; i < n; i++) p[i] = t[i];
-}
-/* fp16 by arithmetic: move exponent and mantissa into place, then scale by 2^112. This is right
- * for subnormals, too; infinities need the exponent set. */
+#include "simd_tail.h"
 static inline void v_store_zip3(float *p, vf a, vf b, vf c)
 {
     ZIP3(vf, _mm_unpacklo_ps, _mm_unpackhi_ps, _mm_shuffle_ps)
@@ -41,6 +23,8 @@ static inline void v_store_zip(float *p, vf a, vf b)
     v_store(p, _mm_unpacklo_ps(a, b));
     v_store(p + 4, _mm_unpackhi_ps(a, b));
 }
+/* fp16 by arithmetic: move exponent and mantissa into place, then scale by 2^112. This is right
+ * for subnormals, too; infinities need the exponent set. */
 static inline vf v_load_half(const uint16_t *p)
 {
     const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)p), _mm_setzero_si128());

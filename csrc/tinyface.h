@@ -140,9 +140,6 @@ void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *b
 int64_t tf_pool_bytes(void);
 int32_t tf_pool_start(tf_pool *pool, int32_t threads);
 void tf_pool_stop(tf_pool *pool);
-
-/* Widens or narrows between fp32 and fp16 bit patterns (round to nearest even). */
-void tf_to_half(const float *x, uint16_t *y, int64_t n);
 /* cffi-end */
 
 #endif

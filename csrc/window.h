@@ -73,14 +73,11 @@ static inline __attribute__((always_inline)) void window_rows(const int max, con
     }
 }
 
-static void maxpool_run(const tf_call *call, int32_t task, void *scratch)
+static void window_run(const tf_call *call, int32_t task, void *scratch)
 {
     (void)scratch;
-    window_rows(1, call, task);
-}
-
-static void avgpool_run(const tf_call *call, int32_t task, void *scratch)
-{
-    (void)scratch;
-    window_rows(0, call, task);
+    if (call->s->op == TF_MAXPOOL)
+        window_rows(1, call, task);
+    else
+        window_rows(0, call, task);
 }

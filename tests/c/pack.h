@@ -3,6 +3,32 @@
 #define PACK_H
 #include "tinyface.h"
 #include <math.h>
+#include <string.h>
+
+/* fp32 to fp16, round to nearest even. */
+static inline void pack_half(const float *x, uint16_t *y, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, 4);
+        const uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+        uint32_t half;
+        if (size >= 0x7f800000u) { /* infinity, NaN */
+            half = size > 0x7f800000u ? 0x7e00u : 0x7c00u;
+        } else if (size >= 0x477ff000u) { /* rounds to 65536 or more */
+            half = 0x7c00u;
+        } else if (size >= 0x38800000u) { /* normal: drop 13 bits, to nearest even */
+            half = (size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13;
+        } else { /* subnormal: a multiple of 2^-24; adding 0.5 lets the FPU round it */
+            float v;
+            memcpy(&v, &size, 4);
+            v += 0.5f;
+            memcpy(&half, &v, 4);
+            half -= 0x3f000000u;
+        }
+        y[i] = (uint16_t)(sign | half);
+    }
+}
 
 /* The panels of one group. */
 static inline int64_t pack_group(float *out, const float *w, int64_t taps, int64_t per, int64_t o,

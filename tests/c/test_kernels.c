@@ -136,7 +136,7 @@ static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
             size += pack_group(all + size, p->w + i * o * per * taps, taps, per, o, lanes);
         if (s->flags & TF_HALF) {
             uint16_t *half = malloc((size_t)size * 2 + 4);
-            tf_to_half(all, half, size);
+            pack_half(all, half, size);
             memcpy(all, half, (size_t)size * 2);
             size = (size + 1) / 2;
             free(half);

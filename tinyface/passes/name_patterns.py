@@ -141,25 +141,18 @@ def _mean_of_map(s: _Seen, node: Node) -> Node | None:
     return Node(node.name, replace(node.op, axes=(2, 3)), (x,), node.outputs)
 
 
-def _hard_swish(s: _Seen, node: Node) -> Node | None:
-    """x times hard-sigmoid of x."""
-    if not isinstance(node.op, Mul):
-        return None
-    for x, gate in (node.inputs, node.inputs[::-1]):
-        made = s.maker(gate, HardSigmoid)
-        if made is None or made.inputs != (x,) or not isinstance(made.op, HardSigmoid):
-            continue
-        if np.allclose((made.op.alpha, made.op.beta), (1 / 6, 1 / 2), rtol=1e-6):
-            return Node(node.name, HardSwish(), (x,), node.outputs)
-    return None
-
-
-def _silu(s: _Seen, node: Node) -> Node | None:
-    """x times sigmoid of x."""
+def _swish(s: _Seen, node: Node) -> Node | None:
+    """x times sigmoid or hard-sigmoid of x."""
     for x, gate in (node.inputs, node.inputs[::-1]) if isinstance(node.op, Mul) else ():
-        made = s.maker(gate, Sigmoid)
-        if made is not None and made.inputs == (x,):
+        made = s.maker(gate, Sigmoid) or s.maker(gate, HardSigmoid)
+        if made is None or made.inputs != (x,):
+            continue
+        if isinstance(made.op, Sigmoid):
             return Node(node.name, SiLU(), (x,), node.outputs)
+        if isinstance(made.op, HardSigmoid) and np.allclose(
+            (made.op.alpha, made.op.beta), (1 / 6, 1 / 2), rtol=_CLOSE
+        ):
+            return Node(node.name, HardSwish(), (x,), node.outputs)
     return None
 
 
@@ -218,5 +211,5 @@ def _pad(s: _Seen, node: Node) -> Node | None:
 
 Rule = Callable[[_Seen, Node], Node | None]
 RULES: tuple[Rule, ...] = (
-    _l2_normalise, _shuffle, _mean_of_map, _hard_swish, _silu, _gelu, _pad,
+    _l2_normalise, _shuffle, _mean_of_map, _swish, _gelu, _pad,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
+from tinyface.plan.handed import held_floats
 from tinyface.plan.model import FLOAT, Band, Buffer, Step
 from tinyface.plan.tiling import CACHE
 
@@ -102,11 +103,7 @@ def _in_use(members: Sequence[Step], band: int) -> int:
     of all; its input passes once for every panel."""
     rows, floats = _rows(members, band), 0
     for count, (a, b) in zip(rows, pairwise(members), strict=True):
-        if by_panels(a, b):
-            kept = _reach(b) - _number(b, "sh")
-            floats += 2 * a.isa.lanes * count * _number(a, "ow") + kept * a.y.row
-        else:
-            floats += count * a.y.row
+        floats += held_floats(a, b, count) if by_panels(a, b) else count * a.y.row
     if by_panels(*members[:2]):
         under = (rows[0] - 1) * _number(members[0], "sh") + _reach(members[0])
         floats += under * members[0].x.row

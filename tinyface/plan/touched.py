@@ -269,7 +269,8 @@ def _depthwise(step: Step) -> Floats:
 def _across(step: Step) -> int:
     """Outputs that a depthwise kernel makes in a row: in strips, of which the last may overlap."""
     f, ow = step.fields, step.y.shape[3]
-    strips = (f["kw"], f["sw"]) in STRIPS and f["dw"] == 1 and not rolls(step)
+    listed = (f["kw"], f["sw"]) in STRIPS and (f["kw"] != 3 or f["kh"] == 3)
+    strips = listed and f["dw"] == 1 and not rolls(step)
     return -(-ow // STRIP) * STRIP if strips and ow >= STRIP else ow
 
 
