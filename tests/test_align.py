@@ -175,7 +175,6 @@ def test_a_whole_shift_moves_pixels_and_fills_with_black(image, x, y):
 
 
 @given(images, angles, st.floats(0.1, 10), st.floats(-20, 20), st.floats(-20, 20))
-@settings(deadline=None)
 def test_the_warp_is_exactly_bilinear(image, angle, scale, x, y):
     matrix = rigid(angle, scale, x, y)
     got = warp(image, matrix, (5, 7))
@@ -254,7 +253,7 @@ def test_a_large_face_is_averaged_not_sampled():
 
 
 @given(st.integers(0, 10**6))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_align_takes_any_landmarks(seed):
     """Far outside the picture, tiny, huge, turned: a crop or an ImageError."""
     rng = np.random.default_rng(seed)

@@ -311,7 +311,7 @@ class Hostile:
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @pytest.mark.filterwarnings("error")
 def test_senseless_answers_give_sensible_faces(seed):
     image = np.zeros((64, 80, 3), np.uint8)

@@ -254,7 +254,7 @@ def test_orientations_that_do_not_exist_are_ignored(value):
 
 
 @given(noise=st.binary(max_size=64))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_broken_exif_does_not_cost_the_picture(noise):
     data = encode(Image.fromarray(picture()), "JPEG", exif=b"Exif\0\0" + noise)
     assert read_image(data).shape in [(24, 36, 3), (36, 24, 3)]
@@ -363,7 +363,7 @@ def test_cut_short(tmp_path, kind, part):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_damaged_files_are_read_or_refused(kind, data):
     """Whatever is changed, the answer is a picture or an ImageError, nothing else."""
     good = bytearray(encode(Image.fromarray(picture()), kind))

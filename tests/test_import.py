@@ -106,7 +106,7 @@ def test_import_says_what_a_file_is(tmp_path: Path, case: str) -> None:
     assert caught.value.exit_code == 3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(content=st.binary(max_size=200))
 def test_sniff_takes_anything(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "anything"
@@ -340,7 +340,7 @@ def test_ncnn_files(tmp_path: Path) -> None:
         read_ncnn(tmp_path / "m.param")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_mutated_ncnn(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     lines = attack.param(attack.INPUT, attack.CONV + " 3=1 4=0 9=2 -23310=1,0.1")

@@ -156,7 +156,7 @@ def test_every_truncation(tmp_path: Path) -> None:
             load_model(tmp_path / "m")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_mutations(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Any changed bytes: refused with our own error, or a valid graph."""
@@ -179,7 +179,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(field=st.sampled_from(FIELDS), value=JSON)
 def test_any_json_in_a_card(field: str, value: object) -> None:
     try:
@@ -189,7 +189,7 @@ def test_any_json_in_a_card(field: str, value: object) -> None:
     assert Card.from_json(json.loads(json.dumps(card.to_json()))) == card
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(field=st.sampled_from(sorted(attack.GRAPH) + sorted(attack.CONV)), value=JSON)
 def test_any_json_in_a_graph(
     tmp_path_factory: pytest.TempPathFactory, field: str, value: object

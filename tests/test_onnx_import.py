@@ -639,7 +639,7 @@ GOOD = model(
 ).SerializeToString()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_mutations(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Any changed bytes, any truncation: refused with our own error, or a graph."""

@@ -363,7 +363,7 @@ def test_lying_tensor(tmp_path: Path, case: str) -> None:
     refused(tmp_path, attack.zipped(body))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.binary(max_size=200))
 def test_random_bytes_are_refused_or_plain(data: bytes) -> None:
     try:
@@ -372,7 +372,7 @@ def test_random_bytes_are_refused_or_plain(data: bytes) -> None:
         assert "\n" not in str(error)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_mutated_checkpoints(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Any few changed bytes: refused, or tensors that lie within the file."""
