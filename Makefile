@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick lint format c-tests asan tsan arm-test arm-python perf-arm count-arm cachesim wheel clean
+.PHONY: help install demo test test-quick lint format c-tests asan tsan avx512-test arm-test arm-python perf-arm count-arm cachesim wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 14
@@ -89,6 +89,9 @@ asan:  ## the same under ASan and UBSan
 
 tsan:  ## its threads under TSan
 	@PATH="$(abspath $(BIN)):$$PATH" bash scripts/asan.sh thread
+
+avx512-test:  ## the same for AVX-512, carried out by SIMDe where the CPU has none
+	@$(script)
 
 arm-test:  ## the same on aarch64 and armv7, emulated
 	@$(script)

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # Build the C engine with its own test program and run it.
 #
-#   scripts/c-tests.sh [OUT] [CASES]       CC, CFLAGS and RUN (a prefix such as "qemu-aarch64")
-#                                          come from the environment
+#   scripts/c-tests.sh [OUT] [CASES]       CC, CFLAGS, RUN (a prefix such as "qemu-aarch64") and
+#                                          CSRC (the sources) come from the environment
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-build/c-tests}
 cases=${2:-120}
-: "${CC:=cc}" "${CFLAGS:=-O2}" "${RUN:=}"
-strict="-std=c11 -Wall -Wextra -Wconversion -Werror -pthread -Icsrc"
+: "${CC:=cc}" "${CFLAGS:=-O2}" "${RUN:=}" "${CSRC:=csrc}"
+strict="-std=c11 -Wall -Wextra -Wconversion -Werror -pthread -I$CSRC"
 quiet="-fno-tree-vectorize -fno-tree-slp-vectorize -ffp-contract=off"
 mkdir -p "$out"
 objects=()
-for source in csrc/*.c tests/c/*.c; do
+for source in "$CSRC"/*.c tests/c/*.c; do
     object=$out/$(basename "${source%.c}").o
     objects+=("$object")
-    newest=$(ls -t "$source" csrc/*.h tests/c/*.h | head -1)
+    newest=$(ls -t "$source" "$CSRC"/*.h tests/c/*.h | head -1)
     # shellcheck disable=SC2086  # the flags are lists
     [ "$object" -nt "$newest" ] || $CC $strict $quiet $CFLAGS -c "$source" -o "$object"
 done
