@@ -52,6 +52,11 @@ static inline vf v_clip(vf v, float lo, float hi)
     return v_min(v_set1(hi), v_max(v_set1(lo), v));
 }
 
+static inline vf v_hswish(vf v)
+{
+    return v_mul(v, v_clip(v_fma(v, v_set1(1.0f / 6), v_set1(0.5f)), 0.0f, 1.0f));
+}
+
 /* Every activation without parameters per channel. */
 static inline vf v_act(vf v, const tf_step *s)
 {
@@ -59,10 +64,7 @@ static inline vf v_act(vf v, const tf_step *s)
     case TF_CLIP: return v_clip(v, s->alpha, s->hi);
     case TF_SIGMOID: return v_sigmoid(v);
     case TF_HSIGMOID: return v_clip(v_fma(v, v_set1(s->alpha), v_set1(s->beta)), 0.0f, 1.0f);
-    case TF_HSWISH: {
-        const vf gate = v_clip(v_fma(v, v_set1(1.0f / 6), v_set1(0.5f)), 0.0f, 1.0f);
-        return v_mul(v, gate);
-    }
+    case TF_HSWISH: return v_hswish(v);
     case TF_SILU: return v_mul(v, v_sigmoid(v));
     case TF_TANH: { /* 2 sigmoid(2v) - 1 */
         const vf two = v_set1(2.0f);

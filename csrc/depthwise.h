@@ -72,6 +72,9 @@ dw_strip(const int kh, const int kw, const int sw, const int flat, const int nv,
         if (s->hi < INFINITY) /* not for a plain ReLU */
             UNROLL (i, STRIP)
                 UNROLL (j, nv) sum[i][j] = v_min(hi, sum[i][j]);
+    } else if (s->act == TF_HSWISH) { /* one question for all, unlike v_act */
+        UNROLL (i, STRIP)
+            UNROLL (j, nv) sum[i][j] = v_hswish(sum[i][j]);
     } else if (s->act != TF_NONE) {
         UNROLL (i, STRIP)
             UNROLL (j, nv) sum[i][j] = v_act(sum[i][j], s);
@@ -172,13 +175,10 @@ static void dw_point(const tf_call *call, const float **row, int64_t i, int64_t 
 {
     const tf_step *s = call->s;
     const int inside = iy >= 0 && iy < s->h;
-    int64_t at = tf_at(&s->x, i, iy, 0);
-    for (int64_t k = 0; k < pitch; k++) {
-        const int64_t ix = k - s->pl;
-        const int there = inside && ix >= 0 && ix < s->wd;
-        row[k] = there ? call->x + at : call->zero;
-        if (there) at += s->x.ld;
-    }
+    const int64_t left = inside ? tf_min(s->pl, pitch) : pitch, most = tf_min(s->wd, pitch - left);
+    conv_fill(row, call->zero, 0, left);
+    conv_fill(row + left, call->x + tf_at(&s->x, i, iy, 0), s->x.ld, most);
+    conv_fill(row + left + most, call->zero, 0, pitch - left - most);
 }
 
 static void depthwise_run(const tf_call *call, int32_t task, void *scratch)

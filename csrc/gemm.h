@@ -31,7 +31,13 @@ typedef struct {
     const tf_step *s;
 } tf_tile;
 
-/* Activations that are not worth a place in every tile: a second look at the tile in L1. */
+/* Is the activation one that is not worth a place in every tile? */
+static inline int tile_acts_later(const tf_step *s)
+{
+    return s->act > TF_PRELU && s->act != TF_HSWISH;
+}
+
+/* What has no place in every tile: a second look at it in L1. */
 static __attribute__((noinline)) void tile_finish(const tf_tile *t, int64_t rows)
 {
     const tf_step *s = t->s;
@@ -39,7 +45,7 @@ static __attribute__((noinline)) void tile_finish(const tf_tile *t, int64_t rows
         float *y = t->y[r] + t->ycol;
         for (int64_t c = 0; c < t->n; c += VL, y += t->apart - VL) {
             vf v = v_load_n(y + c, t->n - c);
-            if (s->act > TF_PRELU) v = v_act(v, s);
+            if (tile_acts_later(s)) v = v_act(v, s);
             if (s->flags & TF_RESIDUAL_END) v = v_add(v, v_load_n(t->z[r] + t->ycol + c, t->n - c));
             v_store_n(y + c, v, t->n - c);
         }
@@ -100,6 +106,9 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
     } else if (act == TF_CLIP) {
         UNROLL (i, rows)
             UNROLL (j, nv) sum[i][j] = v_clip(sum[i][j], t->s->alpha, t->s->hi);
+    } else if (act == TF_HSWISH) {
+        UNROLL (i, rows)
+            UNROLL (j, nv) sum[i][j] = v_hswish(sum[i][j]);
     }
     if (n == nv * VL)
         UNROLL (i, rows)
@@ -107,7 +116,7 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
     else
         UNROLL (i, rows)
             UNROLL (j, nv) v_store_n(y[i] + c + j * apart, sum[i][j], n - j * VL);
-    if (act > TF_PRELU || (flags & TF_RESIDUAL_END)) tile_finish(t, rows);
+    if (tile_acts_later(t->s) || (flags & TF_RESIDUAL_END)) tile_finish(t, rows);
 }
 
 /* tiles[nv - 1][half][rows - 1] */
