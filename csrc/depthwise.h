@@ -15,6 +15,14 @@ static inline vf dw_load(const int part, const float *p, int64_t n)
     return part ? v_load_n(p, n) : v_load(p);
 }
 
+static inline void dw_store(const int part, float *p, vf v, int64_t n)
+{
+    if (part)
+        v_store_n(p, v, n);
+    else
+        v_store(p, v);
+}
+
 /* Row ky of the kernel: each column of inputs goes to all outputs whose windows it is in. */
 static inline __attribute__((always_inline)) void dw_row(const int kw, const int sw, const int flat,
                                                          const int nv, const int part,
@@ -80,13 +88,7 @@ dw_strip(const int kh, const int kw, const int sw, const int flat, const int nv,
             UNROLL (j, nv) sum[i][j] = v_act(sum[i][j], s);
     }
     UNROLL (i, STRIP)
-        UNROLL (j, nv) {
-            float *to = y + i * s->y.ld + c + j * VL;
-            if (part)
-                v_store_n(to, sum[i][j], n);
-            else
-                v_store(to, sum[i][j]);
-        }
+        UNROLL (j, nv) dw_store(part, y + i * s->y.ld + c + j * VL, sum[i][j], n);
 }
 
 #define DW_STRIPS(name, kh, kw, sw)                                                                \
@@ -156,8 +158,8 @@ static inline __attribute__((always_inline)) void dw_vectors(const int nv, const
                 sum[j] = v_fma(dw_load(part, x + j * VL, n), dw_load(part, w + j * VL, n), sum[j]);
         }
     UNROLL (j, nv) {
-        const vf slope = call->slope ? v_load_n(call->slope + c + j * VL, n - j * VL) : sum[j];
-        v_store_n(y + c + j * VL, v_any_act(sum[j], s, slope), n - j * VL);
+        const vf slope = call->slope ? dw_load(part, call->slope + c + j * VL, n) : sum[j];
+        dw_store(part, y + c + j * VL, v_any_act(sum[j], s, slope), n);
     }
 }
 

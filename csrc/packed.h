@@ -238,15 +238,18 @@ static void packed_finish(const tf_step *s, const packed_chunk *c, packed_panel 
         packed_tiles[0][rows / 4 - 1](0, NULL, NULL, c->sums + i * SUMS, SUMS * 2 * 4, NULL,
                                       &panel->out);
     }
-    vf slope[2] = {v_set1(0.0f), v_set1(0.0f)};
-    for (int64_t j = 0; panel->slope && j * VL < n; j++) slope[j] = v_load(panel->slope + j * VL);
-    for (; i < c->pixels; i++)
-        for (int64_t j = 0; j * VL < n; j++) {
-            const packed_pixel *p = c->at + i;
+    vf slope[2];
+    UNROLL (j, 2) slope[j] = v_set1(0.0f);
+    if (panel->slope) slope[0] = v_load(panel->slope);
+    if (panel->slope && n > VL) slope[1] = v_load(panel->slope + VL);
+    for (; i < c->pixels; i++) {
+        const packed_pixel *p = c->at + i;
+        UNROLL (j, 2) {
             const int64_t at = col + j * VL, left = n - j * VL;
             const vf sum = v_load(c->sums + i * SUMS + j * VL);
-            v_store_n(p->y + at, v_finish(sum, s, slope[j], p->z + at, left), left);
+            if (left > 0) v_store_n(p->y + at, v_finish(sum, s, slope[j], p->z + at, left), left);
         }
+    }
 }
 
 /* Panel p of a step, for a chunk whose first output is number m. */
