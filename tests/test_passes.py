@@ -258,6 +258,24 @@ def test_resize_to_todays_size_is_kept_for_tomorrow() -> None:
     assert dropped.with_inputs({"input": (1, 1, 16, 16)}).types[graph.outputs[0]].shape[2] == 8
 
 
+def test_sums_with_zeros_and_products_with_ones_go() -> None:
+    b = Builder("neutral")
+    x, zero, ones = (
+        b.input("input", (1, 2, 3, 3)),
+        b.param("zero", (1,)),
+        b.param("ones", (2, 1, 1)),
+    )
+    y = b.apply(ops.Mul(), ones, b.apply(ops.Add(), zero, x))
+    y = b.apply(ops.ReLU(), b.apply(ops.Div(), b.apply(ops.Sub(), y, zero), ones))
+    opposite, wide = (
+        b.apply(ops.Sub(), zero, x),
+        b.apply(ops.Add(), x, b.param("wide", (4, 2, 3, 3))),
+    )
+    state = {"zero": np.zeros(1), "ones": np.ones((2, 1, 1)), "wide": np.zeros((4, 2, 3, 3))}
+    graph = b.build(y, opposite, wide).bind({k: v.astype(np.float32) for k, v in state.items()})
+    assert kinds(drop_noops(graph)) == ["relu", "sub", "add"]
+
+
 def test_names_of_outputs_stay() -> None:
     """An identity that is an output gives its name to what it copied."""
     b = Builder("names")

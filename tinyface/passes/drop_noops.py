@@ -5,22 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from tinyface.graph import Graph, Node
 from tinyface.ops import (
+    Add,
     ChannelShuffle,
     Concat,
+    Div,
     Flatten,
     Identity,
+    Mul,
+    Op,
     Pad,
     Reshape,
     Resize,
     Slice,
     Split,
+    Sub,
     Transpose,
 )
 from tinyface.ops.pool import Pool
+from tinyface.ops.spec import Array
 from tinyface.passes.rewrite import finish, typings
 from tinyface.types import TensorType
+
+# What leaves the other operand as it is. MobileOne's blocks begin their sums with 0.
+NEUTRAL: dict[type[Op], float] = {Add: 0.0, Sub: 0.0, Mul: 1.0, Div: 1.0}
 
 
 def drop_noops(graph: Graph) -> Graph:
@@ -28,7 +39,8 @@ def drop_noops(graph: Graph) -> Graph:
 
     Such are: identity, reshape and flatten to the same shape, concat of one, split into one,
     resize by 1, pad by 0, slice of everything, transpose and shuffle that move nothing,
-    pooling of single elements. The graph's inputs and outputs keep their names.
+    pooling of single elements, sums with zeros and products with ones. The graph's inputs and
+    outputs keep their names.
     """
     seen = typings(graph)
     same_as: dict[str, str] = {}  # output of a removed operator -> the tensor it equals
@@ -36,10 +48,10 @@ def drop_noops(graph: Graph) -> Graph:
     nodes: list[Node] = []
     for node in graph.nodes:
         node = _renamed(node, same_as)
-        if not all(is_noop(node, types) for types in seen):
+        x, y = _kept(node, graph.params), node.outputs[0]
+        if not all(is_noop(node, x, types) for types in seen):
             nodes.append(node)
             continue
-        x, y = node.inputs[0], node.outputs[0]
         if y not in graph.outputs:
             same_as[y] = x
         elif x in graph.producers and x not in graph.outputs and x not in called:
@@ -49,10 +61,19 @@ def drop_noops(graph: Graph) -> Graph:
     return finish(graph, (_renamed(node, called) for node in nodes), graph.params)
 
 
-def is_noop(node: Node, types: Mapping[str, TensorType]) -> bool:
-    """Whether the operator's one output equals its first input, for inputs of these types."""
-    op, x, y = node.op, types[node.inputs[0]], types[node.outputs[0]]
-    if len(node.outputs) > 1 or x.shape != y.shape:
+def _kept(node: Node, params: Mapping[str, Array]) -> str:
+    """The input that the output may equal; "" where an operand changes it."""
+    neutral = NEUTRAL.get(type(node.op))
+    if neutral is None:
+        return node.inputs[0]
+    pairs = (node.inputs, node.inputs[::-1]) if isinstance(node.op, (Add, Mul)) else (node.inputs,)
+    return next((x for x, c in pairs if c in params and np.all(params[c] == neutral)), "")
+
+
+def is_noop(node: Node, x: str, types: Mapping[str, TensorType]) -> bool:
+    """Whether the operator's one output equals its input ``x``, for inputs of these types."""
+    op, y = node.op, types[node.outputs[0]]
+    if len(node.outputs) > 1 or not x or types[x].shape != y.shape:
         return False
     if isinstance(op, Concat):
         return len(node.inputs) == 1
@@ -61,12 +82,12 @@ def is_noop(node: Node, types: Mapping[str, TensorType]) -> bool:
     if isinstance(op, Resize):
         return len(node.inputs) == 2 or op.size != (0, 0) or op.scale == (1.0, 1.0)
     if isinstance(op, Transpose):
-        return op.perm == tuple(range(x.rank))
+        return op.perm == tuple(range(y.rank))
     if isinstance(op, ChannelShuffle):
-        return op.groups in (1, x.shape[1])
+        return op.groups in (1, y.shape[1])
     if isinstance(op, Pool):
         return op.kernel == op.stride == (1, 1) and not any(op.pad)
-    return isinstance(op, (Identity, Reshape, Flatten, Split, Pad))
+    return isinstance(op, (Identity, Reshape, Flatten, Split, Pad, *NEUTRAL))
 
 
 def _renamed(node: Node, names: Mapping[str, str]) -> Node:
