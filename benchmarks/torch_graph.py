@@ -53,7 +53,9 @@ def _average_pool(op: Any, x: Any) -> Any:
 def _resize(op: Any, x: Any, like: Any = None) -> Any:
     size = like.shape[2:] if like is not None else op.size if op.size != (0, 0) else None
     scale = None if size is not None else op.scale
-    return F.interpolate(x, size=size, scale_factor=scale, mode=op.mode)
+    corners = op.mode == "corners"
+    how = {"mode": "bilinear", "align_corners": True} if corners else {"mode": op.mode}
+    return F.interpolate(x, size=size, scale_factor=scale, **how)
 
 
 def _pad(op: Any, x: Any) -> Any:

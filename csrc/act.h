@@ -77,6 +77,10 @@ static inline vf v_act(vf v, const tf_step *s)
         const vf root = v_set1(0.70710678f), a = v_mul(root, v_abs(v));
         return v_sub(v_max(v_set1(0.0f), v), v_mul(v_mul(root, a), v_erfc(a)));
     }
+    case TF_EXP: { /* a square, so that it reaches 0 and infinity */
+        const vf root = v_exp(v_mul(v_set1(0.5f), v));
+        return v_mul(root, root);
+    }
     default: return v;
     }
 }

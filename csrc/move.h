@@ -75,10 +75,12 @@ static void nearest_row(const tf_call *call, int64_t i, int64_t oy)
     }
 }
 
-/* Neighbours and weight of output o, pixel centres at half: (o + 1/2) step - 1/2. */
-static void bilinear_at(int64_t o, int64_t side, float step, int64_t *a, int64_t *b, float *t)
+/* Neighbours and weight of output o, pixel centres at half: (o + 1/2) step - 1/2; or at 0. */
+static void bilinear_at(int64_t o, int64_t side, float step, int32_t corners, int64_t *a,
+                        int64_t *b, float *t)
 {
-    const double last = (double)(side - 1), at = ((double)o + 0.5) * (double)step - 0.5;
+    const double half = corners ? 0.0 : 0.5;
+    const double last = (double)(side - 1), at = ((double)o + half) * (double)step - half;
     const double inside = at < 0.0 ? 0.0 : at > last ? last : at;
     *a = (int64_t)inside;
     *b = tf_min(*a + 1, side - 1);
@@ -90,9 +92,9 @@ static void bilinear_row(const tf_call *call, int64_t i, int64_t oy)
     const tf_step *s = call->s;
     int64_t y0, y1, x0, x1;
     float ty, tx;
-    bilinear_at(oy, s->h, s->alpha, &y0, &y1, &ty);
+    bilinear_at(oy, s->h, s->alpha, s->flags & TF_CORNERS, &y0, &y1, &ty);
     for (int64_t ox = 0; ox < s->ow; ox++) {
-        bilinear_at(ox, s->wd, s->beta, &x0, &x1, &tx);
+        bilinear_at(ox, s->wd, s->beta, s->flags & TF_CORNERS, &x0, &x1, &tx);
         const float *p00 = call->x + tf_at(&s->x, i, y0, x0);
         const float *p01 = call->x + tf_at(&s->x, i, y0, x1);
         const float *p10 = call->x + tf_at(&s->x, i, y1, x0);

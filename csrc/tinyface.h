@@ -65,6 +65,7 @@ enum tf_act {
     TF_TANH,
     TF_ERF,
     TF_GELU, /* v (1 + erf(v / sqrt 2)) / 2 */
+    TF_EXP,
     TF_ACTS
 };
 
@@ -73,7 +74,8 @@ enum tf_flag {
     TF_RESIDUAL_END = 2, /* z is added after the activation */
     TF_HALF = 4,         /* the packed weights are stored as fp16 */
     TF_COUNT_PAD = 8,    /* average pooling counts the padding, too */
-    TF_TRANSFORMED = 16  /* TF_WINOGRAD: x is what TF_WINO_IN made */
+    TF_TRANSFORMED = 16, /* TF_WINOGRAD: x is what TF_WINO_IN made */
+    TF_CORNERS = 32      /* TF_BILINEAR: corners fall on corners */
 };
 
 typedef struct {

@@ -364,7 +364,7 @@ def resize(draw: Draw) -> Case:
     for a side of 1): there PyTorch takes a short cut that ignores the factor's fraction.
     """
     x = maps(draw)
-    mode = draw(st.sampled_from(["nearest", "bilinear"]))
+    mode = draw(st.sampled_from(["nearest", "bilinear", "corners"]))
     how = draw(st.sampled_from(["size", "like", "scale"]))
     if how == "size":
         return Case(ops.Resize(mode, size=draw(pairs(1, 20))), (x,))

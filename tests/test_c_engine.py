@@ -30,9 +30,7 @@ pytestmark = pytest.mark.skipif(not engine.available(), reason="the C engine was
 
 ISAS = [isa.name for isa in engine.isas()] if engine.available() else []
 WITHOUT_KERNEL = {
-    "exp": "only where a detector decodes its own boxes, which are few",
     "sqrt": "only of norms and variances, which are few",
-    "pad": "the passes move it into the convolution behind it; alone it runs in NumPy",
 }
 MAPS = {"add", "sub", "mul", "div", "maximum", "concat", "resize"}  # every input may be a map
 RESIDUAL = 4  # its place among the inputs of conv2d and linear
@@ -65,21 +63,30 @@ def sure(kind: str) -> list[Case]:
     if kind in ("add", "sub", "mul", "div", "maximum"):
         # (2, 2, 1) beside (2, 2, 2, 1) is no gate: axes are aligned at the end
         pairs.append((x[:, :2, :1, 0], x[:, :2, :2, :1]))
+        pairs += [(x, y[:1, :, :, :1]), (x[:, 0], y[:1, 0, 0]), (y[:, :1], x), (y, y[:, 1:2])]
         return [Case(OPS[kind](), pair) for pair in pairs]
     if kind == "transpose":  # of one picture, HWNC is NHWC
-        return [Case(OPS[kind](p), (x[:1],)) for p in ((0, 2, 3, 1), (0, 3, 1, 2), (2, 3, 0, 1))]
+        return [
+            Case(OPS[kind](p), (x[:1],))
+            for p in ((0, 2, 3, 1), (0, 3, 1, 2), (2, 3, 0, 1), (3, 1, 0, 2))
+        ]
     if kind == "batch_norm":
         return [Case(OPS[kind](), (x, vector, vector, vector, vector))]
     if kind == "concat":
-        return [Case(OPS[kind](axis=1), (x, y[:, :3]))]
+        more = [(Case(OPS[kind](axis=axis), (x, y, x))) for axis in (0, 2, -1)]
+        return [Case(OPS[kind](axis=1), (x, y[:, :3])), *more]
     if kind == "split":
-        return [Case(OPS[kind](axis=1, sizes=(3, 4)), (x,))]
+        return [Case(OPS[kind](axis=i, sizes=(s - 1, 1)), (x,)) for i, s in enumerate(x.shape)]
+    if kind == "pad":
+        ends = ((0, 2, 1, 0), (0, 1, 0, 3)), ((0, 0, 0, 0), (0, 5, 0, 0)), ((0, 0, 2, 2), (0,) * 4)
+        return [Case(OPS[kind](a, b, value), (x,)) for a, b in ends for value in (0.0, -1.5)]
     if kind == "slice":
         op = OPS[kind](axes=(1, 2, 3), starts=(2, 1, 0), ends=(7, 5, 3), steps=(1, 2, 2))
-        return [Case(op, (x,))]
+        rows = OPS[kind](axes=(1, 2), starts=(1, 0), ends=(7, 4), steps=(3, 2))
+        return [Case(op, (x,)), Case(rows, (x,)), Case(rows, (x[:, :, :, 0],))]
     if kind == "interleave":
         return [Case(OPS[kind](), (x, y, y, x)), Case(OPS[kind]((1, 2)), (x, y))]
-    if kind == "clip":
+    if kind in ("clip", "exp"):
         return [Case(OPS[kind](), (x,))]
     if kind == "softmax":
         return [Case(OPS[kind](axis=axis), (x,)) for axis in (1, -1)]

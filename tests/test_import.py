@@ -466,6 +466,35 @@ CASES: dict[str, tuple[tuple[str, ...], bytes]] = {
     "nearest to size": (("Interp l 1 1 y out 0=1 3=5 4=7",), b""),
     "bilinear": (("Interp l 1 1 y out 0=2 1=2.0 2=2.0",), b""),
     "bilinear to size": (("Interp l 1 1 y out 0=2 3=5 4=20",), b""),
+    "corners on corners": (("Interp l 1 1 y out 0=2 3=5 4=20 6=1",), b""),
+    "weighted sum": (
+        ("Split s 1 2 y a b", "Sigmoid t 1 1 b e", "Eltwise l 2 1 a e out 0=1 -23301=2,0.1,1.0"),
+        b"",
+    ),
+    "exp": (("Sigmoid s 1 1 y z", "UnaryOp l 1 1 z out 0=7"), b""),
+    "minus": (("UnaryOp l 1 1 y out 0=1",), b""),
+    "constant": (
+        ("MemoryData m 0 1 k 0=1 1=1 2=8", "BinaryOp l 2 1 y k out 0=0"),
+        np.arange(8, dtype=np.float32).tobytes(),
+    ),
+    "transposed": (
+        ("Deconvolution l 1 1 y out 0=4 1=4 11=3 3=2 4=1 5=1 6=384 9=1",),
+        conv(384, 4),
+    ),
+    "transposed with more": (
+        ("Deconvolution l 1 1 y out 0=4 1=3 3=3 2=2 4=1 18=2 19=1 6=288",),
+        conv(288, 0),
+    ),
+    "transposed by channels": (
+        ("DeconvolutionDepthWise l 1 1 y out 0=8 1=4 3=2 4=1 5=1 6=128 7=8",),
+        conv(128, 8),
+    ),
+    "transposed by groups": (
+        ("DeconvolutionDepthWise l 1 1 y out 0=4 1=2 3=2 6=64 7=2",),
+        conv(64, 0),
+    ),
+    "pixel shuffle": (("PixelShuffle l 1 1 y out 0=2",), b""),
+    "pixel shuffle back": (("PixelShuffle l 1 1 y out 0=2 1=1",), b""),
     "padding": (("Padding l 1 1 y out 0=1 1=2 2=3 3=0 4=0 5=0.5",), b""),
     "shuffle": (("ShuffleChannel l 1 1 y out 0=2",), b""),
     "shuffle back": (("ShuffleChannel l 1 1 y out 0=2 1=1",), b""),

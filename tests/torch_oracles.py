@@ -126,9 +126,10 @@ def flatten(op, x):
 
 def resize(op, x, like=None):
     size = tuple(like.shape[2:]) if like is not None else op.size if any(op.size) else None
+    how = {"mode": op.mode} if op.mode != "corners" else {"mode": "bilinear", "align_corners": True}
     if size is None:
-        return F.interpolate(x, scale_factor=op.scale, mode=op.mode)
-    return F.interpolate(x, size=size, mode=op.mode)
+        return F.interpolate(x, scale_factor=op.scale, **how)
+    return F.interpolate(x, size=size, **how)
 
 
 def interleave(op, *parts):

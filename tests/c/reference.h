@@ -66,8 +66,9 @@ static window slide(const tf_step *s, const operands *o, int64_t i, int64_t oc, 
 static double bilinear(const tf_step *s, const operands *o, int64_t i, int64_t oy, int64_t ox,
                        int64_t c)
 {
-    const double fy = fmin(fmax(((double)oy + 0.5) * (double)s->alpha - 0.5, 0), s->h - 1);
-    const double fx = fmin(fmax(((double)ox + 0.5) * (double)s->beta - 0.5, 0), s->wd - 1);
+    const double half = s->flags & TF_CORNERS ? 0 : 0.5;
+    const double fy = fmin(fmax(((double)oy + half) * (double)s->alpha - half, 0), s->h - 1);
+    const double fx = fmin(fmax(((double)ox + half) * (double)s->beta - half, 0), s->wd - 1);
     const int64_t y0 = (int64_t)fy, x0 = (int64_t)fx;
     const int64_t y1 = y0 + 1 < s->h ? y0 + 1 : y0, x1 = x0 + 1 < s->wd ? x0 + 1 : x0;
     const double ty = fy - (double)y0, tx = fx - (double)x0;

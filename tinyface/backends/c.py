@@ -227,6 +227,8 @@ def _fill(out: Any, view: View | None, numbers: Mapping[str, int]) -> None:
     arena = buffer.kind == "arena"
     if buffer.kind == "band":
         out.buf = _engine.lib.TF_BAND
+    elif buffer.kind == "weights":
+        out.buf = 1
     else:
         out.buf = 0 if arena else numbers[f"{buffer.kind} {buffer.name}"]
     out.off = view.offset + (buffer.offset if arena else 0)

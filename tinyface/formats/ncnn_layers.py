@@ -5,6 +5,7 @@ The numbers are ncnn's parameter ids, as its operation-param-weight-table.md lis
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -68,6 +69,18 @@ def make_Input(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 def make_Split(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     """One blob under several names."""
     return [x[0]] * len(layer.outputs)
+
+
+def make_MemoryData(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """A constant, as one picture's worth of data."""
+    layer.known(0, 1, 2, 11, 21)
+    if layer.whole(21, 1) != 1:
+        raise layer.refuse("data that are stored as weights are")
+    sides = [layer.whole(key, 0) for key in (2, 11, 1, 0)]  # channels, depth, height, width
+    shape = [side for side in sides if side]
+    if not shape or min(shape) < 1:
+        raise layer.refuse("a constant without a size")
+    return [c.param(layer, "value", c.weights.vector(layer, math.prod(shape)).reshape(1, *shape))]
 
 
 def make_Noop(c: Converter, layer: Layer, x: list[str]) -> list[str]:

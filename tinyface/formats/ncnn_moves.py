@@ -15,6 +15,7 @@ from tinyface.ops import (
     ChannelShuffle,
     Concat,
     Div,
+    Exp,
     GlobalAveragePool,
     GlobalMaxPool,
     Maximum,
@@ -27,7 +28,9 @@ from tinyface.ops import (
     Resize,
     Softmax,
     Split,
+    Sqrt,
     Sub,
+    Tanh,
     Transpose,
 )
 
@@ -66,12 +69,31 @@ def make_BinaryOp(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 def make_Eltwise(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0, 1)
     op = {0: Mul, 1: Add, 2: Maximum}.get(layer.whole(0, 0))
-    if op is None or any(value != 1 for value in layer.arrays.get(1, ())) or len(x) < 2:
+    factors = layer.arrays.get(1, ()) if op is Add else ()
+    if op is None or len(factors) not in (0, len(x)) or len(x) < 2:
         raise layer.refuse("its operation or its coefficients are not known here")
+    x = [
+        tensor
+        if float(factor) == 1
+        else c.apply(
+            Mul(), tensor, c.constant(layer, f"by{i}", float(factor)), layer=layer, part=f"x{i}"
+        )
+        for i, (tensor, factor) in enumerate(zip(x, factors or (1,) * len(x), strict=True))
+    ]
     y = x[0]
     for i, other in enumerate(x[1:], start=2):
         y = c.apply(op(), y, other, layer=layer, part="" if i == len(x) else f"of{i}")
     return [y]
+
+
+def make_UnaryOp(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    layer.known(0)
+    op = {5: Sqrt, 7: Exp, 16: Tanh}.get(layer.whole(0, 0))
+    if op is not None:
+        return [c.apply(op(), x[0], layer=layer)]
+    if layer.whole(0, 0) == 1:
+        return [c.apply(Mul(), x[0], c.constant(layer, "minus", -1), layer=layer)]
+    raise layer.refuse("known here are minus (1), sqrt (5), exp (7) and tanh (16)")
 
 
 def make_Softmax(c: Converter, layer: Layer, x: list[str]) -> list[str]:
@@ -125,8 +147,10 @@ def _tail(
 def make_Interp(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0, 1, 2, 3, 4, 5, 6)
     mode = {1: "nearest", 2: "bilinear"}.get(layer.whole(0, 0))
-    if mode is None or layer.whole(6, 0):
-        raise layer.refuse("known here are nearest and bilinear, without aligned corners")
+    if mode is None:
+        raise layer.refuse("known here are nearest and bilinear")
+    if mode == "bilinear" and layer.whole(6, 0):
+        mode = "corners"
     size = (layer.whole(3, 0), layer.whole(4, 0))
     scale = (layer.real(1, 1.0), layer.real(2, 1.0))
     op = Resize(mode=mode) if len(x) == 2 else Resize(mode=mode, size=size, scale=scale)
@@ -176,10 +200,10 @@ def make_Flatten(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 
 
 def make_Reshape(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1, 2, 3)
+    layer.known(0, 1, 2, 3, 11)
     if layer.whole(3, 0):
         raise layer.refuse("a reshape of the transposed map")
-    sides = [layer.whole(key, ABSENT) for key in (2, 1, 0)]  # channels, height, width
+    sides = [layer.whole(key, ABSENT) for key in (2, 11, 1, 0)]  # channels, depth, height, width
     kept = [side for side in sides if side != ABSENT]
     if 0 in kept and len(kept) != len(c.shape(x[0])) - 1:
         raise layer.refuse("a reshape that keeps a side and changes the number of axes")

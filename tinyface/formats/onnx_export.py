@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -146,13 +146,16 @@ def _pool(kind: str) -> Emit:
     return emit
 
 
+_CENTRES: Final = {"bilinear": "half_pixel", "corners": "align_corners"}
+
+
 def _resize(w: Writer, node: Node, op: Any) -> None:
     x, y = node.inputs[0], node.outputs[0]
     like = node.inputs[1] if len(node.inputs) > 1 else ""
     modes = (
         {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         if op.mode == "nearest"
-        else {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        else {"mode": "linear", "coordinate_transformation_mode": _CENTRES[op.mode]}
     )
     if not like and op.size == (0, 0):
         scales = w.constant(y, (1, 1, *op.scale), np.float32)

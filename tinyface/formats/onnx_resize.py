@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
 
 _MODES: Final = {"nearest": "nearest", "linear": "bilinear", "bilinear": "bilinear"}
+_CORNERS: Final = "align_corners"
 _ROUNDING: Final[dict[str, Callable[[Array], Array]]] = {
     "floor": np.floor,
     "ceil": np.ceil,
@@ -38,6 +39,8 @@ def make_Resize(c: Converter, node: OnnxNode) -> list[str]:
     mode = _MODES.get(node.attribute("mode", "nearest"))
     if mode is None or len(side) != 4 or node.attribute("antialias", 0):
         raise node.refuse("known here are nearest and linear, in height and width")
+    if mode == "bilinear" and node.attribute("coordinate_transformation_mode", "") == _CORNERS:
+        mode = "corners"
     out, scale = _target(c, node, side)
     op = Resize(mode=mode, size=(out[2], out[3]))
     if scale is not None and (int(side[2] * scale[0]), int(side[3] * scale[1])) == out[2:]:
@@ -83,7 +86,8 @@ def _ours(mode: str, n: int, m: int, step: float) -> Array:
     if mode == "nearest":
         x: Array = np.floor(np.arange(m, dtype=np.float32) * np.float32(step))
     else:
-        x = (np.arange(m) + 0.5) * step - 0.5
+        half = 0.0 if mode == "corners" else 0.5
+        x = (np.arange(m) + half) * step - half
     return x.clip(0, n - 1)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,13 +26,14 @@ def nearest(x: Array, axis: int, out: int, step: float) -> Array:
     return y
 
 
-def linear(x: Array, axis: int, out: int, step: float) -> Array:
-    """Mix the two elements beside (i + 1/2) step - 1/2: pixel centres lie at halves.
+def linear(x: Array, axis: int, out: int, step: float, half: float = 0.5) -> Array:
+    """Mix the two elements beside (i + 1/2) step - 1/2: pixel centres lie at halves; or, with
+    ``half`` 0, at whole numbers.
 
     Positions before the first centre or behind the last one take the border's value.
     """
     last = x.shape[axis] - 1
-    position = np.clip((np.arange(out) + 0.5) * step - 0.5, 0, last)
+    position = np.clip((np.arange(out) + half) * step - half, 0, last)
     left = np.floor(position).astype(np.intp)
     right = np.minimum(left + 1, last)
     share = (position - left).astype(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1 - axis))
@@ -46,10 +48,11 @@ class Resize(Op):
     The new size is that of the optional input ``like`` (n', c', oh, ow), else ``size`` if it
     is not (0, 0), else floor(side x ``scale``). Output position i looks at i h/oh (or
     i/scale) of the input: "nearest" rounds it down, "bilinear" uses half-pixel centres. Both
-    are PyTorch's ``interpolate`` with align_corners=False.
+    are PyTorch's ``interpolate`` with align_corners=False; "corners" is "bilinear" with True: i
+    looks at i (h - 1)/(oh - 1), so that corners fall on corners.
     """
 
-    mode: str = attr("nearest", choices=("nearest", "bilinear"))
+    mode: str = attr("nearest", choices=("nearest", "bilinear", "corners"))
     scale: tuple[float, float] = attr((1.0, 1.0), low=1 / limits.MAX_SCALE, high=limits.MAX_SCALE)
     size: Pair = attr((0, 0), low=0, high=limits.MAX_DIM)
 
@@ -71,6 +74,10 @@ class Resize(Op):
 
     def steps(self, side: Pair, out: Pair, like: Pair | None = None) -> tuple[float, float]:
         """How far one step in the output goes in the input, down and to the right."""
+        if self.mode == "corners":  # of a single output the step does not matter
+            pairs = zip(side, out, strict=True)
+            down, right = ((n - 1) / (m - 1) if m > 1 < n else 1e-6 for n, m in pairs)
+            return down, right
         if like is not None or self.size != (0, 0):
             return side[0] / out[0], side[1] / out[1]
         return 1 / self.scale[0], 1 / self.scale[1]
@@ -98,5 +105,8 @@ class Resize(Op):
         target = None if like is None else (like.shape[2], like.shape[3])
         out = self.output_map(side, target)
         steps = self.steps(side, out, target)
-        along = nearest if self.mode == "nearest" else linear
-        return along(along(x, 2, out[0], steps[0]), 3, out[1], steps[1])
+        along: Any = nearest if self.mode == "nearest" else linear
+        if self.mode == "corners":
+            along = partial(linear, half=0.0)
+        y: Array = along(along(x, 2, out[0], steps[0]), 3, out[1], steps[1])
+        return y

@@ -6,7 +6,17 @@ import math
 from dataclasses import dataclass
 
 from tinyface.graph import Graph, Node
-from tinyface.ops import Concat, Flatten, Identity, Interleave, Reshape, Slice, Split, Transpose
+from tinyface.ops import (
+    Concat,
+    Flatten,
+    Identity,
+    Interleave,
+    Pad,
+    Reshape,
+    Slice,
+    Split,
+    Transpose,
+)
 
 NHWC = (0, 2, 3, 1)
 RENAMES = (Reshape, Flatten, Split, Slice, Transpose)  # make no new values
@@ -54,7 +64,7 @@ class Home:
 
 
 def find_homes(graph: Graph) -> dict[str, Home]:
-    """Parts of concatenations and interleaves, by name."""
+    """Parts of concatenations and interleaves, and what is padded, by name."""
     types = graph.types
     homes: dict[str, Home] = {}
     for node in reversed(graph.nodes):
@@ -65,6 +75,10 @@ def find_homes(graph: Graph) -> dict[str, Home]:
                 if writer(graph, part) == part and part not in graph.outputs:
                     cell = divmod(i, node.op.block[1])
                     homes.setdefault(part, Home(whole, 0, cell, node.op.block))
+        if isinstance(node.op, Pad) and rank == 4 and node.op.before[0] == node.op.after[0] == 0:
+            part, (_, front, top, left) = node.inputs[0], node.op.before
+            if writer(graph, part) == part and part not in graph.outputs:
+                homes.setdefault(part, Home(whole, front, (top, left)))
         if not isinstance(node.op, Concat) or rank < 2 or node.op.axis % rank != 1:
             continue
         offset = 0

@@ -17,6 +17,7 @@ import numpy as np
 from tinyface import ops
 from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
+from tinyface.plan import lower_flat as flat
 from tinyface.plan.lower_conv import act_fields, conv2d, linear, tail_act
 from tinyface.plan.lower_shape import (
     concat,
@@ -33,6 +34,7 @@ from tinyface.plan.model import View
 from tinyface.plan.planner import Planner
 
 Lower = Callable[[Planner, Node], None]
+CORNERS = 32  # TF_CORNERS
 
 
 # ------------------------------------------------------------------- element-wise
@@ -75,10 +77,10 @@ def binary(p: Planner, node: Node) -> None:
         a, b = b, a
     result, out_shape = p.result(node), p.shape(node.outputs[0])
     if p.shape(a) != out_shape or node.op.kind in ("sub", "div"):
-        raise p.unsupported(node, "operands of these shapes")
+        return flat.binary(p, node)
     x, z = generic_map(p, a), operand(p, node, b, a)
     if z is None:
-        raise p.unsupported(node, "operands of these shapes")
+        return flat.binary(p, node)
     y = elementwise_place(p, node, result, a, x)
     fields, params = act_fields(p, node, x.shape[1], *tail_act(p, node))
     p.emit(
@@ -100,8 +102,10 @@ def with_constant(p: Planner, node: Node) -> None:
     """x op c for a constant c: a scalar, or one value per channel."""
     a, b = node.inputs
     name, constant = (a, b) if b in p.graph.params else (b, a)
-    x = generic_map(p, name)
     values = constant_per_channel(p, node, name, constant)
+    if values is None:
+        return flat.binary(p, node)
+    x = generic_map(p, name)
     one, zero = np.ones_like(values), np.zeros_like(values)
     reverse = name == b
     scale_shift = {
@@ -113,22 +117,23 @@ def with_constant(p: Planner, node: Node) -> None:
         with np.errstate(divide="ignore"):
             scale_shift["div"] = (one / values, zero)
     if node.op.kind not in scale_shift:
-        raise p.unsupported(node, "a constant operand here")
+        return flat.binary(p, node)
     affine(p, node, name, x, *scale_shift[node.op.kind])
 
 
-def constant_per_channel(p: Planner, node: Node, name: str, constant: str) -> Array:
+def constant_per_channel(p: Planner, node: Node, name: str, constant: str) -> Array | None:
+    """One value for each channel of tensor ``name``; None where the constant is none of that."""
     value = p.graph.params[constant].astype(np.float32)
     shape = p.shape(name)
     if p.shape(node.outputs[0]) != shape:
-        raise p.unsupported(node, "a constant larger than the map")
+        return None
     channels = shape[1] if len(shape) in (2, 4) else math.prod(shape[1:])
     if value.size == 1:
         return np.full(channels, value.reshape(()), np.float32)
     aligned = (1,) * (len(shape) - value.ndim) + value.shape
     if len(shape) in (2, 4) and aligned == (1, channels, *[1] * (len(shape) - 2)):
         return value.ravel()
-    raise p.unsupported(node, "a constant that is no scalar and not one value per channel")
+    return None
 
 
 def affine(p: Planner, node: Node, name: str, x: View, scale: Array, shift: Array) -> None:
@@ -223,7 +228,7 @@ def reduces_map(p: Planner, node: Node) -> bool:
 
 
 def resize(p: Planner, node: Node) -> None:
-    """Nearest or bilinear."""
+    """Nearest, or bilinear with centres at halves or on the corners."""
     op: Any = node.op
     x, y = p.as_map(node.inputs[0]), p.new(node.outputs[0])
     like = p.shape(node.inputs[1])[2:] if len(node.inputs) == 2 else None
@@ -231,7 +236,7 @@ def resize(p: Planner, node: Node) -> None:
     p.emit(
         node.name, op.kind, op.mode, x, y, node=node,
         op="TF_NEAREST" if op.mode == "nearest" else "TF_BILINEAR",
-        alpha=down, beta=right, tasks=tasks(y),
+        alpha=down, beta=right, flags=CORNERS if op.mode == "corners" else 0, tasks=tasks(y),
     )  # fmt: skip
 
 
@@ -288,6 +293,8 @@ LOWER: dict[str, Lower] = {
     "slice": slices,
     "channel_shuffle": shuffle,
     "identity": identity,
+    "pad": flat.pad,
+    "exp": activation,
     **dict.fromkeys(_kinds(ops.Add, ops.Sub, ops.Mul, ops.Div, ops.Maximum), binary),
     **dict.fromkeys(_kinds(*ops.FUSABLE), activation),
 }

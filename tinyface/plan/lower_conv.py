@@ -29,6 +29,7 @@ PLAIN_ACTS: dict[type[Op], dict[str, Any]] = {  # without attributes or paramete
     ops.Tanh: {"act": "TF_TANH"},
     ops.Erf: {"act": "TF_ERF"},
     ops.GELU: {"act": "TF_GELU"},
+    ops.Exp: {"act": "TF_EXP"},
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinyface.graph import Node
+from tinyface.plan import lower_flat as flat
 from tinyface.plan.homes import NHWC
 from tinyface.plan.model import Shuffle, View
 from tinyface.plan.planner import Planner, part_of
@@ -30,18 +31,18 @@ def reshape(p: Planner, node: Node) -> None:
     if flattened and math.prod(old[2:]) > 1 < old[1] and view.dense:
         p.bind(result, replace(view, planar=(old[1], old[2], old[3])))
         return
-    flat = p.as_flat(name)
-    img = flat.img
+    rows = p.as_flat(name)
+    img = rows.img
     if new[0] != old[0]:  # images are cut anew: there must be no gaps between them
-        flat = flat if img == math.prod(old[1:]) else compact(p, name, flat)
+        rows = rows if img == math.prod(old[1:]) else compact(p, name, rows)
         img = math.prod(new[1:])
-    p.bind(result, View(flat.buffer, new, flat.offset, img))
+    p.bind(result, View(rows.buffer, new, rows.offset, img))
 
 
-def compact(p: Planner, name: str, flat: View) -> View:
+def compact(p: Planner, name: str, rows: View) -> View:
     """A copy without gaps between the images."""
-    out = p.new(f"{name}.dense", flat.shape, as_map=False)
-    x, y = p.as_map_of_flat(flat), p.as_map_of_flat(out)
+    out = p.new(f"{name}.dense", rows.shape, as_map=False)
+    x, y = p.as_map_of_flat(rows), p.as_map_of_flat(out)
     p.emit(f"{name}.dense", "copy", "copy", x, y, op="TF_AFFINE")
     return out
 
@@ -63,13 +64,13 @@ def transpose(p: Planner, node: Node) -> None:
         img = x.img if perm == NHWC else math.prod(p.shape(result)[1:])
         p.bind(result, View(x.buffer, p.shape(result), x.offset, img))
     elif perm == (0, 3, 1, 2):
-        flat = p.as_flat(name)
+        rows = p.as_flat(name)
         n, h, w, c = shape
-        p.bind(result, View(flat.buffer, (n, c, h, w), flat.offset, flat.img, w * c, c))
+        p.bind(result, View(rows.buffer, (n, c, h, w), rows.offset, rows.img, w * c, c))
     elif perm == tuple(range(len(perm))):
         p.bind(result, p.at(name))
     else:
-        raise p.unsupported(node, "only NCHW to NHWC and back")
+        flat.transpose(p, node)
 
 
 def concat(p: Planner, node: Node) -> None:
@@ -77,7 +78,7 @@ def concat(p: Planner, node: Node) -> None:
     whole = node.outputs[0]
     rank = len(p.shape(whole))
     if rank < 2 or node.op.axis % rank != 1:  # type: ignore[attr-defined]
-        raise p.unsupported(node, "only along axis 1")
+        return flat.concat(p, node)
     host = p.views.get(whole) or p.new(whole)
     host.buffer.shared = True
     offset = 0
@@ -125,7 +126,7 @@ def split(p: Planner, node: Node) -> None:
     """Views of the whole."""
     rank = len(p.shape(node.inputs[0]))
     if rank not in (2, 4) or node.op.axis % rank != 1:  # type: ignore[attr-defined]
-        raise p.unsupported(node, "only along the channels of a map")
+        return flat.split(p, node)
     x = p.at(node.inputs[0])
     x = x if x.shuffled else p.as_map(node.inputs[0])
     first = 0
@@ -144,13 +145,13 @@ def slices(p: Planner, node: Node) -> None:
     """A view with larger strides."""
     shape = p.shape(node.inputs[0])
     if len(shape) not in (2, 4):
-        raise p.unsupported(node, "only maps and matrices")
+        return flat.slices(p, node)
     op: Any = node.op
     x = p.as_map(node.inputs[0])
     index = (*op.index(len(shape)), *[slice(None)] * (4 - len(shape)))
     ranges = [range(*s.indices(side)) for s, side in zip(index, x.shape, strict=True)]
     if any(r.step < 1 for r in ranges) or ranges[1].step != 1:
-        raise p.unsupported(node, "channels with a step, or backwards")
+        return flat.slices(p, node)
     strides = (x.img, 1, x.row, x.ld)
     offset = x.offset + sum(r.start * s for r, s in zip(ranges, strides, strict=True))
     n, c, h, w = (len(r) for r in ranges)

@@ -33,8 +33,8 @@ class Isa:
 class Buffer:
     """A run of floats: part of the arena, or one of the caller's arrays.
 
-    kind: "arena", "input", "output", or "band": rows handed on within a chain, in scratch;
-    name: of the tensor it was made for.
+    kind: "arena", "input", "output", "weights": an operand that is a constant, or "band": rows
+    handed on within a chain, in scratch; name: of the tensor it was made for.
     size, offset: floats; offset is its place in the arena, set by the planner.
     """
 

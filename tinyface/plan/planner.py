@@ -55,6 +55,7 @@ class Planner:
         self.pending = {name: len(readers) for name, readers in graph.readers.items()}
         self.alive: dict[Buffer, int] = {}  # readers of anything in a buffer still to come
         self.outputs: dict[str, Buffer] = {}
+        self.constants = Buffer("weights", "", 0)  # operands among the weights
         self.node = Node("", Identity(), (), ())  # the one being lowered
 
     # ------------------------------------------------------------------- whole

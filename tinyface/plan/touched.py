@@ -310,7 +310,8 @@ def _resized(step: Step, rows: Iterable[Range]) -> int:
     _, c, h, w = step.x.shape
     _, _, oh, ow = step.y.shape
     down, right = (np.float32(step.fields[name]) for name in ("alpha", "beta"))
-    bilinear = step.fields["op"] == "TF_BILINEAR"
+    half = 0.0 if step.fields.get("flags") else 0.5  # TF_CORNERS
+    bilinear = half if step.fields["op"] == "TF_BILINEAR" else None
     columns = _sources(np.arange(ow), w, right, bilinear).size
     total = 0
     for a, b in rows:
@@ -320,9 +321,9 @@ def _resized(step: Step, rows: Iterable[Range]) -> int:
     return total
 
 
-def _sources(outputs: Array, side: int, step: np.float32, bilinear: bool) -> Array:
-    """Input rows or columns that outputs are made of (csrc/move.h)."""
-    if not bilinear:
+def _sources(outputs: Array, side: int, step: np.float32, half: float | None) -> Array:
+    """Input rows or columns that outputs are made of (csrc/move.h); half: None for the nearest."""
+    if half is None:
         return np.unique(np.minimum((outputs.astype(np.float32) * step).astype(int), side - 1))
-    at = np.clip((outputs + 0.5) * float(step) - 0.5, 0, side - 1).astype(int)
+    at = np.clip((outputs + half) * float(step) - half, 0, side - 1).astype(int)
     return np.unique(np.concatenate([at, np.minimum(at + 1, side - 1)]))

@@ -49,13 +49,12 @@ class Walker:
     bases: dict[Buffer, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        arrays = FIRST_ARRAY
-        for buffer in self.plan.buffers:
-            if buffer.kind == "arena":
-                self.bases[buffer] = ARENA * REGION + buffer.offset
-            else:
-                self.bases[buffer] = arrays * REGION
-                arrays += 1
+        constants = {b for s in self.plan.steps for b in s.buffers if b.kind == "weights"}
+        self.bases |= dict.fromkeys(constants, WEIGHTS * REGION)
+        arrays = (b for b in self.plan.buffers if b.kind != "arena")
+        self.bases |= {b: (FIRST_ARRAY + i) * REGION for i, b in enumerate(arrays)}
+        arena = (b for b in self.plan.buffers if b.kind == "arena")
+        self.bases |= {b: ARENA * REGION + b.offset for b in arena}
 
     def steps(self) -> Iterator[tuple[int, Array, bool]]:
         """(number of the step, lines, written) of every pass of one run of the plan."""

@@ -1,0 +1,235 @@
+"""Tensors as row-major arrays of any rank: what heads of detectors do to their rows.
+
+Copies between any two layouts, and sums and products that broadcast in any way, are element-wise
+steps over views of at most four axes. Axes that lie behind each other in every operand become one
+first, so that most of what exporters write needs no more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tinyface.graph import Node
+from tinyface.ops.spec import Array
+from tinyface.plan.lower_conv import act_fields, tail_act
+from tinyface.plan.model import Buffer, View
+from tinyface.plan.planner import Planner
+from tinyface.plan.tiling import row_tasks
+from tinyface.types import Shape
+
+LOOPS = 3  # axes of a step beside the innermost
+Strides = tuple[int, ...]
+Place = tuple[Buffer, int, Strides]  # buffer, first float, floats from one element to the next
+
+
+def row_major(shape: Shape, img: int | None = None) -> Strides:
+    """Strides of a tensor without gaps, but for those between images."""
+    strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    return tuple(strides) if img is None else (img, *strides[1:])
+
+
+def place(p: Planner, name: str) -> Place:
+    """Where a tensor lies row-major, moved if need be; a constant lies among the weights."""
+    if name in p.graph.params:
+        value = p.graph.params[name]
+        return constant(p, (name, "as is"), value)
+    view = p.as_flat(name)
+    return view.buffer, view.offset, row_major(p.shape(name), view.img)
+
+
+def constant(p: Planner, key: tuple[str, ...], value: Array) -> Place:
+    offset = p.packer.add(key, lambda: np.asarray(value, np.float32))
+    return p.constants, offset, row_major(value.shape)
+
+
+def target(p: Planner, name: str) -> Place:
+    """A place for a result, row-major."""
+    view = p.new(name, as_map=False)
+    return view.buffer, view.offset, row_major(p.shape(name), view.img)
+
+
+def broadcast(at: Place, shape: Shape, goal: Shape) -> Place:
+    """The same tensor with strides of 0 where it is repeated to make ``goal``."""
+    strides = [0] * (len(goal) - len(shape))
+    strides += [0 if side == 1 else step for side, step in zip(shape, at[2], strict=True)]
+    return at[0], at[1], tuple(strides)
+
+
+def walk(
+    p: Planner, node: Node, name: str, sizes: Sequence[int], places: Sequence[Place], op: str,
+    fields: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """One element-wise step: places are those of x, y and, for two operands, z."""
+    axes = merged(sizes, [at[2] for at in places])
+    inner = next((a for a in axes if all(step == 1 for step in a[1:])), None)
+    if inner is None and op == "TF_AFFINE" and flip(p, node, name, axes, places):
+        return
+    axes = [axis for axis in axes if axis is not inner]
+    if len(axes) > LOOPS:
+        raise p.unsupported(node, "its axes are in too different an order")
+    loops = [(1,) + (0,) * len(places)] * (LOOPS - len(axes)) + axes
+    (n, *imgs), (h, *rows), (w, *pixels) = loops
+    c = inner[0] if inner else 1
+    views = [
+        View(buffer, (n, c, h, w), offset, img, row, ld)
+        for (buffer, offset, _), img, row, ld in zip(places, imgs, rows, pixels, strict=True)
+    ]
+    p.emit(
+        name, node.op.kind, "rows", *views, node=node, op=op, **(fields or {}),
+        tasks=row_tasks(n * h, n * h * w * c),
+    )  # fmt: skip
+
+
+def flip(
+    p: Planner, node: Node, name: str, axes: Sequence[tuple[int, ...]], places: Sequence[Place]
+) -> bool:
+    """Whether what lies side by side in x is one axis, and in y another: then the step is the one
+    that turns planes channels-last."""
+    w = next((axis for axis in axes if axis[1] == 1), None)
+    c = next((axis for axis in axes if axis[2] == 1), None)
+    others = [axis for axis in axes if axis is not w and axis is not c]
+    if w is None or c is None or len(others) > 2:
+        return False
+    (n, *imgs), (h, *rows) = [(1, 0, 0)] * (2 - len(others)) + others
+    shape = (n, c[0], h, w[0])
+    (x, x_at, _), (y, y_at, _) = places
+    p.emit(
+        name, node.op.kind, "from_nchw", View(x, shape, x_at, imgs[0], rows[0], c[1]),
+        View(y, shape, y_at, imgs[1], rows[1], w[2]), node=node, op="TF_FROM_NCHW",
+        tasks=row_tasks(n * h, math.prod(shape)),
+    )  # fmt: skip
+    return True
+
+
+def merged(sizes: Sequence[int], strides: Sequence[Strides]) -> list[tuple[int, ...]]:
+    """(size, strides …) of every axis longer than 1, neighbours that are one run joined."""
+    axes: list[tuple[int, ...]] = []
+    for size, *steps in zip(sizes, *strides, strict=True):
+        if size == 1:
+            continue
+        if axes and all(a == b * size for a, b in zip(axes[-1][1:], steps, strict=True)):
+            axes[-1] = (axes[-1][0] * size, *steps)
+        else:
+            axes.append((size, *steps))
+    return axes
+
+
+def transpose(p: Planner, node: Node) -> None:
+    """Any order of the axes."""
+    (name,), result = node.inputs, node.outputs[0]
+    buffer, offset, strides = place(p, name)
+    perm: tuple[int, ...] = node.op.perm  # type: ignore[attr-defined]
+    x = (buffer, offset, tuple(strides[axis] for axis in perm))
+    walk(p, node, result, p.shape(result), (x, target(p, result)), "TF_AFFINE")
+
+
+def concat(p: Planner, node: Node) -> None:
+    """Along any axis: every part is copied."""
+    whole = node.outputs[0]
+    buffer, offset, strides = target(p, whole)
+    axis = node.op.axis % len(strides)  # type: ignore[attr-defined]
+    for i, part in enumerate(node.inputs):
+        shape = p.shape(part)
+        y = (buffer, offset, strides)
+        walk(p, node, f"{whole}.{i}", shape, (place(p, part), y), "TF_AFFINE")
+        offset += shape[axis] * strides[axis]
+
+
+def split(p: Planner, node: Node) -> None:
+    """Along any axis."""
+    buffer, offset, strides = place(p, node.inputs[0])
+    axis = node.op.axis % len(strides)  # type: ignore[attr-defined]
+    for part in node.outputs:
+        shape = p.shape(part)
+        walk(p, node, part, shape, ((buffer, offset, strides), target(p, part)), "TF_AFFINE")
+        offset += shape[axis] * strides[axis]
+
+
+def slices(p: Planner, node: Node) -> None:
+    """Of any axes, forwards."""
+    name, result = node.inputs[0], node.outputs[0]
+    buffer, offset, strides = place(p, name)
+    index = node.op.index(len(strides))  # type: ignore[attr-defined]
+    ranges = [range(*s.indices(side)) for s, side in zip(index, p.shape(name), strict=True)]
+    if any(r.step < 1 for r in ranges):
+        raise p.unsupported(node, "backwards")
+    offset += sum(r.start * step for r, step in zip(ranges, strides, strict=True))
+    steps = tuple(r.step * step for r, step in zip(ranges, strides, strict=True))
+    x = (buffer, offset, steps)
+    walk(p, node, result, p.shape(result), (x, target(p, result)), "TF_AFFINE")
+
+
+def binary(p: Planner, node: Node) -> None:
+    """Two operands of any shapes. a - b is b times -1, and a added to that."""
+    kind, result = node.op.kind, p.result(node)
+    goal = p.shape(result)
+    a, b = (broadcast(place(p, name), p.shape(name), goal) for name in node.inputs)
+    if kind == "div":
+        if node.inputs[1] not in p.graph.params:
+            raise p.unsupported(node, "divided by what is computed")
+        with np.errstate(divide="ignore"):
+            inverse = 1 / p.graph.params[node.inputs[1]]
+        at = constant(p, (node.inputs[1], "inverse"), inverse)
+        b = broadcast(at, inverse.shape, goal)
+    fields, params = act_fields(p, node, 1, *tail_act(p, node))
+    if params:
+        raise p.unsupported(node, "slopes per channel behind operands of these shapes")
+    y = target(p, result)
+    if kind == "sub":
+        one = constant(p, ("-1",), np.full(1, -1, np.float32))
+        minus = broadcast(one, (1,), goal)
+        walk(p, node, f"{result}.minus", goal, (b, y, minus), "TF_MUL")
+        b = y
+    name = {"sub": "ADD", "div": "MUL"}.get(kind, kind.upper())
+    walk(p, node, result, goal, (a, y, b), f"TF_{name}", fields)
+
+
+def pad(p: Planner, node: Node) -> None:
+    """Of a map: the value on every side that grows; what lies in the middle is copied, if it was
+    not written there."""
+    op: Any = node.op
+    name, result = node.inputs[0], node.outputs[0]
+    if len(p.shape(name)) != 4 or op.before[0] + op.after[0]:
+        raise p.unsupported(node, "only of a map, and not of its pictures")
+    x, y = p.as_map(name), p.views.get(result) or p.new(result)
+    y.buffer.shared = True
+    n, c, h, w = y.shape
+    (_, front, top, left), (_, *middle) = op.before, x.shape
+    key = (node.name, "value")
+    offset = p.packer.add(key, lambda: np.full(c, op.value, np.float32))
+    fill = View(p.constants, (n, c, h, w), offset, 0)
+    inner = replace(y, shape=x.shape, offset=y.offset + front + top * y.row + left * y.ld)
+    if (x.buffer, x.offset, x.ld) != (inner.buffer, inner.offset, inner.ld):
+        tasks = row_tasks(n * middle[1], math.prod(x.shape))
+        p.emit(result, op.kind, "copy", x, inner, node=node, op="TF_AFFINE", tasks=tasks)
+    for at, shape in borders(y, (front, top, left), (middle[0], middle[1], middle[2])):
+        to = replace(y, shape=shape, offset=at)
+        p.emit(
+            f"{result}.border", op.kind, "fill", replace(fill, shape=shape), to, op="TF_AFFINE",
+            tasks=row_tasks(n * shape[2], math.prod(shape)),
+        )  # fmt: skip
+
+
+def borders(
+    y: View, first: tuple[int, int, int], size: tuple[int, int, int]
+) -> list[tuple[int, tuple[int, int, int, int]]]:
+    """(first float, shape) of the parts of a map that lie around the middle: rows above and below;
+    beside it, columns; on its pixels, channels. first, size: of the middle, (c, h, w)."""
+    n, c, h, w = y.shape
+    (front, top, left), (mc, mh, mw) = first, size
+    middle = y.offset + top * y.row
+    pixels = middle + left * y.ld
+    parts = [
+        (y.offset, (n, c, top, w)),
+        (y.offset + (top + mh) * y.row, (n, c, h - top - mh, w)),
+        (middle, (n, c, mh, left)),
+        (middle + (left + mw) * y.ld, (n, c, mh, w - left - mw)),
+        (pixels, (n, front, mh, mw)),
+        (pixels + front + mc, (n, c - front - mc, mh, mw)),
+    ]
+    return [(at, shape) for at, shape in parts if min(shape) > 0]
