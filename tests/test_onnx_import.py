@@ -452,6 +452,21 @@ def test_free_sides(tmp_path: Path) -> None:
     assert read_onnx(path, (64, 48)).inputs["x"].shape == (1, 3, 64, 48)
 
 
+def test_a_size_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    """Half of 7 rows, enlarged, are not 7 again: the file needs a picture of another size."""
+    nodes = [
+        node("MaxPool", "x", outputs="half", kernel_shape=[2, 2], strides=[2, 2]),
+        node("ConvTranspose", "half", "w", outputs="up", strides=[2, 2]),
+        node("Add", "x", "up"),
+    ]
+    proto = model(nodes, ["n", 3, "h", "w"], {"w": np.ones((3, 3, 2, 2), np.float32)})
+    path = tmp_path / "free.onnx"
+    onnx.save(proto, str(path))
+    assert read_onnx(path, (8, 8)).outputs
+    with pytest.raises(FormatError, match=r"size free; tried was 7x8, see --size"):
+        read_onnx(path, (7, 8))
+
+
 def test_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(model([helper.make_node("Relu", ["x"], ["y"])]).SerializeToString())

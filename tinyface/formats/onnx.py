@@ -192,7 +192,17 @@ def read_onnx(path: str | os.PathLike[str], size: tuple[int, int] = (112, 112)) 
             converter.convert(node)
         return _finish(converter)
     except GraphError as error:
-        raise FormatError(f"{path}: {error}") from None
+        raise FormatError(f"{path}: {error}{_hint(file, size)}") from None
+    except FormatError as error:
+        raise FormatError(f"{error}{_hint(file, size)}") from None
+
+
+def _hint(file: OnnxFile, size: tuple[int, int]) -> str:
+    """What to do about maps that do not fit each other, where the size was our choice."""
+    if not any(len(shape) == 4 and None in shape[1:] for shape in file.inputs.values()):
+        return ""
+    height, width = size
+    return f" (the file leaves the picture's size free; tried was {height}x{width}, see --size)"
 
 
 def _finish(c: Converter) -> Graph:
