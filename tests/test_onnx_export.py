@@ -83,6 +83,8 @@ CASES = {
     "flatten": single(ops.Flatten(), MAP),
     "transpose": single(ops.Transpose((0, 2, 3, 1)), MAP),
     "shuffle": single(ops.ChannelShuffle(2), MAP),
+    "interleave": single(ops.Interleave((2, 2)), *(MAP,) * 4),
+    "interleave oblong": single(ops.Interleave((2, 3)), *(MAP,) * 6),
     "identity": single(ops.Identity(), MAP),
 }  # fmt: skip
 
