@@ -5,6 +5,7 @@
 #ifndef REFERENCE_H
 #define REFERENCE_H
 #include "tinyface.h"
+#include <float.h>
 #include <math.h>
 
 typedef struct {
@@ -23,6 +24,7 @@ static double activate(const tf_step *s, double v, double slope)
     case TF_TANH: return tanh(v);
     case TF_ERF: return erf(v);
     case TF_GELU: return v * erfc(-v * sqrt(0.5)) / 2;
+    case TF_EXP: return exp(v) > FLT_MAX ? (double)INFINITY : exp(v);
     default: return v;
     }
 }
@@ -164,6 +166,7 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
     if (s->flags & TF_RESIDUAL) v += z, *size += fabs(z), *terms += 1;
     v = activate(s, v, o->slope ? (double)o->slope[oc] : 0);
     if (s->act != TF_NONE) *size = *size * 2 + 2, *terms += 12;
+    if (s->act == TF_EXP) *size = *size * fmin(v, FLT_MAX) + FLT_MIN; /* exp is its own slope */
     if (s->flags & TF_RESIDUAL_END) v += z, *size += fabs(z), *terms += 1;
     return v;
 }
