@@ -26,6 +26,7 @@ except ImportError:  # built without a compiler
 
 LINE = 64  # bytes: scratch and arenas begin on a cache line
 VECTORS = ("w", "bias", "slope", "zero")
+ARENA, WEIGHTS = 0, 1  # numbers of buffers; the caller's arrays follow
 
 
 def available() -> bool:
@@ -210,7 +211,7 @@ def encode_steps(plan: Plan, numbers: Mapping[str, int]) -> Any:
         c.size = ffi.sizeof("tf_step")
         for key, value in step.fields.items():
             setattr(c, key, getattr(lib, value) if isinstance(value, str) else value)
-        c.wbuf = 1
+        c.wbuf = WEIGHTS
         c.chain, c.band = step.chain, step.band
         for key in VECTORS:
             setattr(c, key, step.params.get(key, step.fields.get(key, -1)))
@@ -224,14 +225,9 @@ def _fill(out: Any, view: View | None, numbers: Mapping[str, int]) -> None:
         out.buf = -1
         return
     buffer = view.buffer
-    arena = buffer.kind == "arena"
-    if buffer.kind == "band":
-        out.buf = _engine.lib.TF_BAND
-    elif buffer.kind == "weights":
-        out.buf = 1
-    else:
-        out.buf = 0 if arena else numbers[f"{buffer.kind} {buffer.name}"]
-    out.off = view.offset + (buffer.offset if arena else 0)
+    fixed = {"arena": ARENA, "weights": WEIGHTS, "band": _engine.lib.TF_BAND}.get(buffer.kind)
+    out.buf = numbers[f"{buffer.kind} {buffer.name}"] if fixed is None else fixed
+    out.off = view.offset + (buffer.offset if buffer.kind == "arena" else 0)
     out.img, out.row, out.ld = view.img, view.row, view.ld
 
 

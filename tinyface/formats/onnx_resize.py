@@ -17,6 +17,7 @@ import numpy as np
 from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.ops import Linear, Reshape, Resize, Transpose
+from tinyface.ops.resize import positions
 from tinyface.types import Shape
 
 if TYPE_CHECKING:
@@ -50,9 +51,10 @@ def make_Resize(c: Converter, node: OnnxNode) -> list[str]:
     for axis in (0, 1):
         n, m = side[2 + axis], out[2 + axis]
         factor = scale[axis] if scale is not None else m / n
-        positions = _positions(node, mode, n, m, factor)
-        theirs.append(positions)
-        agree = agree and bool(np.abs(_ours(mode, n, m, steps[axis]) - positions).max() < 1e-4)
+        wanted = _positions(node, mode, n, m, factor)
+        ours = positions(mode, np.arange(m), n, steps[axis])
+        theirs.append(wanted)
+        agree = agree and bool(np.abs(ours - wanted).max() < 1e-4)
     if agree:
         like = _like(c, node, x, out)
         return [
@@ -79,16 +81,6 @@ def _like(c: Converter, node: OnnxNode, x: str, out: tuple[int, ...]) -> str:
         if tensor != x and c.shape(tensor)[2:] == out[2:]:
             return tensor
     return ""
-
-
-def _ours(mode: str, n: int, m: int, step: float) -> Array:
-    """Where our operator looks."""
-    if mode == "nearest":
-        x: Array = np.floor(np.arange(m, dtype=np.float32) * np.float32(step))
-    else:
-        half = 0.0 if mode == "corners" else 0.5
-        x = (np.arange(m) + half) * step - half
-    return x.clip(0, n - 1)
 
 
 def _matrix(positions: Array, n: int) -> Array:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,28 +14,32 @@ from tinyface.types import ITEMSIZE, TensorType
 Pair = tuple[int, int]
 
 
-def nearest(x: Array, axis: int, out: int, step: float) -> Array:
-    """Element i of the result is element floor(i step) of the axis.
+def positions(mode: str, outputs: Array, side: int, step: float) -> Array:
+    """Where ``outputs`` (their numbers) look on an axis of length ``side``, 0 .. side - 1.
 
-    Computed in float32, as PyTorch does: where i step is a whole number in exact arithmetic,
-    rounding can decide, and a trained network expects the same decision.
+    "nearest": floor(i step), in float32, as PyTorch does: where i step is a whole number in exact
+    arithmetic, rounding can decide, and a trained network expects the same decision. "bilinear":
+    (i + 1/2) step - 1/2, pixel centres lie at halves; "corners": at whole numbers.
     """
-    source = np.floor(np.arange(out, dtype=np.float32) * np.float32(step)).astype(np.intp)
-    y: Array = x.take(np.minimum(source, x.shape[axis] - 1), axis)
+    if mode == "nearest":
+        at: Array = np.floor(outputs.astype(np.float32) * np.float32(step))
+    else:
+        half = 0.0 if mode == "corners" else 0.5
+        at = (outputs + half) * step - half
+    return at.clip(0, side - 1)
+
+
+def nearest(x: Array, axis: int, at: Array) -> Array:
+    """The elements at whole positions of the axis."""
+    y: Array = x.take(at.astype(np.intp), axis)
     return y
 
 
-def linear(x: Array, axis: int, out: int, step: float, half: float = 0.5) -> Array:
-    """Mix the two elements beside (i + 1/2) step - 1/2: pixel centres lie at halves; or, with
-    ``half`` 0, at whole numbers.
-
-    Positions before the first centre or behind the last one take the border's value.
-    """
-    last = x.shape[axis] - 1
-    position = np.clip((np.arange(out) + half) * step - half, 0, last)
-    left = np.floor(position).astype(np.intp)
-    right = np.minimum(left + 1, last)
-    share = (position - left).astype(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1 - axis))
+def linear(x: Array, axis: int, at: Array) -> Array:
+    """Mixes of the two elements beside each position of the axis."""
+    left = np.floor(at).astype(np.intp)
+    right = np.minimum(left + 1, x.shape[axis] - 1)
+    share = (at - left).astype(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1 - axis))
     y: Array = x.take(left, axis) * (1 - share) + x.take(right, axis) * share
     return y
 
@@ -105,8 +108,7 @@ class Resize(Op):
         target = None if like is None else (like.shape[2], like.shape[3])
         out = self.output_map(side, target)
         steps = self.steps(side, out, target)
-        along: Any = nearest if self.mode == "nearest" else linear
-        if self.mode == "corners":
-            along = partial(linear, half=0.0)
-        y: Array = along(along(x, 2, out[0], steps[0]), 3, out[1], steps[1])
-        return y
+        along = nearest if self.mode == "nearest" else linear
+        for axis, n, m, step in zip((2, 3), side, out, steps, strict=True):
+            x = along(x, axis, positions(self.mode, np.arange(m), n, step))
+        return x

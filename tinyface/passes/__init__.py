@@ -23,7 +23,7 @@ def optimise(graph: Graph) -> Graph:
     """The graph that the engines run. Outputs equal the given graph's to rounding.
 
     What follows an interleave goes in front of it once, so that the others can take it up.
-    The first four make work for each other (merged branches can take up the batch norm behind
+    Four make work for each other (merged branches can take up the batch norm behind
     their sum), so they go round until nothing is left to do; fusing ends it.
     ``name_patterns`` has been at work already when a file was imported.
     """

@@ -18,7 +18,11 @@ def through_interleave(graph: Graph) -> Graph:
     graph = alive(graph)
     nodes: list[Node] = []
     joined: dict[str, Node] = {}  # result of an interleave that may be moved behind its reader
-    made: dict[str, Node] = {}
+    convs = {
+        name
+        for name, maker in graph.producers.items()
+        if isinstance(maker.op, Conv2d) and private(graph, name)
+    }
     for node in graph.nodes:
         join = joined.pop(node.inputs[0], None) if node.inputs else None
         if join is not None and isinstance(node.op, (BatchNorm, *FUSABLE)):
@@ -30,13 +34,9 @@ def through_interleave(graph: Graph) -> Graph:
                 parts.append(name)
             node = replace(join, inputs=tuple(parts), outputs=node.outputs)
             joined[node.outputs[0]] = node
-        elif isinstance(node.op, Interleave) and all(
-            name in made and isinstance(made[name].op, Conv2d) and private(graph, name)
-            for name in node.inputs
-        ):
+        elif isinstance(node.op, Interleave) and convs.issuperset(node.inputs):
             joined[node.outputs[0]] = node
         if node.outputs[0] in joined and not private(graph, node.outputs[0]):
             joined.pop(node.outputs[0])
-        made.update(dict.fromkeys(node.outputs, node))
         nodes.append(node)
     return finish(graph, nodes, graph.params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tinyface.graph import Graph, Node
@@ -65,28 +66,29 @@ class Home:
 
 def find_homes(graph: Graph) -> dict[str, Home]:
     """Parts of concatenations and interleaves, and what is padded, by name."""
-    types = graph.types
     homes: dict[str, Home] = {}
     for node in reversed(graph.nodes):
-        whole = node.outputs[0]
-        rank = types[whole].rank
-        if isinstance(node.op, Interleave):
-            for i, part in enumerate(node.inputs):
-                if writer(graph, part) == part and part not in graph.outputs:
-                    cell = divmod(i, node.op.block[1])
-                    homes.setdefault(part, Home(whole, 0, cell, node.op.block))
-        if isinstance(node.op, Pad) and rank == 4 and node.op.before[0] == node.op.after[0] == 0:
-            part, (_, front, top, left) = node.inputs[0], node.op.before
-            if writer(graph, part) == part and part not in graph.outputs:
-                homes.setdefault(part, Home(whole, front, (top, left)))
-        if not isinstance(node.op, Concat) or rank < 2 or node.op.axis % rank != 1:
-            continue
+        for part, home in _parts(graph, node):
+            source = writer(graph, part)
+            fits = source == part or graph.types[home.whole].rank != 4
+            if source and fits and source not in graph.outputs:
+                homes.setdefault(source, home)
+    return homes
+
+
+def _parts(graph: Graph, node: Node) -> Iterator[tuple[str, Home]]:
+    """What an operator joins, and where it goes."""
+    op, whole = node.op, node.outputs[0]
+    rank = graph.types[whole].rank
+    if isinstance(op, Interleave):
+        for i, part in enumerate(node.inputs):
+            yield part, Home(whole, 0, divmod(i, op.block[1]), op.block)
+    elif isinstance(op, Pad) and rank == 4 and op.before[0] == op.after[0] == 0:
+        _, front, top, left = op.before
+        yield node.inputs[0], Home(whole, front, (top, left))
+    elif isinstance(op, Concat) and rank >= 2 and op.axis % rank == 1:
         offset = 0
         for part in node.inputs:
-            source = writer(graph, part)
-            fits = source == part or rank != 4
-            if source and fits and source not in homes and source not in graph.outputs:
-                homes[source] = Home(whole, offset)
-            size = 1 if rank == 4 else math.prod(types[part].shape[2:])
-            offset += types[part].shape[1] * size
-    return homes
+            yield part, Home(whole, offset)
+            size = 1 if rank == 4 else math.prod(graph.types[part].shape[2:])
+            offset += graph.types[part].shape[1] * size

@@ -168,14 +168,10 @@ def binary(p: Planner, node: Node) -> None:
     """Two operands of any shapes. a - b is b times -1, and a added to that."""
     kind, result = node.op.kind, p.result(node)
     goal = p.shape(result)
-    a, b = (broadcast(place(p, name), p.shape(name), goal) for name in node.inputs)
-    if kind == "div":
-        if node.inputs[1] not in p.graph.params:
-            raise p.unsupported(node, "divided by what is computed")
-        with np.errstate(divide="ignore"):
-            inverse = 1 / p.graph.params[node.inputs[1]]
-        at = constant(p, (node.inputs[1], "inverse"), inverse)
-        b = broadcast(at, inverse.shape, goal)
+    first = place(p, node.inputs[0])
+    second = inverse(p, node) if kind == "div" else place(p, node.inputs[1])
+    a = broadcast(first, p.shape(node.inputs[0]), goal)
+    b = broadcast(second, p.shape(node.inputs[1]), goal)
     fields, params = act_fields(p, node, 1, *tail_act(p, node))
     if params:
         raise p.unsupported(node, "slopes per channel behind operands of these shapes")
@@ -189,6 +185,16 @@ def binary(p: Planner, node: Node) -> None:
     walk(p, node, result, goal, (a, y, b), f"TF_{name}", fields)
 
 
+def inverse(p: Planner, node: Node) -> Place:
+    """1 / the second operand."""
+    name = node.inputs[1]
+    if name not in p.graph.params:
+        raise p.unsupported(node, "divided by what is computed")
+    with np.errstate(divide="ignore"):
+        value = 1 / p.graph.params[name]
+    return constant(p, (name, "inverse"), value)
+
+
 def pad(p: Planner, node: Node) -> None:
     """Of a map: the value on every side that grows; what lies in the middle is copied, if it was
     not written there."""
@@ -196,8 +202,7 @@ def pad(p: Planner, node: Node) -> None:
     name, result = node.inputs[0], node.outputs[0]
     if len(p.shape(name)) != 4 or op.before[0] + op.after[0]:
         raise p.unsupported(node, "only of a map, and not of its pictures")
-    x, y = p.as_map(name), p.views.get(result) or p.new(result)
-    y.buffer.shared = True
+    x, y = p.as_map(name), p.joint(result)
     n, c, h, w = y.shape
     (_, front, top, left), (_, *middle) = op.before, x.shape
     key = (node.name, "value")

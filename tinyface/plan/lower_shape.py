@@ -79,47 +79,44 @@ def concat(p: Planner, node: Node) -> None:
     rank = len(p.shape(whole))
     if rank < 2 or node.op.axis % rank != 1:  # type: ignore[attr-defined]
         return flat.concat(p, node)
-    host = p.views.get(whole) or p.new(whole)
-    host.buffer.shared = True
+    host = p.joint(whole)
     offset = 0
     for i, part in enumerate(node.inputs):
         size = p.shape(part)[1] * (1 if host.is_map else math.prod(p.shape(part)[2:]))
         there = p.at(part)
         if there.buffer is not host.buffer or there.offset != host.offset + offset:
             if host.is_map and there.shuffled:
-                y = View(
-                    host.buffer, there.shape, host.offset + offset, host.img, host.row, host.ld
-                )
-                p.shuffle_into(part, y)
+                p.shuffle_into(part, part_of(host, there.shape, host.offset + offset))
                 offset += size
                 continue
             if host.is_map:
                 x = p.as_map(part)
-                y = View(host.buffer, x.shape, host.offset + offset, host.img, host.row, host.ld)
+                y = part_of(host, x.shape, host.offset + offset)
             else:
                 x = p.as_map_of_flat(p.as_flat(part))
                 y = replace(x, buffer=host.buffer, offset=host.offset + offset, img=host.img)
-            p.emit(
-                f"{whole}.{i}", "concat", "copy", x, y, op="TF_AFFINE", tasks=tasks(x),
-                reason="a part that could not be written in place",
-            )  # fmt: skip
+            copy_part(p, node, i, x, y)
         offset += size
 
 
 def interleave(p: Planner, node: Node) -> None:
     """Nothing to do for parts whose pixels were written in place; the others are copied."""
     whole = node.outputs[0]
-    host = p.views.get(whole) or p.new(whole)
-    host.buffer.shared = True
+    host = p.joint(whole)
     block: tuple[int, int] = node.op.block  # type: ignore[attr-defined]
     for i, part in enumerate(node.inputs):
         x = p.as_map(part)
         y = part_of(host, x.shape, host.offset, divmod(i, block[1]), block)
         if (x.buffer, x.offset, x.ld) != (y.buffer, y.offset, y.ld):
-            p.emit(
-                f"{whole}.{i}", "interleave", "copy", x, y, op="TF_AFFINE", tasks=tasks(x),
-                reason="a part that could not be written in place",
-            )  # fmt: skip
+            copy_part(p, node, i, x, y)
+
+
+def copy_part(p: Planner, node: Node, i: int, x: View, y: View) -> None:
+    """Part ``i`` of what a node joins."""
+    p.emit(
+        f"{node.outputs[0]}.{i}", node.op.kind, "copy", x, y, op="TF_AFFINE", tasks=tasks(x),
+        reason="a part that could not be written in place",
+    )  # fmt: skip
 
 
 def split(p: Planner, node: Node) -> None:

@@ -182,9 +182,14 @@ class Planner:
             view = _dense(buffer or Buffer("arena", name, math.prod(shape)), shape, as_map)
         return self.bind(name, view)
 
+    def joint(self, name: str) -> View:
+        """The place of a tensor of which several steps write a part each."""
+        view = self.views.get(name) or self.new(name)
+        view.buffer.shared = True
+        return view
+
     def _inside(self, home: Home, shape: Shape, as_map: bool) -> View:
-        host = self.views.get(home.whole) or self.new(home.whole)
-        host.buffer.shared = True
+        host = self.joint(home.whole)
         at = host.offset + home.offset
         if host.is_map and as_map:
             full = shape if len(shape) == 4 else (*shape, 1, 1)

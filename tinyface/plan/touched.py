@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyface.ops.resize import positions
 from tinyface.ops.spec import Array
 from tinyface.plan.model import FLOAT, Step, View
 from tinyface.plan.packed import chunk, chunks, packs
@@ -309,21 +310,18 @@ def _resized(step: Step, rows: Iterable[Range]) -> int:
     """Floats that nearest or bilinear resizing looks at; rows: of each task."""
     _, c, h, w = step.x.shape
     _, _, oh, ow = step.y.shape
-    down, right = (np.float32(step.fields[name]) for name in ("alpha", "beta"))
-    half = 0.0 if step.fields.get("flags") else 0.5  # TF_CORNERS
-    bilinear = half if step.fields["op"] == "TF_BILINEAR" else None
-    columns = _sources(np.arange(ow), w, right, bilinear).size
+    down, right = (float(np.float32(step.fields[name])) for name in ("alpha", "beta"))
+    columns = _sources(step.kernel, np.arange(ow), w, right).size
     total = 0
     for a, b in rows:
         for image in range(a // oh, (b - 1) // oh + 1):
             first, end = max(a - image * oh, 0), min(b - image * oh, oh)
-            total += _sources(np.arange(first, end), h, down, bilinear).size * columns * c
+            total += _sources(step.kernel, np.arange(first, end), h, down).size * columns * c
     return total
 
 
-def _sources(outputs: Array, side: int, step: np.float32, half: float | None) -> Array:
-    """Input rows or columns that outputs are made of (csrc/move.h); half: None for the nearest."""
-    if half is None:
-        return np.unique(np.minimum((outputs.astype(np.float32) * step).astype(int), side - 1))
-    at = np.clip((outputs + half) * float(step) - half, 0, side - 1).astype(int)
-    return np.unique(np.concatenate([at, np.minimum(at + 1, side - 1)]))
+def _sources(mode: str, outputs: Array, side: int, step: float) -> Array:
+    """Input rows or columns that outputs are made of (csrc/move.h)."""
+    at = positions(mode, outputs, side, step).astype(int)
+    beside = at if mode == "nearest" else np.minimum(at + 1, side - 1)
+    return np.unique(np.concatenate([at, beside]))
