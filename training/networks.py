@@ -171,4 +171,8 @@ def stages(name: str, parameter: str) -> float:
     more samples left for the others (FreezeOut, Brock et al. 2017).
     """
     first = parameter.split(".")[0]
-    return {"fdfacenet": {"conv1": 0.6, "conv2": 0.65, "conv3": 0.8}}.get(name, {}).get(first, 1.0)
+    rests = {
+        "fdfacenet": {"conv1": 0.6, "conv2": 0.65, "conv3": 0.8},
+        "dwfn": {"conv1": 0.6, "conv2": 0.65},
+    }
+    return rests.get(name, {}).get(first, 1.0)
