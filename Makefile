@@ -6,12 +6,15 @@
 # PYTHON=python3.12   the Python that .venv is made of
 # TORCH=auto|yes|no   PyTorch, the oracle of some tests: "auto" installs it where pip finds a
 #                     CPU build; without it those tests are skipped
+# WORKERS=0           tests run one after another (for --pdb, say) in place of one process a CPU
 
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= auto
 BIN    := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
+
+WORKERS ?= auto
+PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 # The package is installed in place; these decide whether that must happen again.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
