@@ -482,15 +482,6 @@ def relu(**changes: Any) -> Any:
     return model([helper.make_node("Relu", ["x"], ["y"])], **changes)
 
 
-def with_external_data() -> Any:
-    proto = model([helper.make_node("Add", ["x", "w"], ["y"])], None, {"w": np.ones(3, np.float32)})
-    tensor = proto.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="/etc/passwd")
-    return proto
-
-
 def with_tensor(**fields: Any) -> Any:
     """A constant whose shape and data do not agree."""
     proto = model([helper.make_node("Add", ["x", "w"], ["y"])], None, {"w": np.ones(4, np.float32)})
@@ -531,7 +522,6 @@ I = {"i": np.array([1], np.int64), "w": np.ones((2, 3, 1, 1), np.float32)}  # no
 REFUSED: dict[str, tuple[Any, str]] = {
     "opset 6": (relu(opset=6), "opset 6; 7 to"),
     "opset 999": (relu(opset=999), "opset 999; 7 to"),
-    "external data": (with_external_data(), "in another file, which is not opened"),
     "subgraph": (with_branch(), "node 0, 'If'.*subgraph"),
     "quantised": (
         model([node("QuantizeLinear", "x", "s"), ], None, {"s": np.float32([1])}),

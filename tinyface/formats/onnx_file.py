@@ -1,8 +1,8 @@
 """Open an ONNX file and hand out its nodes and constants, checked.
 
 Uses the ``onnx`` package (extra ``tinyface[onnx]``) for the protobuf; what the numbers in it may
-be is checked here. Refused outright: data in other files, subgraphs (control flow), sparse
-tensors, quantised and custom operators.
+be is checked here and in onnx_tensor.py. Refused outright: subgraphs (control flow), sparse
+tensors, quantised and custom operators, data outside of the file and its folder.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from tinyface import limits
 from tinyface.errors import FormatError, MissingExtraError
 from tinyface.formats.arrays import Array
+from tinyface.formats.onnx_tensor import Beside, read_tensor
 
 OLDEST_OPSET: Final = 7  # before it, operands were broadcast by other rules
 _QUANTISED: Final = (
@@ -102,8 +101,12 @@ def open_onnx(path: Path) -> OnnxFile:
     if graph.sparse_initializer:
         raise FormatError(f"{path}: sparse tensors are not read; export it with dense ones")
     _need_text(path, graph)
-    constants = {t.name: read_tensor(t, f"{path}: tensor {t.name!r}") for t in graph.initializer}
-    nodes = in_order([_read_node(path, i, node, opset) for i, node in enumerate(graph.node)])
+    beside = Beside(path)
+    constants = {
+        t.name: read_tensor(t, beside, f"{path}: tensor {t.name!r}") for t in graph.initializer
+    }
+    read = [_read_node(path, i, node, opset, beside) for i, node in enumerate(graph.node)]
+    nodes = in_order(read)
     inputs = {v.name: _read_shape(path, v) for v in graph.input if v.name not in constants}
     outputs = tuple(v.name for v in graph.output)
     name = graph.name if graph.name.isprintable() else ""
@@ -167,42 +170,7 @@ def _inlined(path: Path, model: Any) -> Any:
         raise FormatError(f"{path}: its local functions cannot be inlined") from None
 
 
-def read_tensor(tensor: Any, where: str) -> Array:
-    """A TensorProto as an array over its own bytes; float64 and float16 become float32.
-
-    Raises:
-        FormatError: data in another file, sizes that do not agree, or a type that is not read.
-    """
-    from onnx import TensorProto, numpy_helper
-
-    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-        raise FormatError(
-            f"{where}: its data are in another file, which is not opened; save the model as one "
-            "file: onnx.save(onnx.load(FILE), OUT)"
-        )
-    if len(tensor.dims) > limits.MAX_RANK or any(d < 0 for d in tensor.dims):
-        raise FormatError(f"{where}: shape {list(tensor.dims)[:20]}")
-    size = 1
-    for side in tensor.dims:
-        size *= side
-    if size > limits.MAX_TENSOR_BYTES // 4:
-        raise FormatError(f"{where}: {size} elements")
-    try:
-        array: Array = numpy_helper.to_array(tensor)
-    except Exception as error:  # whatever a damaged tensor makes of it
-        raise FormatError(f"{where}: damaged ({type(error).__name__})") from None
-    if array.shape != tuple(tensor.dims):
-        raise FormatError(f"{where}: has {array.size} elements, its shape needs {size}")
-    if array.dtype.kind == "f":
-        return array.astype(np.float32, copy=False)
-    if array.dtype.kind in "iu" and array.dtype != np.uint64:
-        return array.astype(np.int64)
-    if array.dtype.kind == "b":
-        return array
-    raise FormatError(f"{where}: elements of type {array.dtype} are not read")
-
-
-def _read_node(path: Path, index: int, node: Any, opset: int) -> OnnxNode:
+def _read_node(path: Path, index: int, node: Any, opset: int, beside: Beside) -> OnnxNode:
     from onnx import AttributeProto, helper
 
     label = next((o for o in node.output if o), node.name)[:80]
@@ -220,7 +188,7 @@ def _read_node(path: Path, index: int, node: Any, opset: int) -> OnnxNode:
         if kind in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
             raise FormatError(f"{where}: it holds a subgraph (control flow), which is not read")
         if kind in (AttributeProto.TENSOR,):
-            value: Any = read_tensor(attribute.t, where)
+            value: Any = read_tensor(attribute.t, beside, where)
         elif kind in (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.STRING):
             value = helper.get_attribute_value(attribute)
             value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
