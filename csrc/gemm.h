@@ -5,9 +5,9 @@
  * x is a table of row pointers, so that im2col is never written to memory: padding points to
  * a row of zeros. w is a panel, nv vectors wide, in the order in which it is read.
  *
- * Blocking: all of a tile's outputs stay in registers for the whole reduction, one named
- * variable each (gcc spills arrays of vectors). Each weight is loaded once per tile and used
- * `rows` times; each input is broadcast once and used nv times.
+ * Blocking: all of a tile's outputs stay in registers for the whole reduction: sum[rows][nv],
+ * whose loops are unrolled (UNROLL in engine.h) so that no element lives in memory. Each weight
+ * is loaded once per tile and used `rows` times; each input is broadcast once and used nv times.
  * `rows`, `nv` and `half` are constants at every place of use, so each combination is
  * compiled to straight code.
  */
