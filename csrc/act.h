@@ -81,6 +81,7 @@ static inline vf v_act(vf v, const tf_step *s)
         const vf root = v_exp(v_mul(v_set1(0.5f), v));
         return v_mul(root, root);
     }
+    case TF_SQRT: return v_sqrt(v);
     default: return v;
     }
 }

@@ -32,11 +32,11 @@ static int32_t check_vector(const tf_step *s, int64_t off, int64_t n, int needed
 
 static int is_conv(int32_t op) { return op == TF_CONV || op == TF_WINOGRAD || op == TF_DEPTHWISE; }
 static int is_winograd(int32_t op) { return op == TF_WINOGRAD || op == TF_WINO_IN; }
-static int is_binary(int32_t op) { return op == TF_ADD || op == TF_MUL || op == TF_MAXIMUM; }
+static int is_binary(int32_t op) { return op >= TF_ADD && op <= TF_MAXIMUM; }
 static int is_roof(int32_t op) { return op == TF_PEAK || op == TF_STREAM; }
 static int keeps_map(int32_t op)
 {
-    return is_binary(op) || op == TF_AFFINE || op == TF_SOFTMAX || op == TF_L2NORM ||
+    return is_binary(op) || op == TF_AFFINE || (op >= TF_SOFTMAX && op <= TF_MATMUL) ||
            op == TF_SHUFFLE || op == TF_TO_NCHW || op == TF_GEMV;
 }
 
@@ -79,8 +79,8 @@ static int32_t check_shape(const tf_step *s)
     if (s->act < 0 || s->act >= TF_ACTS || s->c % s->groups) return TF_BAD_SHAPE;
     if ((int64_t)s->n * s->oh > MAX_SIDE || (int64_t)s->oh * s->ow > MAX_SIDE) return TF_BAD_SHAPE;
     if (keeps_map(s->op) && (s->oh != s->h || s->ow != s->wd)) return TF_BAD_SHAPE;
-    const int new_channels =
-        s->op == TF_CONV || s->op == TF_WINOGRAD || s->op == TF_GEMV || is_roof(s->op);
+    const int new_channels = s->op == TF_CONV || s->op == TF_WINOGRAD || s->op == TF_GEMV ||
+                             s->op == TF_MATMUL || is_roof(s->op);
     if (s->op != TF_SHUFFLE && s->oc % s->groups) return TF_BAD_SHAPE;
     if (s->op == TF_SHUFFLE) {
         if (s->first < 0 || (int64_t)s->first + s->oc > s->c) return TF_BAD_SHAPE;
@@ -108,7 +108,8 @@ static int32_t check_operands(const tf_step *s, const int64_t *bytes, int32_t bu
     const int32_t planes_in = s->op == TF_FROM_NCHW, planes_out = s->op == TF_TO_NCHW;
     const int32_t wide = planes_in ? s->c : s->wd, wide_out = planes_out ? s->oc : s->ow;
     const int32_t half = s->op == TF_SHUFFLE && s->z.buf >= 0 ? s->c / 2 : 0;
-    const int second = is_binary(s->op) || s->flags & (TF_RESIDUAL | TF_RESIDUAL_END);
+    const int product = s->op == TF_MATMUL, across = s->flags & TF_ACROSS;
+    const int second = is_binary(s->op) || product || s->flags & (TF_RESIDUAL | TF_RESIDUAL_END);
     int32_t bad = TF_OK;
     if (s->x.buf != TF_BAND)
         bad = check_view(&s->x, bytes, buffers, s->n, s->h, wide,
@@ -118,6 +119,9 @@ static int32_t check_operands(const tf_step *s, const int64_t *bytes, int32_t bu
     if (!bad && s->y.buf != TF_BAND)
         bad = check_view(&s->y, bytes, buffers, s->n, s->oh, wide_out, planes_out ? s->ow : s->oc);
     if (bad || s->z.buf < 0) return bad ? bad : second ? TF_BAD_BUFFER : TF_OK;
+    if (product)
+        return check_view(&s->z, bytes, buffers, s->n, s->oh, across ? s->oc : s->c,
+                          across ? s->c : s->oc);
     return check_view(&s->z, bytes, buffers, s->n, s->oh, s->ow, half ? half : s->oc);
 }
 
@@ -137,7 +141,7 @@ static int32_t check_params(const tf_kernels *k, const tf_step *s, const int64_t
     } else if (s->op == TF_WINOGRAD) {
         weights = round_up(s->oc, vl) * (s->tile + 2) * (s->tile + 2) * s->c;
         vectors = round_up(s->oc, vl);
-    } else if (s->op == TF_AFFINE) {
+    } else if (s->op == TF_AFFINE || s->op == TF_LAYERNORM) {
         weights = s->w < 0 ? 0 : s->c;
     }
     if (half) weights = tf_ceil_div(weights, 2);
@@ -145,7 +149,7 @@ static int32_t check_params(const tf_kernels *k, const tf_step *s, const int64_t
     int32_t bad = check_vector(s, s->w, weights, has_bias, bytes, buffers);
     if (!bad) bad = check_vector(s, s->bias, vectors, has_bias, bytes, buffers);
     if (!bad) bad = check_vector(s, s->slope, vectors, s->act == TF_PRELU, bytes, buffers);
-    const int pads = is_conv(s->op) || s->op == TF_WINO_IN;
+    const int pads = is_conv(s->op) || s->op == TF_WINO_IN || s->op == TF_MATMUL;
     if (!bad) bad = check_vector(s, s->zero, tf_max(s->c, 2 * vl), pads, bytes, buffers);
     return bad;
 }
@@ -190,6 +194,7 @@ int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
         const int64_t each = (s->flags & TF_TRANSFORMED ? 0 : s->c) + 2 * (int64_t)k->isa.lanes;
         return (wino_side(s) * wino_side(s) * count * each + 16) * 4 + 2 * count * rows * pointer;
     }
+    if (s->op == TF_MATMUL) return 2 * rows * pointer + 8 * (int64_t)k->isa.lanes * s->c;
     if (s->op == TF_DEPTHWISE) {
         const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;
         return pitch * s->kh * pointer;

@@ -1,4 +1,5 @@
-/* eltwise.h: add, multiply, maximum, and y = x * w[c] + bias[c], each followed by an activation.
+/* eltwise.h: add, subtract, multiply, divide, maximum, and y = x * w[c] + bias[c], each followed by
+ * an activation.
  *
  * Bound by memory. Where no operand depends on the channel and the pixels lie side by side, a
  * row is one span; otherwise a vector of channels is followed through the pixels of a row, with
@@ -16,7 +17,11 @@ static inline __attribute__((always_inline)) vf elt_one(const int op, const tf_c
         if (call->w) v = v_mul(v, p->w);
         if (call->bias) v = v_add(v, p->bias);
     } else {
-        v = op == TF_ADD ? v_add(v, z) : op == TF_MUL ? v_mul(v, z) : v_max_nan(v, z);
+        v = op == TF_ADD   ? v_add(v, z)
+            : op == TF_SUB ? v_sub(v, z)
+            : op == TF_MUL ? v_mul(v, z)
+            : op == TF_DIV ? v_div(v, z)
+                           : v_max_nan(v, z);
     }
     return v_any_act(v, call->s, p->slope);
 }

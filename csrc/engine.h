@@ -5,6 +5,7 @@
 #define _POSIX_C_SOURCE 199309L /* clock_gettime */
 #endif
 #include "tinyface.h"
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 #include <time.h>

@@ -1,7 +1,6 @@
 /* family.h: all kernels of one instruction set. Included once per isa_*.c, after its simd_*.h;
  * ISA_NAME is the name in the table. Every function here is static, so that the same source
  * can be compiled once per instruction set into one library. */
-#include <math.h>
 #include "act.h"
 #include "gemm.h"
 #include "conv.h"
@@ -14,6 +13,7 @@
 #endif
 #include "winograd.h"
 #include "gemv.h"
+#include "matmul.h"
 #include "depthwise.h"
 #include "eltwise.h"
 #include "window.h"
@@ -26,7 +26,9 @@ static void any_row(const tf_call *call, int64_t i, int64_t oy)
 {
     switch (call->s->op) {
     case TF_ADD: elt_row(TF_ADD, call, i, oy); break;
+    case TF_SUB: elt_row(TF_SUB, call, i, oy); break;
     case TF_MUL: elt_row(TF_MUL, call, i, oy); break;
+    case TF_DIV: elt_row(TF_DIV, call, i, oy); break;
     case TF_MAXIMUM: elt_row(TF_MAXIMUM, call, i, oy); break;
     case TF_AFFINE: elt_row(TF_AFFINE, call, i, oy); break;
     case TF_FROM_NCHW: from_nchw_row(call, i, oy); break;
@@ -35,7 +37,8 @@ static void any_row(const tf_call *call, int64_t i, int64_t oy)
     case TF_NEAREST: nearest_row(call, i, oy); break;
     case TF_BILINEAR: bilinear_row(call, i, oy); break;
     case TF_SOFTMAX: softmax_row(call, i, oy); break;
-    case TF_L2NORM: l2norm_row(call, i, oy); break;
+    case TF_L2NORM:
+    case TF_LAYERNORM: norm_row(call, i, oy); break;
     default: break;
     }
 }
@@ -65,7 +68,9 @@ const tf_kernels TF_CAT(tf_, ISA_NAME) = {
             [TF_MAXPOOL] = window_run,
             [TF_AVGPOOL] = window_run,
             [TF_ADD] = rows_run,
+            [TF_SUB] = rows_run,
             [TF_MUL] = rows_run,
+            [TF_DIV] = rows_run,
             [TF_MAXIMUM] = rows_run,
             [TF_AFFINE] = rows_run,
             [TF_FROM_NCHW] = rows_run,
@@ -75,6 +80,8 @@ const tf_kernels TF_CAT(tf_, ISA_NAME) = {
             [TF_BILINEAR] = rows_run,
             [TF_SOFTMAX] = rows_run,
             [TF_L2NORM] = rows_run,
+            [TF_LAYERNORM] = rows_run,
+            [TF_MATMUL] = matmul_run,
             [TF_PEAK] = peak_run,
             [TF_STREAM] = stream_run,
         },

@@ -62,6 +62,7 @@ typedef float32x4_t vrow;
 static inline vrow row_load(const float *p) { return vld1q_f32(p); }
 #ifdef __aarch64__
 static inline vf v_div(vf a, vf b) { return vdivq_f32(a, b); }
+static inline vf v_sqrt(vf a) { return vsqrtq_f32(a); }
 #define v_fma_lane(acc, w, row, i) vfmaq_laneq_f32(acc, w, row, i)
 #else
 static inline vf v_div(vf a, vf b)
@@ -70,6 +71,13 @@ static inline vf v_div(vf a, vf b)
     vst1q_f32(x, a);
     vst1q_f32(y, b);
     for (int i = 0; i < 4; i++) x[i] /= y[i];
+    return vld1q_f32(x);
+}
+static inline vf v_sqrt(vf a)
+{
+    float x[4];
+    vst1q_f32(x, a);
+    for (int i = 0; i < 4; i++) x[i] = sqrtf(x[i]);
     return vld1q_f32(x);
 }
 #define v_fma_lane(acc, w, row, i)                                                                 \

@@ -19,6 +19,7 @@ static inline vf v_add(vf a, vf b) { return a + b; }
 static inline vf v_sub(vf a, vf b) { return a - b; }
 static inline vf v_mul(vf a, vf b) { return a * b; }
 static inline vf v_div(vf a, vf b) { return a / b; }
+static inline vf v_sqrt(vf a) { return sqrtf(a); }
 static inline vf v_fma(vf a, vf b, vf c) { return a * b + c; } /* fused where the CPU can */
 /* Where one operand of max or min is NaN the second one is returned: put the data there to pass
  * NaN on. v_max_nan is NaN if either operand is. */

@@ -37,7 +37,9 @@ enum tf_op {
     TF_MAXPOOL,
     TF_AVGPOOL,
     TF_ADD,
+    TF_SUB, /* x - z */
     TF_MUL,
+    TF_DIV, /* x / z */
     TF_MAXIMUM,
     TF_AFFINE,    /* y = x * w[c] + bias[c]; with neither: copy */
     TF_FROM_NCHW, /* x: planes, ld floats apart; what y has around the map becomes 0 */
@@ -46,8 +48,10 @@ enum tf_op {
                      the upper half of the channels comes from z */
     TF_NEAREST,
     TF_BILINEAR,
-    TF_SOFTMAX, /* over the channels of each pixel */
-    TF_L2NORM,  /* over the channels of each pixel */
+    TF_SOFTMAX,   /* over the channels of each pixel, as the two norms */
+    TF_L2NORM,    /* x / max(|x|, alpha) */
+    TF_LAYERNORM, /* (x - mean) / sqrt(var + alpha) w + bias */
+    TF_MATMUL,    /* y = x z, of rows of pixels: both are computed */
     TF_WINO_IN, /* the transformed input of TF_WINOGRAD: y has a row per matrix, a pixel per tile */
     TF_PEAK,    /* no operator: multiply-adds alone, to learn the machine's peak (roof.h) */
     TF_STREAM,  /* no operator: x read first times, to learn the bandwidth of a memory level */
@@ -66,6 +70,7 @@ enum tf_act {
     TF_ERF,
     TF_GELU, /* v (1 + erf(v / sqrt 2)) / 2 */
     TF_EXP,
+    TF_SQRT,
     TF_ACTS
 };
 
@@ -75,7 +80,8 @@ enum tf_flag {
     TF_HALF = 4,         /* the packed weights are stored as fp16 */
     TF_COUNT_PAD = 8,    /* average pooling counts the padding, too */
     TF_TRANSFORMED = 16, /* TF_WINOGRAD: x is what TF_WINO_IN made */
-    TF_CORNERS = 32      /* TF_BILINEAR: corners fall on corners */
+    TF_CORNERS = 32,     /* TF_BILINEAR: corners fall on corners */
+    TF_ACROSS = 64       /* TF_MATMUL: z's pixels are the columns, not the rows, of its matrix */
 };
 
 typedef struct {

@@ -148,6 +148,31 @@ def l2_normalize(op: Any, inputs: Inputs, eps: float) -> Array:
     return result
 
 
+def layer_norm(op: Any, inputs: Inputs, eps: float) -> Array:
+    """The mean is off by K eps of the mean size; what is centred, by that and a rounding; the
+    root, by half of what all squares are; all of it is magnified by 1 / sqrt(var + eps)."""
+    x, scale, shift = (*inputs, None, None)[:3]
+    k = x.shape[op.axis]
+    var = x.var(op.axis, keepdims=True) + op.eps
+    size = np.abs(x).mean(op.axis, keepdims=True)
+    off = eps * ((k + 2) * size + np.abs(x)) / np.sqrt(var)  # of a value before scale and shift
+    mine = np.abs(ops.LayerNorm(op.axis, op.eps).run(x))
+    root = 2 * off.mean(op.axis, keepdims=True) + (k + 8) * eps
+    along = (-1,) + (1,) * (x.ndim - 1 - op.axis % x.ndim)
+    error = 2 * off + mine * root
+    error = error if scale is None else error * np.abs(scale).reshape(along)
+    total = np.abs(ops.LayerNorm(op.axis, op.eps).run(*inputs))
+    total = total + (0.0 if shift is None else np.abs(shift).reshape(along))
+    result: Array = error + 4 * eps * total
+    return result
+
+
+def matmul(op: Any, inputs: Inputs, eps: float) -> Array:
+    a, b = inputs
+    result: Array = (a.shape[-1] + 3) * eps * np.matmul(np.abs(a), np.abs(b))
+    return result
+
+
 def mean_of_window(op: Any, inputs: Inputs, eps: float) -> Array:
     elements = op.kernel[0] * op.kernel[1]
     result: Array = (elements + 2) * eps * op.run(np.abs(inputs[0]))
@@ -189,7 +214,9 @@ BOUNDS: dict[str, Bound] = {
     "hard_sigmoid": hard_sigmoid,
     "hard_swish": hard_swish,
     "l2_normalize": l2_normalize,
+    "layer_norm": layer_norm,
     "linear": product,
+    "matmul": matmul,
     "reduce": reduce,
     "resize": resize,
     "sigmoid": sigmoid,

@@ -144,13 +144,16 @@ def softmax(draw: Draw) -> Case:
 # ----------------------------------------------- convolution and linear, with epilogue
 
 
-def epilogue(draw: Draw, out: tuple[int, ...]) -> tuple[Op | None, tuple[Array | None, ...]]:
+def epilogue(
+    draw: Draw, out: tuple[int, ...], axis: int = 1
+) -> tuple[Op | None, tuple[Array | None, ...]]:
     """An activation to fuse (or none), and bias, slope and residual that fit the output."""
     act = draw(st.one_of(st.none(), st.sampled_from(ACTIVATIONS).flatmap(_activation)))
-    bias = values(draw, out[1:2]) if draw(st.booleans()) else None
+    channels = out[axis]
+    bias = values(draw, (channels,)) if draw(st.booleans()) else None
     slope = residual = None
     if isinstance(act, ops.PReLU):
-        slope = values(draw, (draw(st.sampled_from([1, out[1]])),))
+        slope = values(draw, (draw(st.sampled_from([1, channels])),))
     if draw(st.booleans()):
         residual = values(draw, out)
     return act, (bias, slope, residual)
@@ -187,9 +190,21 @@ def conv2d(draw: Draw) -> Case:
 
 @st.composite
 def linear(draw: Draw) -> Case:
-    n, k, o = draw(integers(1, 3)), draw(integers(1, 40)), draw(integers(1, 9))
-    act, extra = epilogue(draw, (n, o))
-    return Case(ops.Linear(act), (values(draw, (n, k)), values(draw, (o, k)), *extra))
+    rows = tuple(draw(st.lists(integers(1, 4), min_size=1, max_size=3)))
+    k, o = draw(integers(1, 40)), draw(integers(1, 9))
+    act, extra = epilogue(draw, (*rows, o), axis=-1)
+    return Case(ops.Linear(act), (values(draw, (*rows, k)), values(draw, (o, k)), *extra))
+
+
+@st.composite
+def matmul(draw: Draw) -> Case:
+    """Stacks of up to two axes, some of them broadcast."""
+    stack = tuple(draw(st.lists(integers(1, 3), max_size=2)))
+    m, k, n = draw(integers(1, 20)), draw(integers(1, 20)), draw(integers(1, 40))
+    stacks = [stack, tuple(side if draw(st.booleans()) else 1 for side in stack)]
+    stacks[1] = stacks[1][draw(integers(0, len(stack))) :]
+    left, right = stacks if draw(st.booleans()) else reversed(stacks)
+    return Case(ops.MatMul(), (values(draw, (*left, m, k)), values(draw, (*right, k, n))))
 
 
 @st.composite
@@ -204,6 +219,16 @@ def batch_norm(draw: Draw) -> Case:
 def l2_normalize(draw: Draw) -> Case:
     x = any_rank(draw)
     return Case(ops.L2Normalize(axis_of(draw, x), draw(st.sampled_from([1e-12, 0.5]))), (x,))
+
+
+@st.composite
+def layer_norm(draw: Draw) -> Case:
+    """Without scale, with it, with both; rows that are long, or one value; never constant ones."""
+    x = any_rank(draw) if draw(st.booleans()) else values(draw, (2, 3, draw(integers(1, 200))))
+    axis = axis_of(draw, x)
+    x = x + np.cos(np.arange(x.size)).reshape(x.shape).astype(np.float32)
+    vectors = [values(draw, (x.shape[axis],)) for _ in range(draw(integers(0, 2)))]
+    return Case(ops.LayerNorm(axis, draw(st.sampled_from([1e-5, 0.1]))), (x, *vectors))
 
 
 # ---------------------------------------------------------------------- pooling
@@ -397,7 +422,9 @@ STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
     "identity": one_map(ops.Identity()),
     "interleave": interleave(),
     "l2_normalize": l2_normalize(),
+    "layer_norm": layer_norm(),
     "linear": linear(),
+    "matmul": matmul(),
     "max_feature_map": max_feature_map(),
     "pad": pad(),
     "prelu": prelu(),

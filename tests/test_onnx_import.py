@@ -613,7 +613,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         ),
         "too large",
     ),
-    "matrix products": (model([node("MatMul", "x", "x")], [1, 100, 4, 4]), "100 matrix products"),
+    "matrix products": (model([node("MatMul", "x", "x")], [1, 100, 4, 5]), "matmul: .* multiplied"),
     "tensor dims": (with_tensor(dims=[5]), "tensor 'w': damaged"),
     "tensor dims negative": (with_tensor(dims=[-4]), r"tensor 'w': shape \[-4\]"),
     "tensor dims overflow": (with_tensor(dims=[1 << 40, 1 << 40]), "elements"),

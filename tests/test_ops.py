@@ -124,6 +124,8 @@ SCRATCH = [
     (ops.Sigmoid(), [(1, 16, 60, 60)]),
     (ops.Exp(), [(1, 16, 60, 60)]),
     (ops.Sqrt(), [(1, 16, 60, 60)]),
+    (ops.LayerNorm(axis=1), [(1, 16, 60, 60), (16,), (16,)]),
+    (ops.MatMul(), [(8, 40, 50), (50, 60)]),
     (ops.HardSigmoid(), [(1, 16, 60, 60)]),
     (ops.HardSwish(), [(1, 16, 60, 60)]),
     (ops.Softmax(1), [(1, 2, 200, 200)]),

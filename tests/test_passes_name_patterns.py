@@ -54,6 +54,13 @@ def gated(b: Builder, x: str, alpha: float = 1 / 6) -> str:
     return b.apply(ops.Mul(), b.apply(ops.HardSigmoid(alpha), x), x)
 
 
+def centred(b: Builder, x: str, axis: int = 3, other: int = 3, mode: str = "mean") -> str:
+    y = b.apply(ops.Sub(), x, b.apply(ops.Reduce(mode, (axis,)), x), name="centred")
+    var = b.apply(ops.Reduce(mode, (other,)), b.apply(ops.Mul(), y, y))
+    root = b.apply(ops.Sqrt(), b.apply(ops.Add(), var, b.param("eps", (1,))))
+    return b.apply(ops.Div(), y, root)
+
+
 GELU = {"root": 2**0.5, "inverse": 0.5**0.5, "unit": 1.0, "half": 0.5}
 
 
@@ -89,6 +96,8 @@ NAMED: dict[str, tuple[Graph, list[str]]] = {
         built(lambda b, x: b.apply(ops.Mul(), inverse(b, least(b, x)), x), eps=1e-6, one=1),
         ["l2_normalize"],
     ),
+    "layer norm": (built(centred, eps=1e-5), ["layer_norm"]),
+    "layer norm of pixels": (built(lambda b, x: centred(b, x, 1, 1), eps=1e-3), ["layer_norm"]),
     "shuffle": (built(shuffled), ["channel_shuffle"]),
     "mean of means": (built(means), ["reduce"]),
     "mean of means, kept": (built(lambda b, x: means(b, x, keepdims=True)), ["reduce"]),
@@ -123,6 +132,9 @@ OTHERS: dict[str, Graph] = {
         lambda b, x: b.apply(ops.Div(), x, b.apply(ops.Clip(0, 3), norm(b, x)))
     ),
     "twice the inverse": built(lambda b, x: b.apply(ops.Mul(), x, inverse(b, norm(b, x))), one=2),
+    "a variance along another axis": built(lambda b, x: centred(b, x, 3, 2), eps=1e-5),
+    "a sum in the place of a mean": built(lambda b, x: centred(b, x, mode="sum"), eps=1e-5),
+    "a variance with 2 added": built(centred, eps=2),
     "other axes exchanged": built(lambda b, x: shuffled(b, x, (0, 1, 2, 4, 3))),
     "means over other axes": built(lambda b, x: means(b, x, first=1)),
     "another gate": built(lambda b, x: gated(b, x, 0.2)),

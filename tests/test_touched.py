@@ -212,6 +212,17 @@ def test_what_only_moves_or_adds() -> None:
     assert counts(up) == (4 * 8 * 9, 4 * 8 * 9, 0, 0)
 
 
+def test_a_product_by_hand() -> None:
+    """3 rows by 20 columns, 5 values each, twice: of 2 panels, the last has 8 of 16 columns."""
+    b = Builder("case")
+    y = b.apply(ops.MatMul(), b.input("a", (2, 3, 5)), b.input("b", (2, 5, 20)))
+    (step,) = make_plan(b.build(y=y), ISA).steps
+    read, second, table = 2 * 3 * 5, 2 * 5 * 20, 4 * 3 * 2 * POINTER
+    packed = 4 * 2 * 5 * 24
+    assert counts(step) == (4 * (read + second), 4 * 2 * 3 * 20, 0, 2 * (packed + table))
+    assert (step.compulsory.macs, step.algorithmic.macs) == (2 * 3 * 5 * 20, 2 * 3 * 5 * 24)
+
+
 def test_a_chain_by_hand() -> None:
     """1x1 to 32 channels, depthwise 3x3, 1x1 back to 8, on 112x112: maps of 1.5 MiB in between.
     Each turn of a member is a task. The wide maps are scratch; a turn keeps two rows of the first

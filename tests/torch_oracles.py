@@ -42,7 +42,14 @@ def conv2d(op, x, weight, bias=None, slope=None, residual=None):
 
 
 def linear(op, x, weight, bias=None, slope=None, residual=None):
-    return finish(op, F.linear(x, weight, bias), slope, residual)
+    y = F.linear(x, weight, bias)
+    rows = None if residual is None else residual.flatten(0, -2)
+    return finish(op, y.flatten(0, -2), slope, rows).reshape(y.shape)
+
+
+def layer_norm(op, x, scale=None, shift=None):
+    last = x.movedim(op.axis, -1)
+    return F.layer_norm(last, last.shape[-1:], scale, shift, op.eps).movedim(-1, op.axis)
 
 
 def hard_sigmoid(op, x):
@@ -163,8 +170,10 @@ ORACLES: dict[str, Oracle] = {
     "identity": lambda op, x: x,
     "interleave": interleave,
     "l2_normalize": lambda op, x: F.normalize(x, 2.0, op.axis, op.eps),
+    "layer_norm": layer_norm,
     "leaky_relu": lambda op, x: F.leaky_relu(x, op.alpha),
     "linear": linear,
+    "matmul": lambda op, a, b: torch.matmul(a, b),
     "max_feature_map": lambda op, x: torch.maximum(*x.chunk(2, 1)),
     "max_pool": max_pool,
     "maximum": lambda op, a, b: torch.maximum(a, b),

@@ -25,6 +25,7 @@ static double activate(const tf_step *s, double v, double slope)
     case TF_ERF: return erf(v);
     case TF_GELU: return v * erfc(-v * sqrt(0.5)) / 2;
     case TF_EXP: return exp(v) > FLT_MAX ? (double)INFINITY : exp(v);
+    case TF_SQRT: return sqrt(v);
     default: return v;
     }
 }
@@ -81,6 +82,36 @@ static double bilinear(const tf_step *s, const operands *o, int64_t i, int64_t o
                  tx * (double)x[at(&s->x, i, y1, x1, c)]);
 }
 
+/* Channel c of a layer norm of the pixel x; *size: what its error is a multiple of. */
+static double layer_norm(const tf_step *s, const operands *o, const float *x, int64_t c,
+                         double *size)
+{
+    double mean = 0, var = 0, most = 0;
+    for (int64_t k = 0; k < s->c; k++) mean += (double)x[k] / s->c;
+    for (int64_t k = 0; k < s->c; k++) {
+        var += ((double)x[k] - mean) * ((double)x[k] - mean) / s->c;
+        most = fmax(most, fabs((double)x[k]));
+    }
+    const double by = 1 / sqrt(var + (double)s->alpha), w = o->w ? (double)o->w[c] : 1;
+    const double bias = o->bias ? (double)o->bias[c] : 0;
+    *size = most * by * (1 + most * by) * fabs(w) + fabs(bias);
+    return ((double)x[c] - mean) * by * w + bias;
+}
+
+/* Column oc of the row at (i, oy, ox) of a product. */
+static double product(const tf_step *s, const operands *o, int64_t i, int64_t oc, int64_t oy,
+                      int64_t ox, double *size)
+{
+    double sum = 0;
+    for (int64_t k = 0; k < s->c; k++) {
+        const int across = (s->flags & TF_ACROSS) != 0;
+        const double z = (double)o->z[at(&s->z, i, oy, across ? oc : k, across ? k : oc)];
+        const double term = (double)o->x[at(&s->x, i, oy, ox, k)] * z;
+        sum += term, *size += fabs(term);
+    }
+    return sum;
+}
+
 static double reduce_channels(const tf_step *s, const float *x, int64_t c)
 {
     double most = -INFINITY, sum = 0, squares = 0;
@@ -108,7 +139,9 @@ static double shuffled(const tf_step *s, const operands *o, int64_t i, int64_t y
 static double expected(const tf_step *s, const operands *o, int64_t i, int64_t oc, int64_t oy,
                        int64_t ox, double *size, double *terms)
 {
-    const double z = o->z && s->op != TF_SHUFFLE ? (double)o->z[at(&s->z, i, oy, ox, oc)] : 0;
+    const double z = o->z && s->op != TF_SHUFFLE && s->op != TF_MATMUL
+                         ? (double)o->z[at(&s->z, i, oy, ox, oc)]
+                         : 0;
     const double bias = o->bias ? (double)o->bias[oc] : 0;
     double v = 0;
     window r;
@@ -150,7 +183,11 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
     }
     case TF_BILINEAR: *size = 4, *terms = 4; return bilinear(s, o, i, oy, ox, oc);
     case TF_SOFTMAX: *size = 2, *terms = s->c + 8; break;
-    case TF_L2NORM: *size = 1, *terms = 4; break;
+    case TF_L2NORM: *size = 1, *terms = 68; break;
+    case TF_LAYERNORM:
+        *terms = fmin(s->c, 72) + 8;
+        return layer_norm(s, o, o->x + at(&s->x, i, oy, ox, 0), oc, size);
+    case TF_MATMUL: *terms = s->c; return product(s, o, i, oc, oy, ox, size);
     default: break;
     }
     if (s->op == TF_SOFTMAX || s->op == TF_L2NORM)
@@ -158,7 +195,9 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
     const double x =
         s->op >= TF_ADD && s->op <= TF_AFFINE ? (double)o->x[at(&s->x, i, oy, ox, oc)] : 0;
     if (s->op == TF_ADD) v = x + z;
+    if (s->op == TF_SUB) v = x - z;
     if (s->op == TF_MUL) v = x * z;
+    if (s->op == TF_DIV) v = x / z;
     if (s->op == TF_MAXIMUM) v = fmax(x, z);
     if (s->op == TF_AFFINE) v = x * (o->w ? (double)o->w[oc] : 1) + bias;
     if (s->op >= TF_ADD)

@@ -73,10 +73,18 @@ static tf_step random_step(int32_t op)
         s.first = (int32_t)draw((uint32_t)s.c);
         s.oc = 1 + (int32_t)draw((uint32_t)(s.c - s.first));
     }
+    if (op == TF_MATMUL) {
+        s.oc = odd() + (int32_t)draw(40);
+        s.flags = draw(2) ? TF_ACROSS : 0;
+    }
+    if (op == TF_SOFTMAX || op == TF_L2NORM || op == TF_LAYERNORM)
+        s.c = s.oc = s.c + (int32_t)(draw(8) == 0 ? draw(1500) : 0);
     if (op == TF_AVGPOOL && draw(2)) s.flags |= TF_COUNT_PAD;
     const int product = op == TF_CONV || op == TF_GEMV || op == TF_WINOGRAD;
     if (product || (op >= TF_ADD && op <= TF_AFFINE) || op == TF_DEPTHWISE)
-        s.act = (int32_t)draw(TF_ACTS);
+        s.act = (int32_t)draw(TF_SQRT);
+    if (op == TF_AFFINE && draw(8) == 0) s.act = TF_SQRT; /* of x as it is, NaN and all */
+    if (op == TF_DIV && s.act == TF_EXP) s.act = TF_NONE;
     if (product) s.flags |= (int32_t)(draw(2) * (1 + draw(2)));
     if ((op == TF_CONV || op == TF_GEMV) && draw(3) == 0) s.flags |= TF_HALF;
     return s;
@@ -118,7 +126,8 @@ static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
         calloc((size_t)(outs * (wino ? 36 : taps) * per + 2 * outs + 2 * s->c + 64), sizeof *all);
     int64_t size = 0;
     p->w = p->bias = p->slope = NULL;
-    const int affine = s->op == TF_AFFINE && draw(2);
+    const int affine =
+        ((s->op == TF_AFFINE && s->act != TF_SQRT) || s->op == TF_LAYERNORM) && draw(2);
     if (dense || dw || affine) {
         p->w = fill(s->oc * per * taps);
         p->bias = fill(s->oc);
@@ -155,7 +164,8 @@ static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
         for (int64_t i = 0; i < s->oc; i++) all[offset + i / o * (outs / g) + i % o] = v[i];
         *(k ? &s->slope : &s->bias) = offset;
     }
-    if (dense || dw) s->zero = put(all, &size, NULL, s->c > 2 * lanes ? s->c : 2 * lanes);
+    if (dense || dw || s->op == TF_MATMUL)
+        s->zero = put(all, &size, NULL, s->c > 2 * lanes ? s->c : 2 * lanes);
     p->params = guard_new(size, end);
     memcpy(p->params.data, all, (size_t)size * sizeof *all);
     free(all);
@@ -174,12 +184,21 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
     for (int64_t i = 0; i < xs; i++) p.x.data[i] = real();
     p.y = guard_new(extent(&s->y, s->n, s->oh, s->ow, s->oc), end);
     for (int64_t i = 0; i < p.y.count; i++) p.y.data[i] = NAN;
-    const int binary = s->op >= TF_ADD && s->op <= TF_MAXIMUM;
-    if (binary || pair || s->flags & (TF_RESIDUAL | TF_RESIDUAL_END)) {
+    const int binary = s->op >= TF_ADD && s->op <= TF_MAXIMUM, product = s->op == TF_MATMUL;
+    if (product) {
+        const int across = (s->flags & TF_ACROSS) != 0;
+        const int32_t rows = across ? s->oc : s->c, side = across ? s->c : s->oc;
+        s->z = gappy(2, s->oh, rows, side);
+        if (draw(3) == 0) s->z.img = 0;
+        p.z = guard_new(extent(&s->z, s->n, s->oh, rows, side), end);
+        for (int64_t i = 0; i < p.z.count; i++) p.z.data[i] = real();
+    } else if (binary || pair || s->flags & (TF_RESIDUAL | TF_RESIDUAL_END)) {
         s->z = gappy(2, s->oh, s->ow, pair ? xc : s->oc);
         if (binary && draw(3) == 0) s->z.ld = 0, s->z.row = 0, s->z.img = s->oc;
         p.z = guard_new(extent(&s->z, s->n, s->oh, s->ow, pair ? xc : s->oc), end);
         for (int64_t i = 0; i < p.z.count; i++) p.z.data[i] = real();
+        for (int64_t i = 0; i < p.z.count && s->op == TF_DIV; i++)
+            p.z.data[i] += p.z.data[i] < 0 ? -1.0f : 1.0f;
     }
     make_params(s, &p, isa, end);
     if (s->op == TF_CONV) {
@@ -228,7 +247,8 @@ static int compare(const tf_step *s, const problem *p)
                     const int64_t k = at(&s->y, i, y, x, c);
                     const double got = (double)p->y.data[k];
                     seen[k] = 1;
-                    if (fabs(got - want) <= (terms + 4) * (double)FLT_EPSILON * size || got == want)
+                    if (fabs(got - want) <= (terms + 4) * (double)FLT_EPSILON * size ||
+                        got == want || (isnan(got) && isnan(want)))
                         continue;
                     if (!bad++) {
                         describe(s);

@@ -128,7 +128,18 @@ def _conv2d(w: Writer, node: Node, op: Any) -> None:
 
 
 def _linear(w: Writer, node: Node, op: Any) -> None:
-    _with_epilogue(w, node, op, lambda inputs, y: w.emit("Gemm", inputs, [y], transB=1))
+    def product(inputs: list[str], y: str) -> None:
+        if w.rank(inputs[0]) == 2:
+            w.emit("Gemm", inputs, [y], transB=1)
+            return
+        x, weight, *bias = inputs  # Gemm knows matrices only
+        turned = y + ":weight"
+        w.emit("Transpose", [weight], [turned], perm=(1, 0))
+        w.emit("MatMul", [x, turned], [y + ":rows" if bias else y])
+        if bias:
+            w.emit("Add", [y + ":rows", *bias], [y])
+
+    _with_epilogue(w, node, op, product)
 
 
 def _pool(kind: str) -> Emit:
@@ -237,6 +248,24 @@ def _l2_normalize(w: Writer, node: Node, op: Any) -> None:
     w.emit("Div", [x, y + ":safe"], [y])
 
 
+def _layer_norm(w: Writer, node: Node, op: Any) -> None:
+    """Of another axis than the last one between two transpositions."""
+    x, y = node.inputs[0], node.outputs[0]
+    rank = w.rank(x)
+    axis = op.axis % rank
+    side = w.graph.types[x].shape[axis]
+    given = [w.param(name) for name in node.inputs[1:]]
+    given = given or [w.constant(y, np.ones(side), np.float32)]
+    perm = (*(i for i in range(rank) if i != axis), axis)
+    last = axis == rank - 1
+    if not last:
+        w.emit("Transpose", [x], [y + ":turned"], perm=perm)
+    source, result = (x, y) if last else (y + ":turned", y + ":normalised")
+    w.emit("LayerNormalization", [source, *given], [result], axis=-1, epsilon=op.eps)
+    if not last:
+        w.emit("Transpose", [result], [y], perm=tuple(int(i) for i in np.argsort(perm)))
+
+
 EMIT: dict[str, Emit] = {
     "conv2d": _conv2d,
     "linear": _linear,
@@ -248,6 +277,8 @@ EMIT: dict[str, Emit] = {
         "BatchNormalization", [w.param(n) for n in node.inputs], node.outputs, epsilon=op.eps
     ),
     "l2_normalize": _l2_normalize,
+    "layer_norm": _layer_norm,
+    "matmul": _simple("MatMul"),
     "max_pool": _pool("MaxPool"),
     "average_pool": _pool("AveragePool"),
     "global_average_pool": _simple("GlobalAveragePool"),

@@ -1,7 +1,6 @@
 """ONNX operators that are formulas of ours: powers and roots, smooth activations, norms.
 
-The norms are written so that every pass over a map is an operator that the C engine has, a sum
-or a product with one value per channel; what is left for NumPy is as small as that.
+Instance and group norm are layer norm of a map that is seen as rows.
 """
 
 from __future__ import annotations
@@ -12,7 +11,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.ops import GELU, Add, Div, Exp, Maximum, Mul, Reduce, ReLU, Reshape, Sqrt, Tanh
+from tinyface.ops import (
+    GELU,
+    Add,
+    Div,
+    Exp,
+    LayerNorm,
+    Maximum,
+    Mul,
+    Reduce,
+    ReLU,
+    Reshape,
+    Sqrt,
+    Sub,
+    Tanh,
+)
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
@@ -100,19 +113,14 @@ def make_Elu(c: Converter, node: OnnxNode) -> list[str]:
     return [c.apply(Add(), above, shifted, node=node)]
 
 
-def _normalised(
-    c: Converter, node: OnnxNode, x: str, axes: tuple[int, ...]
-) -> tuple[str, str, str]:
-    """(x - mean) / sqrt(var + eps), the mean, and the factor; along the axes."""
+def _normalised(c: Converter, node: OnnxNode, x: str, rows: tuple[int, ...]) -> str:
+    """(x - mean) / sqrt(var + eps) along the last axis of x as ``rows``, in x's shape."""
+    shape = c.shape(x)
     eps = node.attribute("epsilon", 1e-5)
-    mean = c.apply(Reduce(mode="mean", axes=axes), x, node=node, part="mean")
-    centred = c.apply(Add(), x, _times(c, node, mean, -1, "opposite"), node=node, part="centred")
-    square = c.apply(Mul(), centred, centred, node=node, part="square")
-    var = c.apply(Reduce(mode="mean", axes=axes), square, node=node, part="var")
-    safe = c.apply(Add(), var, _scalar(c, node, "eps", eps), node=node, part="safe")
-    root = c.apply(Sqrt(), safe, node=node, part="root")
-    inverse = c.apply(Div(), _scalar(c, node, "one", 1), root, node=node, part="inverse")
-    return c.apply(Mul(), centred, inverse, node=node, part="normalised"), mean, inverse
+    y = c.apply(Reshape(shape=rows), x, node=node, part="rows")
+    y = c.apply(LayerNorm(axis=len(rows) - 1, eps=eps), y, node=node, part="normalised")
+    whole = (0 if rows[0] == 0 else shape[0], *shape[1:])
+    return c.apply(Reshape(shape=whole), y, node=node, part="whole")
 
 
 def _affine(c: Converter, node: OnnxNode, x: str, shape: tuple[int, ...]) -> str:
@@ -130,9 +138,9 @@ def _affine(c: Converter, node: OnnxNode, x: str, shape: tuple[int, ...]) -> str
 def make_InstanceNormalization(c: Converter, node: OnnxNode) -> list[str]:
     """Every channel of every picture by its own mean and variance."""
     x = c.tensor(node, 0)
-    rank = len(c.shape(x))
-    y, _, _ = _normalised(c, node, x, tuple(range(2, rank)))
-    return [_affine(c, node, y, (-1, *[1] * (rank - 2)))]
+    shape = c.shape(x)
+    y = _normalised(c, node, x, (0, shape[1], -1))
+    return [_affine(c, node, y, (-1, *[1] * (len(shape) - 2)))]
 
 
 def make_LayerNormalization(c: Converter, node: OnnxNode) -> list[str]:
@@ -143,8 +151,39 @@ def make_LayerNormalization(c: Converter, node: OnnxNode) -> list[str]:
     if not -len(shape) <= axis < len(shape):
         raise node.refuse(f"axis {axis} of an input with {len(shape)} axes")
     axis %= len(shape)
-    y, *statistics = _normalised(c, node, x, tuple(range(axis, len(shape))))
-    return [_affine(c, node, y, shape[axis:]), *statistics]
+    if axis == len(shape) - 1 and len(node.outputs) == 1:
+        return [_last(c, node, x, axis)]
+    rows = (0, *shape[1:axis], -1) if axis else (1, -1)
+    y = _normalised(c, node, x, rows)
+    return [
+        _affine(c, node, y, shape[axis:]),
+        *_statistics(c, node, x, (*range(axis, len(shape)),)),
+    ]
+
+
+def _last(c: Converter, node: OnnxNode, x: str, axis: int) -> str:
+    """The operator itself, with what it multiplies and adds."""
+    vectors = [c.constant(node, i) for i in (1, 2) if node.has(i)]
+    if not vectors or any(vector is None for vector in vectors):
+        raise node.refuse("its scale or shift is no constant")
+    given = [
+        c.own_weight(node, part, vector.reshape(-1))
+        for part, vector in zip(("scale", "shift"), vectors, strict=False)
+        if vector is not None
+    ]
+    op = LayerNorm(axis=axis, eps=node.attribute("epsilon", 1e-5))
+    return c.apply(op, x, *given, node=node)
+
+
+def _statistics(c: Converter, node: OnnxNode, x: str, axes: tuple[int, ...]) -> tuple[str, str]:
+    """The mean, and 1 / sqrt(var + eps): outputs that are of use in training only."""
+    mean = c.apply(Reduce(mode="mean", axes=axes), x, node=node, part="mean")
+    centred = c.apply(Sub(), x, mean, node=node, part="centred")
+    square = c.apply(Mul(), centred, centred, node=node, part="square")
+    var = c.apply(Reduce(mode="mean", axes=axes), square, node=node, part="var")
+    eps = _scalar(c, node, "eps", node.attribute("epsilon", 1e-5))
+    root = c.apply(Sqrt(), c.apply(Add(), var, eps, node=node, part="safe"), node=node, part="root")
+    return mean, c.apply(Div(), _scalar(c, node, "one", 1), root, node=node, part="inverse")
 
 
 def make_GroupNormalization(c: Converter, node: OnnxNode) -> list[str]:
@@ -153,7 +192,5 @@ def make_GroupNormalization(c: Converter, node: OnnxNode) -> list[str]:
     shape, groups = c.shape(x), node.attribute("num_groups", 0)
     if node.opset < 21 or groups < 1 or shape[1] % groups:
         raise node.refuse("in the form before opset 21, or of groups that do not fit")
-    flat = c.apply(Reshape(shape=(0, groups, -1)), x, node=node, part="groups")
-    y, _, _ = _normalised(c, node, flat, (2,))
-    y = c.apply(Reshape(shape=(0, *shape[1:])), y, node=node, part="channels")
+    y = _normalised(c, node, x, (0, groups, -1))
     return [_affine(c, node, y, (-1, *[1] * (len(shape) - 2)))]

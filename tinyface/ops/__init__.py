@@ -1,10 +1,10 @@
 """Operators. Each is declared once, in the file of its family; see :mod:`tinyface.ops.spec`.
 
 convolution (standard, grouped, depthwise, pointwise, global depthwise): conv.py; fully
-connected: dense.py; what may be fused behind the two: epilogue.py; activations: activation.py;
-batch norm, unit length: norm.py; pooling: pool.py; sums, gates, maxima: eltwise.py; sums and
-means along axes: reduce.py; resizing: resize.py; concat, split, slice, pad, reshape,
-transpose, shuffle, interleave: shape.py.
+connected, products of two tensors: dense.py; what may be fused behind: epilogue.py; activations:
+activation.py; batch norm, layer norm, unit length: norm.py; pooling: pool.py; sums, gates, maxima:
+eltwise.py; sums and means along axes: reduce.py; resizing: resize.py; concat, split, slice, pad,
+reshape, transpose, shuffle, interleave: shape.py.
 """
 
 from tinyface.ops.activation import (
@@ -26,9 +26,9 @@ from tinyface.ops.activation import (
     Tanh,
 )
 from tinyface.ops.conv import Conv2d
-from tinyface.ops.dense import Linear
+from tinyface.ops.dense import Linear, MatMul
 from tinyface.ops.eltwise import Add, Div, MaxFeatureMap, Maximum, Mul, Sub
-from tinyface.ops.norm import BatchNorm, L2Normalize
+from tinyface.ops.norm import BatchNorm, L2Normalize, LayerNorm
 from tinyface.ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from tinyface.ops.reduce import Reduce
 from tinyface.ops.resize import Resize
@@ -69,8 +69,10 @@ __all__ = [
     "Identity",
     "Interleave",
     "L2Normalize",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "MatMul",
     "MaxFeatureMap",
     "MaxPool",
     "Maximum",

@@ -1,4 +1,4 @@
-"""The fully connected layer."""
+"""Matrix products: the fully connected layer, and of two tensors that are both computed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyface.errors import GraphError
 from tinyface.ops.epilogue import check_act, check_epilogue, epilogue, epilogue_scratch
-from tinyface.ops.spec import Array, MaybeType, Op, Types, attr, need_rank, register
+from tinyface.ops.spec import Array, MaybeType, Op, Types, attr, need, need_rank, register
 from tinyface.types import TensorType
 
 
@@ -16,30 +16,32 @@ from tinyface.types import TensorType
 class Linear(Op):
     """Fully connected layer with an optional epilogue: y = act(x W^T + bias + residual).
 
-    Inputs: x (n, k); weight (o, k); optional bias (o,); optional slope of a fused PReLU,
-    (o,) or (1,); optional residual (n, o). Output: (n, o). MACs: n o k.
+    Inputs: x (n, ..., k), every row by itself; weight (o, k); optional bias (o,); optional slope of
+    a fused PReLU, (o,) or (1,); optional residual (n, ..., o), as the output. MACs: n ... o k.
     """
 
     act: Op | None = attr(None)
 
     kind: ClassVar[str] = "linear"
-    onnx: ClassVar[tuple[str, ...]] = ("Gemm", "MatMul")
+    onnx: ClassVar[tuple[str, ...]] = ("Gemm",)
     arity: ClassVar[tuple[int, int]] = (2, 5)
 
     def __post_init__(self) -> None:
         check_act(self.kind, self.act)
 
     def infer(self, *inputs: MaybeType) -> Types:
-        x, weight = need_rank(self.kind, inputs[0], 2), need_rank(self.kind, inputs[1], 2)
-        (n, k), (o, wanted) = x.shape, weight.shape
+        x, weight = need(self.kind, inputs[0]), need_rank(self.kind, inputs[1], 2)
+        (o, wanted), (*rows, k) = weight.shape, x.shape
+        if not rows:
+            raise GraphError(f"linear: {x} has no rows")
         if k != wanted:
             raise GraphError(f"linear: weight {weight} needs {wanted} values a row, x has {k}")
-        out = TensorType((n, o), x.dtype)
-        check_epilogue(self.kind, self.act, inputs, out)
+        out = TensorType((*rows, o), x.dtype)
+        check_epilogue(self.kind, self.act, inputs, out, axis=-1)
         return (out,)
 
     def macs(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
-        return outputs[0].size * need_rank(self.kind, inputs[0], 2).shape[1]
+        return outputs[0].size * need(self.kind, inputs[0]).shape[-1]
 
     def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
         return epilogue_scratch(self.act, inputs, outputs[0])
@@ -52,5 +54,37 @@ class Linear(Op):
         slope: Array | None = None,
         residual: Array | None = None,
     ) -> Array:
-        y: Array = np.matmul(x, weight.T)  # (n, k) (k, o) -> (n, o)
-        return epilogue(y, bias, residual, self.act, slope)
+        rows = x.reshape(-1, x.shape[-1])
+        y: Array = np.matmul(rows, weight.T)  # (n, k) (k, o) -> (n, o)
+        residual = None if residual is None else residual.reshape(y.shape)
+        y = epilogue(y, bias, residual, self.act, slope)
+        return y.reshape(*x.shape[:-1], -1)
+
+
+@register
+class MatMul(Op):
+    """y = a b of stacks of matrices: (..., m, k) (..., k, n) -> (..., m, n).
+
+    The axes in front of the last two broadcast, as in NumPy and ONNX. Attention is two of them
+    around a softmax. Vaswani et al. 2017, eq. 1.
+    """
+
+    kind: ClassVar[str] = "matmul"
+    onnx: ClassVar[tuple[str, ...]] = ("MatMul",)
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+
+    def infer(self, *inputs: MaybeType) -> Types:
+        a, b = need(self.kind, inputs[0]), need(self.kind, inputs[1])
+        if min(a.rank, b.rank) < 2 or a.shape[-1] != b.shape[-2]:
+            raise GraphError(f"matmul: {a} and {b} are no matrices that can be multiplied")
+        try:
+            stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        except ValueError:
+            raise GraphError(f"matmul: the stacks {a} and {b} do not broadcast to one") from None
+        return (TensorType((*stack, a.shape[-2], b.shape[-1]), a.dtype),)
+
+    def macs(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        return outputs[0].size * need(self.kind, inputs[0]).shape[-1]
+
+    def run(self, a: Array, b: Array) -> Array:
+        return np.asarray(np.matmul(a, b))

@@ -27,11 +27,14 @@ def optional(inputs: tuple[MaybeType, ...]) -> tuple[MaybeType, MaybeType, Maybe
 
 
 def check_epilogue(
-    kind: str, act: Op | None, inputs: tuple[MaybeType, ...], out: TensorType
+    kind: str, act: Op | None, inputs: tuple[MaybeType, ...], out: TensorType, axis: int = 1
 ) -> None:
-    """GraphError unless bias (o,), slope (o,) or (1,) and residual (as the output) fit."""
+    """GraphError unless bias (o,), slope (o,) or (1,) and residual (as the output) fit.
+
+    axis: of the o channels.
+    """
     bias, slope, residual = optional(inputs)
-    channels = out.shape[1]
+    channels = out.shape[axis]
     need_shape(kind, "bias", bias, (channels,))
     need_shape(kind, "slope", slope, (channels,), (1,))
     need_shape(kind, "residual", residual, out.shape)

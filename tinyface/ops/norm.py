@@ -1,4 +1,4 @@
-"""Normalisation: batch norm with stored statistics, and scaling to unit length."""
+"""Normalisation: batch norm with stored statistics, layer norm, scaling to unit length."""
 
 from __future__ import annotations
 
@@ -51,6 +51,43 @@ class BatchNorm(Op):
         scale = gamma / np.sqrt(var + self.eps)  # (c,)
         centred = x - channels_first(mean, x.ndim)
         y: Array = centred * channels_first(scale, x.ndim) + channels_first(beta, x.ndim)
+        return y
+
+
+@register
+class LayerNorm(Op):
+    """y = (x - mean) / sqrt(var + eps) [* scale [+ shift]], of the values along ``axis``.
+
+    Inputs: x; optional scale and shift, each as long as the axis. Ba et al. 2016, without the
+    recurrence: every token, or with axis 1 every pixel, by its own statistics.
+    """
+
+    axis: int = attr(-1, low=-limits.MAX_RANK, high=limits.MAX_RANK - 1)
+    eps: float = attr(1e-5, low=0.0, high=1.0)
+
+    kind: ClassVar[str] = "layer_norm"
+    onnx: ClassVar[tuple[str, ...]] = ("LayerNormalization",)
+    arity: ClassVar[tuple[int, int]] = (1, 3)
+
+    def infer(self, *inputs: MaybeType) -> Types:
+        x = need(self.kind, inputs[0])
+        side = x.shape[need_axis(self.kind, x, self.axis)]
+        for name, vector in zip(("scale", "shift"), inputs[1:], strict=False):
+            need_shape(self.kind, name, need(self.kind, vector), (side,))
+        return (x,)
+
+    def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """The centred map, its squares, the quotient, the product; and the statistics."""
+        x = outputs[0]
+        return 2 * (4 * x.nbytes + 4 * x.nbytes // x.shape[self.axis])
+
+    def run(self, x: Array, scale: Array | None = None, shift: Array | None = None) -> Array:
+        rest = (1,) * (x.ndim - 1 - self.axis % x.ndim)  # axes behind the normalised one
+        centred = x - x.mean(self.axis, keepdims=True)
+        var = (centred * centred).mean(self.axis, keepdims=True)
+        y: Array = centred / np.sqrt(var + x.dtype.type(self.eps))
+        for vector, combine in ((scale, np.multiply), (shift, np.add)):
+            y = y if vector is None else combine(y, vector.reshape(-1, *rest))
         return y
 
 

@@ -5,7 +5,9 @@ One file, one pass. None changes the graph it is given.
 
 from tinyface.graph import Graph
 from tinyface.passes.drop_noops import drop_noops
+from tinyface.passes.fold_affine import fold_affine
 from tinyface.passes.fold_batchnorm import fold_batchnorm
+from tinyface.passes.fold_constants import fold_constants
 from tinyface.passes.fold_scale import fold_scale
 from tinyface.passes.fuse_activation import fuse_activation
 from tinyface.passes.half_weights import half_weights
@@ -14,8 +16,8 @@ from tinyface.passes.reparameterize import reparameterize
 from tinyface.passes.through_interleave import through_interleave
 
 PASSES = (
-    drop_noops, through_interleave, fold_batchnorm, fold_scale, reparameterize, fuse_activation,
-    name_patterns,
+    fold_constants, drop_noops, through_interleave, fold_batchnorm, fold_scale, fold_affine,
+    reparameterize, fuse_activation, name_patterns,
 )  # fmt: skip
 
 
@@ -23,18 +25,19 @@ def optimise(graph: Graph) -> Graph:
     """The graph that the engines run. Outputs equal the given graph's to rounding.
 
     What follows an interleave goes in front of it once, so that the others can take it up.
-    Four make work for each other (merged branches can take up the batch norm behind
+    Five make work for each other (merged branches can take up the batch norm behind
     their sum), so they go round until nothing is left to do; fusing ends it.
     ``name_patterns`` has been at work already when a file was imported.
     """
-    size, graph = 0, through_interleave(graph)
+    size, graph = 0, through_interleave(fold_constants(graph))
     while len(graph.nodes) != size:
         size = len(graph.nodes)
-        graph = reparameterize(fold_scale(fold_batchnorm(drop_noops(graph))))
+        graph = reparameterize(fold_affine(fold_scale(fold_batchnorm(drop_noops(graph)))))
     return fuse_activation(graph)
 
 
 __all__ = [
-    "PASSES", "drop_noops", "fold_batchnorm", "fold_scale", "fuse_activation", "half_weights",
-    "name_patterns", "optimise", "reparameterize", "through_interleave",
+    "PASSES", "drop_noops", "fold_affine", "fold_batchnorm", "fold_constants", "fold_scale",
+    "fuse_activation", "half_weights", "name_patterns", "optimise", "reparameterize",
+    "through_interleave",
 ]  # fmt: skip

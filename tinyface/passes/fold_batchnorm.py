@@ -32,6 +32,7 @@ def _foldable(graph: Graph, source: Node, norm: Node, params: Params) -> bool:
     return (
         isinstance(op, (Conv2d, Linear))
         and op.act is None
+        and (isinstance(op, Conv2d) or graph.types[source.outputs[0]].rank == 2)
         and len(source.inputs) <= 3  # nothing is added between the bias and the batch norm
         and private(graph, source.outputs[0])
         and weights <= params.keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tinyface.graph import Graph, Node
-from tinyface.ops import FUSABLE, Add, Conv2d, Linear
+from tinyface.ops import FUSABLE, Add, Conv2d, Linear, PReLU
 from tinyface.passes.rewrite import Typings, alive, finish, private, same_shape, typings
 
 
@@ -43,6 +43,8 @@ def _fuse(graph: Graph, source: Node, node: Node, tensor: str, seen: Typings) ->
         return None
     product = (*source.inputs, "", "", "")[:5]  # x, weight, bias, slope, residual
     if isinstance(node.op, FUSABLE) and node.inputs[0] == tensor:
+        if isinstance(node.op, PReLU) and isinstance(op, Linear) and graph.types[tensor].rank > 2:
+            return None  # its slopes belong to axis 1, the product's to the last one
         slope = node.inputs[1] if len(node.inputs) == 2 else ""
         inputs = (*product[:3], slope, product[4])
         return Node(source.name, replace(op, act=node.op), _trimmed(inputs), node.outputs)

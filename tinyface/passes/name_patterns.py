@@ -24,6 +24,7 @@ from tinyface.ops import (
     HardSigmoid,
     HardSwish,
     L2Normalize,
+    LayerNorm,
     Maximum,
     Mul,
     Op,
@@ -32,6 +33,8 @@ from tinyface.ops import (
     Reshape,
     Sigmoid,
     SiLU,
+    Sqrt,
+    Sub,
     Transpose,
 )
 from tinyface.passes.rewrite import Typings, finish, same_shape, typings
@@ -106,6 +109,30 @@ def _l2_normalise(s: _Seen, node: Node) -> Node | None:
         return None
     normalise = L2Normalize(axis=op.axes[0] % rank, eps=max(least, _TINY))
     return Node(node.name, normalise, (x,), node.outputs)
+
+
+def _layer_norm(s: _Seen, node: Node) -> Node | None:
+    """(x - mean) / sqrt(mean of its square + eps) along one axis."""
+    root = s.maker(node.inputs[1], Sqrt) if isinstance(node.op, Div) else None
+    safe = s.maker(root.inputs[0], Add) if root else None
+    if root is None or safe is None:
+        return None
+    centred = node.inputs[0]
+    for name, constant in (safe.inputs, safe.inputs[::-1]):
+        eps, var = s.number(constant), s.maker(name, Reduce)
+        if eps is None or var is None or not 0 <= eps <= 1:
+            continue
+        square, apart = s.maker(var.inputs[0], Mul), s.maker(centred, Sub)
+        mean = s.maker(apart.inputs[1], Reduce) if apart else None
+        if square is None or mean is None or apart is None or mean.op != var.op:
+            continue
+        op, x = mean.op, mean.inputs[0]
+        assert isinstance(op, Reduce)
+        plain = op.mode == "mean" and op.keepdims and len(op.axes) == 1
+        if plain and square.inputs == (centred, centred) and apart.inputs[0] == x:
+            rank = s.graph.types[x].rank
+            return Node(node.name, LayerNorm(op.axes[0] % rank, eps), (x,), node.outputs)
+    return None
 
 
 def _shuffle(s: _Seen, node: Node) -> Node | None:
@@ -211,5 +238,5 @@ def _pad(s: _Seen, node: Node) -> Node | None:
 
 Rule = Callable[[_Seen, Node], Node | None]
 RULES: tuple[Rule, ...] = (
-    _l2_normalise, _shuffle, _mean_of_map, _swish, _gelu, _pad,
+    _l2_normalise, _layer_norm, _shuffle, _mean_of_map, _swish, _gelu, _pad,
 )  # fmt: skip

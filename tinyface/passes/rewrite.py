@@ -58,7 +58,8 @@ def fresh(name: str, *taken: Container[str]) -> str:
 
 
 def merge_pairs(graph: Graph, merge: Merge) -> Graph:
-    """Let ``merge`` make one node of each node and the one that makes its first input.
+    """Let ``merge`` make one node of each node and the one that makes its first input that is no
+    constant.
 
     merge: (graph, source, node, params) -> the node that does both, which stands where ``node``
     did, or None; it may add to ``params``.
@@ -68,7 +69,7 @@ def merge_pairs(graph: Graph, merge: Merge) -> Graph:
     made: dict[str, int] = {}  # tensor -> place of its producer in nodes
     params = dict(graph.params)
     for node in graph.nodes:
-        place = made.get(node.inputs[0], -1) if node.inputs else -1
+        place = made.get(next((x for x in node.inputs if x not in params), ""), -1)
         source = nodes[place] if place >= 0 else None
         merged = merge(graph, source, node, params) if source else None
         if merged is not None:

@@ -18,7 +18,8 @@ from tinyface import ops
 from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
 from tinyface.plan import lower_flat as flat
-from tinyface.plan.lower_conv import act_fields, conv2d, linear, tail_act
+from tinyface.plan.lower_conv import act_fields, conv2d, innermost, linear, tail_act
+from tinyface.plan.lower_rows import matmul, reduce
 from tinyface.plan.lower_shape import (
     concat,
     identity,
@@ -69,14 +70,14 @@ def result_like(p: Planner, name: str, view: View) -> View:
 
 
 def binary(p: Planner, node: Node) -> None:
-    """add, mul, maximum of two maps; with a constant operand: y = x w + b."""
+    """Sum, difference, product … of two maps; with a constant operand: y = x w + b."""
     a, b = node.inputs
     if a in p.graph.params or b in p.graph.params:
         return with_constant(p, node)
-    if math.prod(p.shape(a)) < math.prod(p.shape(b)):
+    if math.prod(p.shape(a)) < math.prod(p.shape(b)) and node.op.kind not in ("sub", "div"):
         a, b = b, a
     result, out_shape = p.result(node), p.shape(node.outputs[0])
-    if p.shape(a) != out_shape or node.op.kind in ("sub", "div"):
+    if p.shape(a) != out_shape:
         return flat.binary(p, node)
     x, z = generic_map(p, a), operand(p, node, b, a)
     if z is None:
@@ -207,9 +208,8 @@ def pool(p: Planner, node: Node) -> None:
 
 def global_pool(p: Planner, node: Node) -> None:
     """The whole map as one window; threads share the channels."""
-    reduce = isinstance(node.op, ops.Reduce)
-    if reduce and not reduces_map(p, node):
-        raise p.unsupported(node, "only the mean or maximum over height and width")
+    if isinstance(node.op, ops.Reduce) and not reduces_map(p, node):
+        return reduce(p, node)
     x, y = p.as_map(node.inputs[0]), p.new(node.outputs[0], as_map=True)
     n, c, h, w = x.shape
     maximum = node.op.kind == "global_max_pool" or getattr(node.op, "mode", "") == "max"
@@ -241,9 +241,13 @@ def resize(p: Planner, node: Node) -> None:
 
 
 def along_channels(p: Planner, node: Node) -> None:
-    """Softmax and L2 normalisation, along the channels or the innermost axis."""
+    """Softmax and the two norms, along the channels or the innermost axis."""
     op: Any = node.op
-    name, result = node.inputs[0], node.outputs[0]
+    (name, *vectors), result = node.inputs, node.outputs[0]
+    params = {
+        key: p.packer.add((node.name, key), lambda v=vector: p.param(v, node))  # type: ignore[misc]
+        for key, vector in zip(("w", "bias"), vectors, strict=False)
+    }
     shape = p.shape(name)
     axis = op.axis % len(shape)
     if len(shape) in (2, 4) and axis == 1:
@@ -252,19 +256,11 @@ def along_channels(p: Planner, node: Node) -> None:
         x, y = innermost(p.as_flat(name), shape), innermost(p.new(result, as_map=False), shape)
     else:
         raise p.unsupported(node, "only along the channels or the last axis")
-    softmax = op.kind == "softmax"
+    step = {"softmax": "TF_SOFTMAX", "l2_normalize": "TF_L2NORM", "layer_norm": "TF_LAYERNORM"}
     p.emit(
-        node.name, op.kind, op.kind, x, y, node=node,
-        op="TF_SOFTMAX" if softmax else "TF_L2NORM", alpha=0.0 if softmax else op.eps,
-        tasks=tasks(x, 8),
+        node.name, op.kind, op.kind, x, y, node=node, params=params,
+        op=step[op.kind], alpha=getattr(op, "eps", 0.0), tasks=tasks(x, 8),
     )  # fmt: skip
-
-
-def innermost(view: View, shape: tuple[int, ...]) -> View:
-    """A flat tensor as a map whose channels are its last axis."""
-    n, c, rows = shape[0], shape[-1], math.prod(shape[1:-1])
-    high = next(k for k in (64, 16, 4, 1) if rows % k == 0)  # rows of the map: the threads' share
-    return View(view.buffer, (n, c, high, rows // high), view.offset, view.img, rows // high * c, c)
 
 
 def _kinds(*classes: type[Op]) -> tuple[str, ...]:
@@ -284,6 +280,8 @@ LOWER: dict[str, Lower] = {
     "resize": resize,
     "softmax": along_channels,
     "l2_normalize": along_channels,
+    "layer_norm": along_channels,
+    "matmul": matmul,
     "reshape": reshape,
     "flatten": reshape,
     "transpose": transpose,
@@ -295,6 +293,7 @@ LOWER: dict[str, Lower] = {
     "identity": identity,
     "pad": flat.pad,
     "exp": activation,
+    "sqrt": activation,
     **dict.fromkeys(_kinds(ops.Add, ops.Sub, ops.Mul, ops.Div, ops.Maximum), binary),
     **dict.fromkeys(_kinds(*ops.FUSABLE), activation),
 }

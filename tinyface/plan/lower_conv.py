@@ -30,6 +30,7 @@ PLAIN_ACTS: dict[type[Op], dict[str, Any]] = {  # without attributes or paramete
     ops.Erf: {"act": "TF_ERF"},
     ops.GELU: {"act": "TF_GELU"},
     ops.Exp: {"act": "TF_EXP"},
+    ops.Sqrt: {"act": "TF_SQRT"},
 }
 
 
@@ -231,8 +232,8 @@ def gemv(
 
 
 def linear(p: Planner, node: Node) -> None:
-    """y = x W^T: GEMV for one row, else GEMM. Behind a flattened map the columns of W are put
-    into the map's channels-last order instead of moving the map."""
+    """y = x W^T: GEMV for one row, else GEMM, the rows of all axes as the pixels of a map. Behind a
+    flattened map the columns of W are put into its channels-last order instead of moving it."""
     op: Any = node.op
     name, weight_name, bias_name, slope_name, residual = (*node.inputs, "", "", "")[:5]
     weight = p.param(weight_name, node)
@@ -243,7 +244,7 @@ def linear(p: Planner, node: Node) -> None:
         c, h, w = planar
         x = View(view.buffer, (view.shape[0], k, 1, 1), view.offset, view.img, k, k)
     else:
-        x = p.as_map(name)
+        x = as_rows(p, name)
     act, slope = (op.act, p.param(slope_name, node) if slope_name else None)
     if act is None:
         act, slope = tail_act(p, node)
@@ -256,18 +257,33 @@ def linear(p: Planner, node: Node) -> None:
         return panels(columns, p.isa.lanes)
 
     params["w"] = p.packer.add((weight_name, "panels", planar), packed)
-    z = p.as_map(residual) if residual else None
+    z = as_rows(p, residual) if residual else None
     fields = fields | {"flags": RESIDUAL if z is not None else 0}
     result = p.result(node)
-    y = p.new(result)
-    if y.shape[0] == 1:
+    shape = p.shape(result)
+    y = p.new(result) if len(shape) == 2 else innermost(p.new(result, as_map=False), shape)
+    rows = math.prod(shape[:-1])
+    if rows == 1:
         return gemv(p, node, result, x, y, z, weight, fields, params)
     flag, stored, kept = halves(p, weight)
     fields["flags"] |= flag
-    blocks = conv_blocks(p.isa, y.shape[0], k, o, 1, k)
+    blocks = conv_blocks(p.isa, rows, k, o, 1, k)
     p.packer.need_zeros(max(k, 2 * p.isa.lanes))
     p.emit(
         result, op.kind, f"gemm_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}{stored}",
         x, y, z, node=node, params=params, reason=blocks.reason + kept, op="TF_CONV", zero=0,
         block=blocks.pixels, panels=blocks.panels, tasks=blocks.tasks, **fields,
     )  # fmt: skip
+
+
+def as_rows(p: Planner, name: str) -> View:
+    """A tensor as a map whose pixels are the rows of its last axis."""
+    shape = p.shape(name)
+    return p.as_map(name) if len(shape) == 2 else innermost(p.as_flat(name), shape)
+
+
+def innermost(view: View, shape: tuple[int, ...]) -> View:
+    """A flat tensor as a map whose channels are its last axis."""
+    n, c, rows = shape[0], shape[-1], math.prod(shape[1:-1])
+    high = next(k for k in (64, 16, 4, 1) if rows % k == 0)  # rows of the map: the threads' share
+    return View(view.buffer, (n, c, high, rows // high), view.offset, view.img, rows // high * c, c)

@@ -23,6 +23,7 @@ from tinyface.plan.tiling import row_tasks
 from tinyface.types import Shape
 
 LOOPS = 3  # axes of a step beside the innermost
+MOST_STEPS = 16  # in the place of one more axis
 Strides = tuple[int, ...]
 Place = tuple[Buffer, int, Strides]  # buffer, first float, floats from one element to the next
 
@@ -47,10 +48,11 @@ def constant(p: Planner, key: tuple[str, ...], value: Array) -> Place:
     return p.constants, offset, row_major(value.shape)
 
 
-def target(p: Planner, name: str) -> Place:
-    """A place for a result, row-major."""
-    view = p.new(name, as_map=False)
-    return view.buffer, view.offset, row_major(p.shape(name), view.img)
+def target(p: Planner, name: str, shape: Shape | None = None) -> Place:
+    """A place for a result, row-major; of this shape, where it is no tensor of the graph."""
+    shape = shape or p.shape(name)
+    view = p.new(name, shape, as_map=False)
+    return view.buffer, view.offset, row_major(shape, view.img)
 
 
 def broadcast(at: Place, shape: Shape, goal: Shape) -> Place:
@@ -64,14 +66,26 @@ def walk(
     p: Planner, node: Node, name: str, sizes: Sequence[int], places: Sequence[Place], op: str,
     fields: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """One element-wise step: places are those of x, y and, for two operands, z."""
+    """One element-wise step: places are those of x, y and, for two operands, z. Where there are too
+    many axes, a step for each index of the shortest one."""
     axes = merged(sizes, [at[2] for at in places])
     inner = next((a for a in axes if all(step == 1 for step in a[1:])), None)
     if inner is None and op == "TF_AFFINE" and flip(p, node, name, axes, places):
         return
+    if len(axes) - (inner is not None) > LOOPS:
+        short = min(axis for axis in axes if axis is not inner)
+        if short[0] > MOST_STEPS:
+            raise p.unsupported(node, "its axes are in too different an order")
+        left = [axis for axis in axes if axis is not short]
+        strides = list(zip(*left, strict=True))[1:]
+        for i in range(short[0]):
+            part = [
+                (buffer, offset + i * step, steps)
+                for (buffer, offset, _), step, steps in zip(places, short[1:], strides, strict=True)
+            ]
+            walk(p, node, f"{name}.{i}", [axis[0] for axis in left], part, op, fields)
+        return
     axes = [axis for axis in axes if axis is not inner]
-    if len(axes) > LOOPS:
-        raise p.unsupported(node, "its axes are in too different an order")
     loops = [(1,) + (0,) * len(places)] * (LOOPS - len(axes)) + axes
     (n, *imgs), (h, *rows), (w, *pixels) = loops
     c = inner[0] if inner else 1
@@ -165,34 +179,14 @@ def slices(p: Planner, node: Node) -> None:
 
 
 def binary(p: Planner, node: Node) -> None:
-    """Two operands of any shapes. a - b is b times -1, and a added to that."""
-    kind, result = node.op.kind, p.result(node)
+    """Two operands of any shapes."""
+    result = p.result(node)
     goal = p.shape(result)
-    first = place(p, node.inputs[0])
-    second = inverse(p, node) if kind == "div" else place(p, node.inputs[1])
-    a = broadcast(first, p.shape(node.inputs[0]), goal)
-    b = broadcast(second, p.shape(node.inputs[1]), goal)
+    a, b = (broadcast(place(p, name), p.shape(name), goal) for name in node.inputs)
     fields, params = act_fields(p, node, 1, *tail_act(p, node))
     if params:
         raise p.unsupported(node, "slopes per channel behind operands of these shapes")
-    y = target(p, result)
-    if kind == "sub":
-        one = constant(p, ("-1",), np.full(1, -1, np.float32))
-        minus = broadcast(one, (1,), goal)
-        walk(p, node, f"{result}.minus", goal, (b, y, minus), "TF_MUL")
-        b = y
-    name = {"sub": "ADD", "div": "MUL"}.get(kind, kind.upper())
-    walk(p, node, result, goal, (a, y, b), f"TF_{name}", fields)
-
-
-def inverse(p: Planner, node: Node) -> Place:
-    """1 / the second operand."""
-    name = node.inputs[1]
-    if name not in p.graph.params:
-        raise p.unsupported(node, "divided by what is computed")
-    with np.errstate(divide="ignore"):
-        value = 1 / p.graph.params[name]
-    return constant(p, (name, "inverse"), value)
+    walk(p, node, result, goal, (a, target(p, result), b), f"TF_{node.op.kind.upper()}", fields)
 
 
 def pad(p: Planner, node: Node) -> None:

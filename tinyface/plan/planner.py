@@ -15,7 +15,7 @@ from typing import Any
 from tinyface.errors import BackendError, NoKernelError
 from tinyface.graph import Graph, Node
 from tinyface.limits import MAX_ARENA_BYTES
-from tinyface.ops import FUSABLE, Identity
+from tinyface.ops import FUSABLE, Identity, PReLU
 from tinyface.ops.spec import Array
 from tinyface.plan import arena
 from tinyface.plan.chain import link
@@ -131,6 +131,9 @@ class Planner:
             reader = single_reader(self.graph, node.outputs[0])
             if reader is None or not isinstance(reader.op, FUSABLE):
                 continue
+            rank = self.graph.types[node.outputs[0]].rank
+            if isinstance(reader.op, PReLU) and node.op.kind == "linear" and rank > 2:
+                continue  # its slopes belong to axis 1, which need not be the last
             if reader.inputs[0] == node.outputs[0] and self._constant(reader.inputs[1:]):
                 self.tails[node.name] = reader
 
@@ -201,7 +204,7 @@ class Planner:
         """Note where a tensor lies."""
         if name not in self.views:
             self.views[name] = view
-            readers = self.pending[name] + (name in self.graph.outputs)
+            readers = self.pending.get(name, 0) + (name in self.graph.outputs)
             self.alive[view.buffer] = self.alive.get(view.buffer, 0) + readers
         return view
 

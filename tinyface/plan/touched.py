@@ -111,6 +111,7 @@ def algorithmic(step: Step) -> Cost:
     """Bytes that the step's kernel touches, multiply-adds that it carries out. What a chain hands
     on from member to member is scratch, and so are the rows that are moved for it."""
     counts = {"TF_CONV": _conv, "TF_WINOGRAD": _winograd, "TF_WINO_IN": _wino_in, "TF_GEMV": _gemv}
+    counts["TF_MATMUL"] = _matmul
     counts |= {"TF_DEPTHWISE": _depthwise, "TF_MAXPOOL": _pool, "TF_AVGPOOL": _pool}
     read, second, write, weight, scratch = counts.get(str(step.fields["op"]), _plain)(step)
     scratch += 2 * FLOAT * step.x.shape[0] * step.y.row * sum(b.moved for b in step.bands)
@@ -127,6 +128,8 @@ def products(step: Step) -> int:
     overlap, packed rows in fours, the fewer ones of Winograd. Its transforms are not among them."""
     n, _, oh, ow = step.y.shape
     f, op, padded = step.fields, step.fields["op"], _padded(step)
+    if op == "TF_MATMUL":
+        return n * oh * ow * step.x.shape[1] * padded
     if op == "TF_GEMV":
         return step.x.shape[1] * padded
     if op == "TF_DEPTHWISE":
@@ -252,6 +255,17 @@ def _gemv(step: Step) -> Floats:
     k, padded = step.x.shape[1], _padded(step)
     weight = _stored(step, padded * k) + padded * _vectors(step)
     return k * int(step.fields["tasks"]), _second(step), _outputs(step), weight, 0
+
+
+def _matmul(step: Step) -> Floats:
+    """Tasks: panels of the products. Each panel is packed, and passes over all rows of x."""
+    n, o, stack, m = step.y.shape
+    k, panels = step.x.shape[1], -(-o // (2 * step.isa.lanes))
+    shares = share(n * stack * panels, int(step.fields["tasks"]))
+    read = sum((b - 1) // panels - a // panels + 1 for a, b in shares if a < b) * m * k
+    packed = n * stack * k * _padded(step) * FLOAT
+    table = n * stack * panels * m * 2 * POINTER
+    return read, n * stack * k * o, _outputs(step), 0, 2 * (packed + table)
 
 
 def _depthwise(step: Step) -> Floats:

@@ -1,0 +1,46 @@
+/* matmul.h: y = x z where both are computed, for a stack of matrices: images and rows of the views.
+ *
+ * Pixels of x are the rows of a matrix, c floats each, and those of y, oc floats each. z has its
+ * element (k, o) at k ld + o, or with TF_ACROSS at o ld + k, so that transposing costs nothing.
+ * A unit is 2 VL columns of one product: they are packed into scratch, as weights are (gemm.h), and
+ * the micro-kernel passes over the rows of x. Tasks own units.
+ */
+static void matmul_pack(const tf_step *s, const float *z, float *w, int64_t n, int64_t wide)
+{
+    const int64_t ld = s->z.ld;
+    if (!(s->flags & TF_ACROSS)) {
+        for (int64_t k = 0; k < s->c; k++)
+            for (int64_t o = 0; o < wide; o += VL)
+                v_store(w + k * wide + o, v_load_n(z + k * ld + o, n - o));
+        return;
+    }
+    for (int64_t o = 0; o < wide; o++)
+        for (int64_t k = 0; k < s->c; k++) w[k * wide + o] = o < n ? z[o * ld + k] : 0.0f;
+}
+
+static void matmul_run(const tf_call *call, int32_t task, void *scratch)
+{
+    const tf_step *s = call->s;
+    const int64_t panels = tf_ceil_div(s->oc, 2 * VL), across = s->flags & TF_ACROSS ? s->z.ld : 1;
+    const float **table = scratch; /* a tile's pointers into x, then into y */
+    float *w = (float *)(void *)(table + 2 * ROWS_MAX);
+    int64_t from, to;
+    tf_share(panels * s->n * s->oh, task, s->tasks, &from, &to);
+    for (int64_t u = from; u < to; u++) {
+        const int64_t i = u / panels / s->oh, row = u / panels % s->oh, col = u % panels * 2 * VL;
+        tf_tile t = {.kc = s->c, .taps = 1, .s = s, .bias = call->zero, .ycol = col, .apart = VL};
+        t.n = tf_min(s->oc - col, 2 * VL);
+        const int wide = t.n > VL;
+        const int64_t most = wide ? ROWS_WIDE : ROWS_SLIM;
+        matmul_pack(s, call->z + tf_at(&s->z, i, row, 0) + col * across, w, t.n, (1 + wide) * VL);
+        t.w = (const char *)w;
+        t.x = table;
+        t.y = (float *const *)(uintptr_t)(table + ROWS_MAX);
+        for (int64_t m = 0, rows; m < s->ow; m += rows) {
+            rows = tf_min(most, s->ow - m);
+            conv_fill(table, call->x + tf_at(&s->x, i, row, m), s->x.ld, rows);
+            conv_fill(table + ROWS_MAX, call->y + tf_at(&s->y, i, row, m), s->y.ld, rows);
+            tiles[wide][0][rows - 1](&t);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+"""Products of two computed matrices, and sums along axes: steps over rows of floats.
+
+Operands are places (``lower_flat.py``): a buffer and a stride for every axis.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinyface.graph import Node
+from tinyface.plan.lower_flat import Place, broadcast, constant, merged, place, target, walk
+from tinyface.plan.model import View
+from tinyface.plan.planner import Planner
+from tinyface.plan.tiling import row_tasks
+
+STACK = 2  # axes in front of the two of a matrix
+ACROSS = 64  # TF_ACROSS
+MAX_WINDOW = 1 << 12  # of a step (csrc/check.c)
+
+
+def matmul(p: Planner, node: Node) -> None:
+    """y = a b for each pair of matrices; b with its columns or its rows side by side."""
+    result = node.outputs[0]
+    *stack, m, n = p.shape(result)
+    k = p.shape(node.inputs[0])[-1]
+    a, b = (
+        broadcast(place(p, name), p.shape(name), (*stack, *sides))
+        for name, sides in zip(node.inputs, ((m, k), (k, n)), strict=True)
+    )
+    y = target(p, result)
+    across = b[2][-1] != 1 and n > 1
+    loops = merged(stack, [at[2][:-2] for at in (a, y, b)])
+    if len(loops) > STACK:
+        raise p.unsupported(node, "its stack has axes in too different an order")
+    loops = [(1, 0, 0, 0)] * (STACK - len(loops)) + loops
+    x_view, y_view = (
+        matrix(at, i, loops, m, side) for i, (at, side) in enumerate(((a, k), (y, n)))
+    )
+    b = (*b[:2], b[2][::-1]) if across else b
+    z_view = matrix(b, 2, loops, *((n, k) if across else (k, n)))
+    p.packer.need_zeros(max(k, 2 * p.isa.lanes))
+    units = math.prod(loop[0] for loop in loops) * -(-n // (2 * p.isa.lanes))
+    p.emit(
+        result, node.op.kind, f"matmul_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}",
+        x_view, y_view, z_view, node=node, op="TF_MATMUL", zero=0, flags=ACROSS if across else 0,
+        tasks=row_tasks(units, math.prod(p.shape(result)) * k // 4),
+    )  # fmt: skip
+
+
+def matrix(at: Place, i: int, loops: list[tuple[int, ...]], rows: int, side: int) -> View:
+    """Operand ``i`` of a stack as a map: pixels are the rows of a matrix."""
+    (n, *imgs), (h, *high) = loops
+    return View(at[0], (n, side, h, rows), at[1], imgs[i], high[i], at[2][-2])
+
+
+def reduce(p: Planner, node: Node) -> None:
+    """Along neighbouring axes: a window as long as they are, over what lies behind them.
+
+    A sum is a mean times their length, a norm the root of that of the squares.
+    """
+    op: Any = node.op
+    name, result = node.inputs[0], node.outputs[0]
+    shape = p.shape(name)
+    axes = sorted(axis % len(shape) for axis in op.axes)
+    first, end = axes[0], axes[-1] + 1
+    length, inner = math.prod(shape[first:end]), math.prod(shape[end:])
+    if len(axes) < end - first or length > MAX_WINDOW or (first == 0 and shape[0] > 1):
+        raise p.unsupported(node, "only along neighbouring axes, without the batch")
+    x = place(p, name)
+    if op.mode == "l2":
+        square = target(p, f"{result}.square", shape)
+        walk(p, node, f"{result}.square", shape, (x, square, x), "TF_MUL")
+        x = square
+    y = target(p, result)
+    n, outer = shape[0], math.prod(shape[1:first])
+    views = [
+        View(buffer, (n, inner, high, 1), offset, strides[0] if n > 1 else 0, inner, inner)
+        for (buffer, offset, strides), high in ((x, outer * length), (y, outer))
+    ]
+    p.emit(
+        result, op.kind, "max_pool" if op.mode == "max" else "average_pool", *views, node=node,
+        op="TF_MAXPOOL" if op.mode == "max" else "TF_AVGPOOL", kh=length, sh=length,
+        tasks=row_tasks(n * outer, math.prod(shape)), reason="a window of the axes' length",
+    )  # fmt: skip
+    if op.mode in ("sum", "l2"):
+        goal = p.shape(result)
+        times = constant(p, (str(length),), np.full(1, length, np.float32))
+        fields = {"act": "TF_SQRT"} if op.mode == "l2" else {}
+        walk(p, node, f"{result}.sum", goal, (y, y, broadcast(times, (1,), goal)), "TF_MUL", fields)
