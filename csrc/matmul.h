@@ -1,4 +1,5 @@
-/* matmul.h: y = x z where both are computed, for a stack of matrices: images and rows of the views.
+/* matmul.h: y = alpha x z where both are computed, for a stack of matrices: images and rows of the
+ * views.
  *
  * Pixels of x are the rows of a matrix, c floats each, and those of y, oc floats each. z has its
  * element (k, o) at k ld + o, or with TF_ACROSS at o ld + k, so that transposing costs nothing.
@@ -8,14 +9,16 @@
 static void matmul_pack(const tf_step *s, const float *z, float *w, int64_t n, int64_t wide)
 {
     const int64_t ld = s->z.ld;
+    const vf by = v_set1(s->alpha);
     if (!(s->flags & TF_ACROSS)) {
         for (int64_t k = 0; k < s->c; k++)
             for (int64_t o = 0; o < wide; o += VL)
-                v_store(w + k * wide + o, v_load_n(z + k * ld + o, n - o));
+                v_store(w + k * wide + o, v_mul(by, v_load_n(z + k * ld + o, n - o)));
         return;
     }
     for (int64_t o = 0; o < wide; o++)
-        for (int64_t k = 0; k < s->c; k++) w[k * wide + o] = o < n ? z[o * ld + k] : 0.0f;
+        for (int64_t k = 0; k < s->c; k++)
+            w[k * wide + o] = o < n ? s->alpha * z[o * ld + k] : 0.0f;
 }
 
 static void matmul_run(const tf_call *call, int32_t task, void *scratch)

@@ -51,7 +51,7 @@ enum tf_op {
     TF_SOFTMAX,   /* over the channels of each pixel, as the two norms */
     TF_L2NORM,    /* x / max(|x|, alpha) */
     TF_LAYERNORM, /* (x - mean) / sqrt(var + alpha) w + bias */
-    TF_MATMUL,    /* y = x z, of rows of pixels: both are computed */
+    TF_MATMUL,    /* y = alpha x z, of rows of pixels: both are computed */
     TF_WINO_IN, /* the transformed input of TF_WINOGRAD: y has a row per matrix, a pixel per tile */
     TF_PEAK,    /* no operator: multiply-adds alone, to learn the machine's peak (roof.h) */
     TF_STREAM,  /* no operator: x read first times, to learn the bandwidth of a memory level */

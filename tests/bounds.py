@@ -169,7 +169,7 @@ def layer_norm(op: Any, inputs: Inputs, eps: float) -> Array:
 
 def matmul(op: Any, inputs: Inputs, eps: float) -> Array:
     a, b = inputs
-    result: Array = (a.shape[-1] + 3) * eps * np.matmul(np.abs(a), np.abs(b))
+    result: Array = (a.shape[-1] + 5) * eps * abs(op.scale) * np.matmul(np.abs(a), np.abs(b))
     return result
 
 

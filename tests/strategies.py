@@ -204,7 +204,8 @@ def matmul(draw: Draw) -> Case:
     stacks = [stack, tuple(side if draw(st.booleans()) else 1 for side in stack)]
     stacks[1] = stacks[1][draw(integers(0, len(stack))) :]
     left, right = stacks if draw(st.booleans()) else reversed(stacks)
-    return Case(ops.MatMul(), (values(draw, (*left, m, k)), values(draw, (*right, k, n))))
+    op = ops.MatMul(draw(st.sampled_from([1.0, 0.3])))
+    return Case(op, (values(draw, (*left, m, k)), values(draw, (*right, k, n))))
 
 
 @st.composite

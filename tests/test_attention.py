@@ -217,6 +217,20 @@ def test_pixels_are_scaled_in_the_convolution() -> None:
     assert folded(scaled, (1, 2, 7, 7)) == ["conv2d"]
 
 
+@pytest.mark.parametrize("which", ["first", "second", "both", "result", "divided"])
+def test_a_number_is_the_scale_of_a_product(which: str) -> None:
+    def product(b: Builder, x: str) -> str:
+        a, z, factor = x, b.apply(ops.Transpose((0, 2, 1)), x), b.param("factor", (1,))
+        a = b.apply(ops.Mul(), factor, a) if which in ("first", "both") else a
+        z = b.apply(ops.Mul(), z, factor) if which in ("second", "both") else z
+        y = b.apply(ops.MatMul(), a, z)
+        y = b.apply(ops.Mul(), y, factor) if which == "result" else y
+        return b.apply(ops.Div(), y, factor) if which == "divided" else y
+
+    kinds = folded(product)
+    assert kinds.count("matmul") == 1 and not {"mul", "div"} & {*kinds}
+
+
 def test_what_others_read_is_not_changed() -> None:
     def twice(b: Builder, x: str) -> str:
         y = rows(b, x)

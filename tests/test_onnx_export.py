@@ -42,6 +42,7 @@ CASES = {
     "linear": single(ops.Linear(), (3, 8), params=((5, 8), (5,))),
     "linear on rows": single(ops.Linear(), (2, 3, 8), params=((5, 8), (5,))),
     "linear without bias": single(ops.Linear(), (2, 3, 8), params=((5, 8),)),
+    "scaled product": single(ops.MatMul(scale=0.25), (2, 4, 5), (5, 7)),
     "product": single(ops.MatMul(), (2, 3, 4, 5), (1, 5, 7)),
     "layer norm": single(ops.LayerNorm(eps=1e-3), (2, 3, 8), params=((8,), (8,))),
     "layer norm of pixels": single(ops.LayerNorm(axis=1), MAP, params=((4,),)),

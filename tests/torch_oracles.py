@@ -173,7 +173,7 @@ ORACLES: dict[str, Oracle] = {
     "layer_norm": layer_norm,
     "leaky_relu": lambda op, x: F.leaky_relu(x, op.alpha),
     "linear": linear,
-    "matmul": lambda op, a, b: torch.matmul(a, b),
+    "matmul": lambda op, a, b: torch.matmul(a, b) * op.scale,
     "max_feature_map": lambda op, x: torch.maximum(*x.chunk(2, 1)),
     "max_pool": max_pool,
     "maximum": lambda op, a, b: torch.maximum(a, b),

@@ -106,7 +106,7 @@ static double product(const tf_step *s, const operands *o, int64_t i, int64_t oc
     for (int64_t k = 0; k < s->c; k++) {
         const int across = (s->flags & TF_ACROSS) != 0;
         const double z = (double)o->z[at(&s->z, i, oy, across ? oc : k, across ? k : oc)];
-        const double term = (double)o->x[at(&s->x, i, oy, ox, k)] * z;
+        const double term = (double)o->x[at(&s->x, i, oy, ox, k)] * z * (double)s->alpha;
         sum += term, *size += fabs(term);
     }
     return sum;

@@ -266,6 +266,14 @@ def _layer_norm(w: Writer, node: Node, op: Any) -> None:
         w.emit("Transpose", [result], [y], perm=tuple(int(i) for i in np.argsort(perm)))
 
 
+def _matmul(w: Writer, node: Node, op: Any) -> None:
+    y = node.outputs[0]
+    inputs = [w.param(name) for name in node.inputs]
+    w.emit("MatMul", inputs, [y + ":product" if op.scale != 1 else y])
+    if op.scale != 1:
+        w.emit("Mul", [y + ":product", w.constant(y, op.scale, np.float32)], [y])
+
+
 EMIT: dict[str, Emit] = {
     "conv2d": _conv2d,
     "linear": _linear,
@@ -278,7 +286,7 @@ EMIT: dict[str, Emit] = {
     ),
     "l2_normalize": _l2_normalize,
     "layer_norm": _layer_norm,
-    "matmul": _simple("MatMul"),
+    "matmul": _matmul,
     "max_pool": _pool("MaxPool"),
     "average_pool": _pool("AveragePool"),
     "global_average_pool": _simple("GlobalAveragePool"),

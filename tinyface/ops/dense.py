@@ -63,11 +63,13 @@ class Linear(Op):
 
 @register
 class MatMul(Op):
-    """y = a b of stacks of matrices: (..., m, k) (..., k, n) -> (..., m, n).
+    """y = scale a b of stacks of matrices: (..., m, k) (..., k, n) -> (..., m, n).
 
     The axes in front of the last two broadcast, as in NumPy and ONNX. Attention is two of them
     around a softmax. Vaswani et al. 2017, eq. 1.
     """
+
+    scale: float = attr(1.0)
 
     kind: ClassVar[str] = "matmul"
     onnx: ClassVar[tuple[str, ...]] = ("MatMul",)
@@ -87,4 +89,5 @@ class MatMul(Op):
         return outputs[0].size * need(self.kind, inputs[0]).shape[-1]
 
     def run(self, a: Array, b: Array) -> Array:
-        return np.asarray(np.matmul(a, b))
+        y = np.asarray(np.matmul(a, b))
+        return y if self.scale == 1 else np.multiply(y, y.dtype.type(self.scale))

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from tinyface.graph import Graph, Node
-from tinyface.ops import Add, Conv2d, LayerNorm, Linear, Mul
+from tinyface.ops import Add, Conv2d, Div, LayerNorm, Linear, MatMul, Mul
 from tinyface.ops.spec import Array
 from tinyface.passes.rewrite import Params, folded, merge_pairs, private
 
 
 def fold_affine(graph: Graph) -> Graph:
-    """y = (W x + b) m + a becomes W' = m W and b' = m b + a, for constants m and a.
+    """y = (W x + b) m + a becomes W' = m W and b' = m b + a, for constants m and a. A number that
+    the result or an operand of another product is multiplied by becomes the product's scale.
 
     Exporters write the bias of a layer on tokens, the scale of its branch and the scale and shift
     of a norm as operators of their own. Computed in float64 and rounded once.
@@ -22,7 +23,32 @@ def fold_affine(graph: Graph) -> Graph:
 
 
 def _merge(graph: Graph, source: Node, node: Node, params: Params) -> Node | None:
+    if isinstance(node.op, MatMul) and isinstance(source.op, Mul):
+        return _scaled(graph, node, source, node, params)
+    if isinstance(source.op, MatMul) and isinstance(node.op, (Mul, Div)):
+        return _scaled(graph, source, node, node, params)
     return _fold(graph, source, node, params) if isinstance(node.op, (Add, Mul)) else None
+
+
+def _scaled(graph: Graph, product: Node, factor: Node, last: Node, params: Params) -> Node | None:
+    """A product and a factor before or behind it; the node that does both stands for ``last``."""
+    constant = next((name for name in factor.inputs if name in params), "")
+    first = product if last is factor else factor
+    if not constant or params[constant].size != 1 or not private(graph, first.outputs[0]):
+        return None
+    if isinstance(factor.op, Div) and constant == factor.inputs[0]:
+        return None
+    number = float(params[constant].reshape(()))
+    op = product.op
+    assert isinstance(op, MatMul)
+    with np.errstate(all="ignore"):
+        by = np.float64(op.scale) / number if isinstance(factor.op, Div) else op.scale * number
+    kept = next(name for name in factor.inputs if name != constant)
+    same = graph.types[kept].shape == graph.types[factor.outputs[0]].shape
+    if not same or not np.isfinite(np.float32(by)):
+        return None
+    inputs = tuple(kept if name == factor.outputs[0] else name for name in product.inputs)
+    return replace(last, op=replace(op, scale=float(by)), inputs=inputs)
 
 
 def _fold(graph: Graph, source: Node, node: Node, params: Params) -> Node | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyface.errors import GraphError
 from tinyface.graph import Graph, Node
+from tinyface.ops import MatMul
 from tinyface.ops.spec import Array
 from tinyface.types import TensorType
 
@@ -59,7 +60,7 @@ def fresh(name: str, *taken: Container[str]) -> str:
 
 def merge_pairs(graph: Graph, merge: Merge) -> Graph:
     """Let ``merge`` make one node of each node and the one that makes its first input that is no
-    constant.
+    constant; of a product of two tensors, either.
 
     merge: (graph, source, node, params) -> the node that does both, which stands where ``node``
     did, or None; it may add to ``params``.
@@ -69,12 +70,14 @@ def merge_pairs(graph: Graph, merge: Merge) -> Graph:
     made: dict[str, int] = {}  # tensor -> place of its producer in nodes
     params = dict(graph.params)
     for node in graph.nodes:
-        place = made.get(next((x for x in node.inputs if x not in params), ""), -1)
-        source = nodes[place] if place >= 0 else None
-        merged = merge(graph, source, node, params) if source else None
-        if merged is not None:
-            nodes[place] = None
-            node = merged
+        read = [name for name in node.inputs if name not in params]
+        for name in read if isinstance(node.op, MatMul) else read[:1]:
+            place = made.get(name, -1)
+            source = nodes[place] if place >= 0 else None
+            merged = merge(graph, source, node, params) if source else None
+            if merged is not None:
+                nodes[place] = None
+                node = merged
         made.update(dict.fromkeys(node.outputs, len(nodes)))
         nodes.append(node)
     return finish(graph, filter(None, nodes), params)

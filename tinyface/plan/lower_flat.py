@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 
 from tinyface.graph import Node
+from tinyface.ops import MatMul, Reshape, Slice, Split, Transpose
 from tinyface.ops.spec import Array
 from tinyface.plan.lower_conv import act_fields, tail_act
-from tinyface.plan.model import Buffer, View
+from tinyface.plan.model import Place, View
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
 from tinyface.types import Shape
 
 LOOPS = 3  # axes of a step beside the innermost
+MOVES = (Reshape, Slice, Split, Transpose)
 MOST_STEPS = 16  # in the place of one more axis
 Strides = tuple[int, ...]
-Place = tuple[Buffer, int, Strides]  # buffer, first float, floats from one element to the next
 
 
 def row_major(shape: Shape, img: int | None = None) -> Strides:
@@ -41,6 +42,34 @@ def place(p: Planner, name: str) -> Place:
         return constant(p, (name, "as is"), value)
     view = p.as_flat(name)
     return view.buffer, view.offset, row_major(p.shape(name), view.img)
+
+
+def known(p: Planner, name: str) -> Place:
+    """Where a tensor lies, in whatever order."""
+    return p.strided[name] if name in p.strided and name not in p.views else place(p, name)
+
+
+def settle(p: Planner, name: str) -> None:
+    """Move a tensor of which only the strides are known to a place of its own."""
+    at, node = p.strided[name], p.graph.producers[name]
+    walk(p, node, name, p.shape(name), (at, target(p, name)), "TF_AFFINE")
+
+
+def put(p: Planner, name: str, at: Place) -> None:
+    """A tensor that lies at ``at`` in another order: moved, but not where products will read it."""
+    p.keep(name, at)
+    if name in p.homes or name in p.direct or not read_by_product(p, name):
+        settle(p, name)
+
+
+def read_by_product(p: Planner, name: str) -> bool:
+    """Is a tensor, or what is cut from it or renamed, an operand of a product?"""
+    readers = () if name in p.graph.outputs else p.graph.readers[name]
+    return any(
+        isinstance(node.op, MatMul)
+        or (isinstance(node.op, MOVES) and any(read_by_product(p, y) for y in node.outputs))
+        for node in readers
+    )
 
 
 def constant(p: Planner, key: tuple[str, ...], value: Array) -> Place:
@@ -136,10 +165,9 @@ def merged(sizes: Sequence[int], strides: Sequence[Strides]) -> list[tuple[int, 
 def transpose(p: Planner, node: Node) -> None:
     """Any order of the axes."""
     (name,), result = node.inputs, node.outputs[0]
-    buffer, offset, strides = place(p, name)
+    buffer, offset, strides = known(p, name)
     perm: tuple[int, ...] = node.op.perm  # type: ignore[attr-defined]
-    x = (buffer, offset, tuple(strides[axis] for axis in perm))
-    walk(p, node, result, p.shape(result), (x, target(p, result)), "TF_AFFINE")
+    put(p, result, (buffer, offset, tuple(strides[axis] for axis in perm)))
 
 
 def concat(p: Planner, node: Node) -> None:
@@ -156,26 +184,39 @@ def concat(p: Planner, node: Node) -> None:
 
 def split(p: Planner, node: Node) -> None:
     """Along any axis."""
-    buffer, offset, strides = place(p, node.inputs[0])
+    buffer, offset, strides = known(p, node.inputs[0])
     axis = node.op.axis % len(strides)  # type: ignore[attr-defined]
     for part in node.outputs:
-        shape = p.shape(part)
-        walk(p, node, part, shape, ((buffer, offset, strides), target(p, part)), "TF_AFFINE")
-        offset += shape[axis] * strides[axis]
+        put(p, part, (buffer, offset, strides))
+        offset += p.shape(part)[axis] * strides[axis]
 
 
 def slices(p: Planner, node: Node) -> None:
     """Of any axes, forwards."""
     name, result = node.inputs[0], node.outputs[0]
-    buffer, offset, strides = place(p, name)
+    buffer, offset, strides = known(p, name)
     index = node.op.index(len(strides))  # type: ignore[attr-defined]
     ranges = [range(*s.indices(side)) for s, side in zip(index, p.shape(name), strict=True)]
     if any(r.step < 1 for r in ranges):
         raise p.unsupported(node, "backwards")
     offset += sum(r.start * step for r, step in zip(ranges, strides, strict=True))
     steps = tuple(r.step * step for r, step in zip(ranges, strides, strict=True))
-    x = (buffer, offset, steps)
-    walk(p, node, result, p.shape(result), (x, target(p, result)), "TF_AFFINE")
+    put(p, result, (buffer, offset, steps))
+
+
+def reshape(p: Planner, node: Node) -> bool:
+    """Whether a tensor of which only the strides are known got a shape that differs in axes of one
+    element alone."""
+    name, result = node.inputs[0], node.outputs[0]
+    if name in p.views or name not in p.strided:
+        return False
+    buffer, offset, strides = p.strided[name]
+    long = [(side, step) for side, step in zip(p.shape(name), strides, strict=True) if side > 1]
+    if [side for side, _ in long] != [side for side in p.shape(result) if side > 1]:
+        return False
+    steps = iter(step for _, step in long)
+    put(p, result, (buffer, offset, tuple(next(steps) if s > 1 else 1 for s in p.shape(result))))
+    return True
 
 
 def binary(p: Planner, node: Node) -> None:

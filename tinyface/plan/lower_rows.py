@@ -11,10 +11,22 @@ from typing import Any
 import numpy as np
 
 from tinyface.graph import Node
-from tinyface.plan.lower_flat import Place, broadcast, constant, merged, place, target, walk
-from tinyface.plan.model import View
+from tinyface.ops import Transpose
+from tinyface.plan.homes import single_reader
+from tinyface.plan.lower_flat import (
+    broadcast,
+    constant,
+    known,
+    merged,
+    place,
+    row_major,
+    target,
+    walk,
+)
+from tinyface.plan.model import Place, View
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
+from tinyface.types import Shape
 
 STACK = 2  # axes in front of the two of a matrix
 ACROSS = 64  # TF_ACROSS
@@ -22,32 +34,64 @@ MAX_WINDOW = 1 << 12  # of a step (csrc/check.c)
 
 
 def matmul(p: Planner, node: Node) -> None:
-    """y = a b for each pair of matrices; b with its columns or its rows side by side."""
+    """y = scale a b for each pair of matrices, wherever their elements lie: the rows of a must be
+    runs of floats, and rows or columns of b."""
+    op: Any = node.op
     result = node.outputs[0]
     *stack, m, n = p.shape(result)
     k = p.shape(node.inputs[0])[-1]
-    a, b = (
-        broadcast(place(p, name), p.shape(name), (*stack, *sides))
-        for name, sides in zip(node.inputs, ((m, k), (k, n)), strict=True)
-    )
-    y = target(p, result)
-    across = b[2][-1] != 1 and n > 1
+    goals = ((*stack, m, k), (*stack, k, n))
+    a, b = (operand(p, name, goal) for name, goal in zip(node.inputs, goals, strict=True))
+    y = destination(p, node, b)
+    if y[2][-1] != 1 < n:  # the product of the transposed ones, in the opposite order
+        a, b, y, m, n = flip(b), flip(a), flip(y), n, m
+    across = b[2][-1] != 1 < n
     loops = merged(stack, [at[2][:-2] for at in (a, y, b)])
     if len(loops) > STACK:
         raise p.unsupported(node, "its stack has axes in too different an order")
     loops = [(1, 0, 0, 0)] * (STACK - len(loops)) + loops
-    x_view, y_view = (
-        matrix(at, i, loops, m, side) for i, (at, side) in enumerate(((a, k), (y, n)))
-    )
-    b = (*b[:2], b[2][::-1]) if across else b
-    z_view = matrix(b, 2, loops, *((n, k) if across else (k, n)))
+    x_view, y_view = matrix(a, 0, loops, m, k), matrix(y, 1, loops, m, n)
+    z_view = matrix(flip(b), 2, loops, n, k) if across else matrix(b, 2, loops, k, n)
     p.packer.need_zeros(max(k, 2 * p.isa.lanes))
     units = math.prod(loop[0] for loop in loops) * -(-n // (2 * p.isa.lanes))
     p.emit(
-        result, node.op.kind, f"matmul_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}",
-        x_view, y_view, z_view, node=node, op="TF_MATMUL", zero=0, flags=ACROSS if across else 0,
-        tasks=row_tasks(units, math.prod(p.shape(result)) * k // 4),
+        result, op.kind, f"matmul_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}",
+        x_view, y_view, z_view, node=node, op="TF_MATMUL", zero=0, alpha=op.scale,
+        flags=ACROSS if across else 0, tasks=row_tasks(units, m * n * k * math.prod(stack) // 4),
     )  # fmt: skip
+
+
+def operand(p: Planner, name: str, goal: Shape) -> Place:
+    """A matrix or a stack of them; moved where neither rows nor columns are runs of floats, or
+    where the left one's rows are not."""
+    at = broadcast(known(p, name), p.shape(name), goal)
+    left = p.node.inputs[0] == name
+    if at[2][-1] == 1 or goal[-1] == 1 or (at[2][-2] == 1 and not left):
+        return at
+    return broadcast(place(p, name), p.shape(name), goal)
+
+
+def destination(p: Planner, node: Node, b: Place) -> Place:
+    """The place of a product: where what only transposes it would move it, if rows or columns
+    are runs of floats there."""
+    result = node.outputs[0]
+    reader = single_reader(p.graph, result)
+    final = reader.outputs[0] if reader is not None else ""
+    free = not {result, final} & p.homes.keys() and result not in p.direct
+    if reader is not None and isinstance(reader.op, Transpose) and free:
+        perm = reader.op.perm
+        turned = row_major(p.shape(final))
+        last, before = (turned[perm.index(len(perm) - i)] for i in (1, 2))
+        if last == 1 or (before == 1 and b[2][-2] == 1):
+            buffer, offset, strides = target(p, final)
+            return buffer, offset, tuple(strides[perm.index(i)] for i in range(len(perm)))
+    return target(p, result)
+
+
+def flip(at: Place) -> Place:
+    """A stack of matrices transposed."""
+    *stack, rows, columns = at[2]
+    return at[0], at[1], (*stack, columns, rows)
 
 
 def matrix(at: Place, i: int, loops: list[tuple[int, ...]], rows: int, side: int) -> View:

@@ -24,6 +24,8 @@ def tasks(view: View, work: int = 1) -> int:
 
 def reshape(p: Planner, node: Node) -> None:
     """The same floats under another shape, wherever the layout allows."""
+    if flat.reshape(p, node):
+        return
     name, result = node.inputs[0], node.outputs[0]
     old, new = p.shape(name), p.shape(result)
     view = p.as_map(name) if p.at(name).shuffled else p.at(name)
@@ -52,7 +54,11 @@ def transpose(p: Planner, node: Node) -> None:
     name, result = node.inputs[0], node.outputs[0]
     perm: tuple[int, ...] = node.op.perm  # type: ignore[attr-defined]
     shape = p.shape(name)
-    if perm == NHWC or (perm == HWNC and shape[0] == 1):
+    if result in p.views:  # a product was written there
+        return
+    if name in p.strided and name not in p.views:
+        flat.transpose(p, node)
+    elif perm == NHWC or (perm == HWNC and shape[0] == 1):
         x = p.as_map(name)
         if not x.dense:
             y = View(p.new(result, as_map=False).buffer, x.shape, 0, 0)
@@ -122,7 +128,7 @@ def copy_part(p: Planner, node: Node, i: int, x: View, y: View) -> None:
 def split(p: Planner, node: Node) -> None:
     """Views of the whole."""
     rank = len(p.shape(node.inputs[0]))
-    if rank not in (2, 4) or node.op.axis % rank != 1:  # type: ignore[attr-defined]
+    if node.inputs[0] in p.strided or rank not in (2, 4) or node.op.axis % rank != 1:  # type: ignore[attr-defined]
         return flat.split(p, node)
     x = p.at(node.inputs[0])
     x = x if x.shuffled else p.as_map(node.inputs[0])
@@ -141,7 +147,7 @@ def split(p: Planner, node: Node) -> None:
 def slices(p: Planner, node: Node) -> None:
     """A view with larger strides."""
     shape = p.shape(node.inputs[0])
-    if len(shape) not in (2, 4):
+    if node.inputs[0] in p.strided or len(shape) not in (2, 4):
         return flat.slices(p, node)
     op: Any = node.op
     x = p.as_map(node.inputs[0])

@@ -107,6 +107,10 @@ class Band:
     shift: int = 0
 
 
+Place = tuple[Buffer, int, tuple[int, ...]]
+"""Buffer, first float, floats from one element to the next on every axis."""
+
+
 @dataclass
 class Step:
     """One C step.

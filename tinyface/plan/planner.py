@@ -20,7 +20,7 @@ from tinyface.ops.spec import Array
 from tinyface.plan import arena
 from tinyface.plan.chain import link
 from tinyface.plan.homes import Home, find_homes, single_reader, writer
-from tinyface.plan.model import FLOAT, Buffer, Isa, Plan, Step, View
+from tinyface.plan.model import FLOAT, Buffer, Isa, Place, Plan, Step, View
 from tinyface.plan.pack import Packer
 from tinyface.plan.tiling import row_tasks
 from tinyface.types import Shape
@@ -49,6 +49,7 @@ class Planner:
         self.steps: list[Step] = []
         self.views: dict[str, View] = {}
         self.moved: dict[tuple[str, str], View] = {}  # copies in another layout
+        self.strided: dict[str, Place] = {}  # what is known by its strides, until it must be moved
         self.homes = find_homes(graph)
         self.direct: set[str] = set()  # tensors that are computed in the caller's array
         self.tails: dict[str, Node] = {}  # node -> activation that it applies itself
@@ -163,10 +164,20 @@ class Planner:
         return self.graph.types[name].shape
 
     def at(self, name: str) -> View:
-        """Where a tensor lies; only weights may be constants."""
+        """Where a tensor lies, moved there if it was known by its strides only; only weights may
+        be constants."""
         if name in self.graph.params:
             raise self.unsupported(self.node, f"{name} is a constant")
+        if name not in self.views and name in self.strided:
+            from tinyface.plan.lower_flat import settle
+
+            settle(self, name)
         return self.views[name]
+
+    def keep(self, name: str, place: Place) -> None:
+        """Note the strides of a tensor, of which nothing is moved for now."""
+        self.strided[name] = place
+        self.alive[place[0]] = self.alive.get(place[0], 0) + self.pending[name]
 
     def param(self, name: str, node: Node) -> Array:
         """A weight's array; only constants can be packed."""
@@ -209,8 +220,8 @@ class Planner:
         return view
 
     def _release(self, name: str, node: Node) -> None:
-        if name in self.views:
-            buffer = self.views[name].buffer
+        if name in self.views or name in self.strided:
+            buffer = self.views[name].buffer if name in self.views else self.strided[name][0]
             self.alive[buffer] = self.alive.get(buffer, 0) - node.inputs.count(name)
 
     def take_over(self, name: str, source: View, node: Node, readers: int) -> View:
