@@ -13,13 +13,15 @@ static inline __attribute__((always_inline)) double norm_sum(const int square, c
     for (int64_t c = 0; c < n;) {
         const int64_t end = tf_min(n, c + 64 * VL);
         vf part = v_set1(0.0f);
-        for (; c < end; c += VL) {
-            vf v = v_sub(v_load_n(x + c, n - c), each);
-            if (n - c < VL) { /* only what exists: lanes beyond it are 0, not -less */
-                v_store(lanes, v);
-                v = v_load_n(lanes, n - c);
-            }
+        for (; c + VL <= end; c += VL) {
+            const vf v = v_sub(v_load(x + c), each);
             part = square ? v_fma(v, v, part) : v_add(part, v);
+        }
+        if (c < end) { /* only what exists: lanes beyond it are 0, not -less */
+            v_store(lanes, v_sub(v_load_n(x + c, n - c), each));
+            const vf v = v_load_n(lanes, n - c);
+            part = square ? v_fma(v, v, part) : v_add(part, v);
+            c = end;
         }
         v_store(lanes, part);
         for (int64_t half = VL / 2; half; half /= 2)

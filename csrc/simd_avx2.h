@@ -16,7 +16,10 @@ static inline __m256i v_mask(int64_t n)
 static inline vf v_set1(float a) { return _mm256_set1_ps(a); }
 static inline vf v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
-static inline vf v_load_n(const float *p, int64_t n) { return _mm256_maskload_ps(p, v_mask(n)); }
+static inline vf v_load_n(const float *p, int64_t n)
+{
+    return n >= VL ? v_load(p) : _mm256_maskload_ps(p, v_mask(n));
+}
 static inline void v_store_n(float *p, vf a, int64_t n)
 {
     if (n >= VL) /* a masked store takes 12 cycles on Zen 2 to 4, whatever its mask */
