@@ -276,6 +276,28 @@ def test_sums_with_zeros_and_products_with_ones_go() -> None:
     assert kinds(drop_noops(graph)) == ["relu", "sub", "add"]
 
 
+def test_of_reshapes_in_a_row_the_last_decides() -> None:
+    b = Builder("reshapes")
+    x = b.apply(ops.ReLU(), b.input("input", (2, 6, 2, 2)))
+    row = b.apply(ops.Reshape(shape=(-1,)), x)
+    same = b.apply(ops.Sigmoid(), b.apply(ops.Reshape(shape=(2, 6, 2, 2)), row))
+    flat = b.apply(ops.Flatten(), b.apply(ops.Reshape(shape=(0, 3, 8)), x))
+    graph = b.build(same, flat)
+    dropped = drop_noops(graph)
+    assert kinds(dropped) == ["relu", "sigmoid", "flatten"]
+    assert {node.inputs for node in dropped.nodes[1:]} == {(x,)}
+    feed = {"input": np.arange(-24, 24, dtype=np.float32).reshape(2, 6, 2, 2)}
+    before, after = run_graph(graph, feed).values(), run_graph(dropped, feed).values()
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_reshape_that_keeps_a_side_of_another_stays() -> None:
+    b = Builder("reshapes")
+    row = b.apply(ops.Reshape(shape=(4, 6)), b.input("input", (2, 3, 4)))
+    graph = b.build(b.apply(ops.ReLU(), b.apply(ops.Reshape(shape=(0, 2, 3)), row)))
+    assert kinds(drop_noops(graph)) == ["reshape", "reshape", "relu"]
+
+
 def test_names_of_outputs_stay() -> None:
     """An identity that is an output gives its name to what it copied."""
     b = Builder("names")

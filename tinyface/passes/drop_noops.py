@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tinyface.errors import GraphError
 from tinyface.graph import Graph, Node
 from tinyface.ops import (
     Add,
@@ -27,7 +28,7 @@ from tinyface.ops import (
 )
 from tinyface.ops.pool import Pool
 from tinyface.ops.spec import Array
-from tinyface.passes.rewrite import finish, typings
+from tinyface.passes.rewrite import Typings, finish, typings
 from tinyface.types import TensorType
 
 # What leaves the other operand as it is. MobileOne's blocks begin their sums with 0.
@@ -39,15 +40,17 @@ def drop_noops(graph: Graph) -> Graph:
 
     Such are: identity, reshape and flatten to the same shape, concat of one, split into one,
     resize by 1, pad by 0, slice of everything, transpose and shuffle that move nothing,
-    pooling of single elements, sums with zeros and products with ones. The graph's inputs and
-    outputs keep their names.
+    pooling of single elements, sums with zeros and products with ones. Of reshapes in a row the
+    last decides alone. The graph's inputs and outputs keep their names.
     """
     seen = typings(graph)
     same_as: dict[str, str] = {}  # output of a removed operator -> the tensor it equals
     called: dict[str, str] = {}  # tensor -> the output name it takes over
     nodes: list[Node] = []
+    made: dict[str, Node] = {}
     for node in graph.nodes:
-        node = _renamed(node, same_as)
+        node = _past_reshape(_renamed(node, same_as), made, seen)
+        made |= dict.fromkeys(node.outputs, node)
         x, y = _kept(node, graph.params), node.outputs[0]
         if not all(is_noop(node, x, types) for types in seen):
             nodes.append(node)
@@ -59,6 +62,20 @@ def drop_noops(graph: Graph) -> Graph:
         else:  # an output that equals an input, a weight or another output: it must be copied
             nodes.append(node)
     return finish(graph, (_renamed(node, called) for node in nodes), graph.params)
+
+
+def _past_reshape(node: Node, made: Mapping[str, Node], seen: Typings) -> Node:
+    """A reshape of a reshape as one of what the first one reads, where that gives the same."""
+    source = made.get(node.inputs[0])
+    if source is None or not all(isinstance(n.op, (Reshape, Flatten)) for n in (source, node)):
+        return node
+    try:
+        same = all(
+            node.op.infer(types[source.inputs[0]]) == (types[node.outputs[0]],) for types in seen
+        )
+    except GraphError:  # it keeps a side that only the first one's output has
+        return node
+    return replace(node, inputs=source.inputs) if same else node
 
 
 def _kept(node: Node, params: Mapping[str, Array]) -> str:
