@@ -77,8 +77,10 @@ static tf_step random_step(int32_t op)
         s.oc = odd() + (int32_t)draw(40);
         s.flags = draw(2) ? TF_ACROSS : 0;
     }
-    if (op == TF_SOFTMAX || op == TF_L2NORM || op == TF_LAYERNORM)
-        s.c = s.oc = s.c + (int32_t)(draw(8) == 0 ? draw(1500) : 0);
+    if ((op == TF_SOFTMAX || op == TF_L2NORM || op == TF_LAYERNORM) && draw(8) == 0) {
+        s.c = s.oc = s.c + (int32_t)draw(1500); /* few pixels: the reference takes c squared */
+        s.n = s.h = s.oh = 1, s.wd = s.ow = 1 + (int32_t)draw(3);
+    }
     if (op == TF_AVGPOOL && draw(2)) s.flags |= TF_COUNT_PAD;
     const int product = op == TF_CONV || op == TF_GEMV || op == TF_WINOGRAD;
     if (product || (op >= TF_ADD && op <= TF_AFFINE) || op == TF_DEPTHWISE)
