@@ -20,7 +20,7 @@ aarch64() { # one set of kernels for both: the second core gets other cases, and
     for cpu in cortex-a72 cortex-a53; do
         echo "== aarch64, $cpu"
         CC=aarch64-linux-gnu-gcc CFLAGS="-O2 -static" RUN="qemu-aarch64 -cpu $cpu" SEED=$seed \
-            scripts/c-tests.sh build/aarch64 "$cases"
+            scripts/c-tests.sh build/aarch64 "$cases" || return
         cases=$(((cases + 3) / 4)) seed=2
     done
 }
