@@ -14,7 +14,8 @@ TORCH  ?= auto
 BIN    := $(VENV)/bin
 
 WORKERS ?= auto
-PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+# Files stay whole: some tests share what another of their file has made.
+PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The package is installed in place; these decide whether that must happen again.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
