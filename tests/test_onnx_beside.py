@@ -41,19 +41,18 @@ def model(constants: dict[str, np.ndarray]) -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def placed(proto: Any, location: str, offset: Any = None, length: Any = None) -> Any:
-    """The same with the first constant's data said to be elsewhere."""
-    tensor = proto.graph.initializer[0]
+def elsewhere(tensor: Any, **entries: Any) -> None:
+    """Say that the tensor's data are in another file: location and, perhaps, offset, length."""
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
-    for key, value in {"location": location, "offset": offset, "length": length}.items():
-        if value is not None:
-            tensor.external_data.add(key=key, value=str(value))
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def four(location: str, **entries: Any) -> Any:
+    proto = model({"w": np.ones(4, np.float32)})
+    elsewhere(proto.graph.initializer[0], location=location, **entries)
     return proto
-
-
-def four(location: str, offset: Any = None, length: Any = None) -> Any:
-    return placed(model({"w": np.ones(4, np.float32)}), location, offset, length)
 
 
 def write(folder: Path, proto: Any, data: bytes | None = None) -> Path:
@@ -113,8 +112,8 @@ def test_places_and_parts(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "more").write_bytes(values.tobytes())
     for proto, first in (
-        (four("net.data", 16, 16), 4),
-        (four("net.data", 12), 3),
+        (four("net.data", offset=16, length=16), 4),
+        (four("net.data", offset=12), 3),
         (four("below/more"), 0),
     ):
         path = write(tmp_path, proto, values.tobytes())
@@ -149,12 +148,16 @@ def test_places_outside_of_the_folder_are_not_opened(location: str, tmp_path: Pa
     [
         (four("net.data"), None, "'net.data', which cannot be read.*belongs beside the model"),
         (four("net.data"), bytes(15), "ends before its data do"),
-        (four("net.data", 8), bytes(20), "ends before its data do"),
-        (four("net.data", 10**18 - 1), bytes(20), "ends before its data do"),
-        (four("net.data", -4), bytes(20), "the offset of its data is '-4'"),
-        (four("net.data", "1" * 40), bytes(20), "the offset of its data is '1111"),
-        (four("net.data", "٤"), bytes(20), "the offset of its data is"),
-        (four("net.data", 0, 12), bytes(20), "12 bytes in 'net.data', its shape needs 16"),
+        (four("net.data", offset=8), bytes(20), "ends before its data do"),
+        (four("net.data", offset=10**18 - 1), bytes(20), "ends before its data do"),
+        (four("net.data", offset=-4), bytes(20), "the offset of its data is '-4'"),
+        (four("net.data", offset="1" * 40), bytes(20), "the offset of its data is '1111"),
+        (four("net.data", offset="٤"), bytes(20), "the offset of its data is"),
+        (
+            four("net.data", offset=0, length=12),
+            bytes(20),
+            "12 bytes in 'net.data', its shape needs 16",
+        ),
         (four("below"), None, "cannot be read"),
     ],
 )
@@ -183,9 +186,7 @@ def test_many_tensors_of_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Monk
     """Each is within its limits; their sum is not."""
     proto = model({f"w{i}": np.ones((100, 3, 1, 4), np.float32) for i in range(5)})
     for tensor in proto.graph.initializer:
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value="net.data")
+        elsewhere(tensor, location="net.data")
     path = write(tmp_path, proto, bytes(4800))
     assert len(open_onnx(path).constants) == 5
     monkeypatch.setattr(limits, "MAX_PARAM_BYTES", 4 * 4800)

@@ -7,6 +7,7 @@ opened only in the model's own folder.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from pathlib import Path, PurePosixPath
@@ -102,9 +103,7 @@ def read_tensor(tensor: Any, beside: Beside, where: str) -> Array:
 
     if len(tensor.dims) > limits.MAX_RANK or any(d < 0 for d in tensor.dims):
         raise FormatError(f"{where}: shape {list(tensor.dims)[:20]}")
-    size = 1
-    for side in tensor.dims:
-        size *= side
+    size = math.prod(tensor.dims)
     if size > limits.MAX_TENSOR_BYTES // 4:
         raise FormatError(f"{where}: {size} elements")
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:

@@ -20,6 +20,15 @@ def check_act(kind: str, act: Op | None) -> None:
         raise GraphError(f"{kind}: {act.kind} cannot be fused into it: give it a step of its own")
 
 
+def may_end(op: Op, act: Op, rank: int) -> bool:
+    """Whether an operator, whose result has this rank, can apply an activation that follows it.
+
+    The slopes of PReLU belong to axis 1, the channels of a linear operator to the last axis.
+    """
+    elsewhere = isinstance(act, PReLU) and op.kind == "linear" and rank > 2
+    return isinstance(act, FUSABLE) and not elsewhere
+
+
 def optional(inputs: tuple[MaybeType, ...]) -> tuple[MaybeType, MaybeType, MaybeType]:
     """(bias, slope, residual) of the inputs (x, weight, bias?, slope?, residual?)."""
     bias, slope, residual = (*inputs[2:], None, None, None)[:3]

@@ -9,7 +9,7 @@ import numpy as np
 from tinyface.graph import Graph, Node
 from tinyface.ops import Add, Conv2d, Div, LayerNorm, Linear, MatMul, Mul
 from tinyface.ops.spec import Array
-from tinyface.passes.rewrite import Params, folded, merge_pairs, private
+from tinyface.passes.rewrite import Params, folded, merge_pairs, private, scaled_rows
 
 
 def fold_affine(graph: Graph) -> Graph:
@@ -19,7 +19,7 @@ def fold_affine(graph: Graph) -> Graph:
     Exporters write the bias of a layer on tokens, the scale of its branch and the scale and shift
     of a norm as operators of their own. Computed in float64 and rounded once.
     """
-    return merge_pairs(graph, _merge)
+    return merge_pairs(graph, _merge, either=(MatMul,))
 
 
 def _merge(graph: Graph, source: Node, node: Node, params: Params) -> Node | None:
@@ -52,11 +52,11 @@ def _scaled(graph: Graph, product: Node, factor: Node, last: Node, params: Param
 
 
 def _fold(graph: Graph, source: Node, node: Node, params: Params) -> Node | None:
-    op, made, most = source.op, source.outputs[0], 3
+    op, made = source.op, source.outputs[0]
     if not isinstance(op, (Conv2d, Linear, LayerNorm)) or getattr(op, "act", None) is not None:
         return None
     fixed = {*source.inputs[1:]} - {""}
-    if len(source.inputs) > most or not fixed <= params.keys() or not private(graph, made):
+    if len(source.inputs) > 3 or not fixed <= params.keys() or not private(graph, made):
         return None
     shape = graph.types[made].shape
     axis = {Conv2d: 1, Linear: len(shape) - 1}.get(type(op), getattr(op, "axis", 0) % len(shape))
@@ -68,9 +68,8 @@ def _fold(graph: Graph, source: Node, node: Node, params: Params) -> Node | None
     weight = given[0] if given else np.ones(shape[axis], np.float32)
     bias = given[1].astype(np.float64) if len(given) > 1 else np.zeros(shape[axis])
     factor, term = (value, 0.0) if isinstance(node.op, Mul) else (np.ones(1), value)
-    per_row = factor.reshape(-1, *[1] * (weight.ndim - 1))
     with np.errstate(all="ignore"):
-        new_weight = (weight.astype(np.float64) * per_row).astype(weight.dtype)
+        new_weight = scaled_rows(weight, factor)
         new_bias = (bias * factor + term).astype(weight.dtype)
     names = folded(graph, source.name, new_weight, new_bias, params)
     if names is None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyface.graph import Graph, Node
 from tinyface.ops import BatchNorm, Conv2d, Linear
-from tinyface.passes.rewrite import Params, folded, merge_pairs, private
+from tinyface.passes.rewrite import Params, folded, merge_pairs, private, scaled_rows
 
 
 def fold_batchnorm(graph: Graph) -> Graph:
@@ -51,9 +51,7 @@ def _fold(graph: Graph, source: Node, norm: Node, params: Params) -> Node | None
     with np.errstate(all="ignore"):
         scale = gamma / np.sqrt(var + norm.op.eps)  # (o,)
         new_bias = (beta + (bias - mean) * scale).astype(weight.dtype)
-        per_row = scale.reshape((-1,) + (1,) * (weight.ndim - 1))
-        new_weight = np.empty_like(weight)  # (o, c/g, kh, kw) or (o, k); no copy in float64
-        np.multiply(weight, per_row, out=new_weight, dtype=np.float64, casting="same_kind")
+        new_weight = scaled_rows(weight, scale)  # (o, c/g, kh, kw) or (o, k)
     names = folded(graph, source.name, new_weight, new_bias, params)
     if names is None:
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tinyface.graph import Graph, Node
-from tinyface.ops import FUSABLE, Add, Conv2d, Linear, PReLU
+from tinyface.ops import Add, Conv2d, Linear
+from tinyface.ops.epilogue import may_end
 from tinyface.passes.rewrite import Typings, alive, finish, private, same_shape, typings
 
 
@@ -42,9 +43,7 @@ def _fuse(graph: Graph, source: Node, node: Node, tensor: str, seen: Typings) ->
     if not isinstance(op, (Conv2d, Linear)) or op.act is not None or not private(graph, tensor):
         return None
     product = (*source.inputs, "", "", "")[:5]  # x, weight, bias, slope, residual
-    if isinstance(node.op, FUSABLE) and node.inputs[0] == tensor:
-        if isinstance(node.op, PReLU) and isinstance(op, Linear) and graph.types[tensor].rank > 2:
-            return None  # its slopes belong to axis 1, the product's to the last one
+    if may_end(op, node.op, graph.types[tensor].rank) and node.inputs[0] == tensor:
         slope = node.inputs[1] if len(node.inputs) == 2 else ""
         inputs = (*product[:3], slope, product[4])
         return Node(source.name, replace(op, act=node.op), _trimmed(inputs), node.outputs)

@@ -9,8 +9,7 @@ import numpy as np
 
 from tinyface.errors import GraphError
 from tinyface.graph import Graph, Node
-from tinyface.ops import MatMul
-from tinyface.ops.spec import Array
+from tinyface.ops.spec import Array, Op
 from tinyface.types import TensorType
 
 Typings = tuple[Mapping[str, TensorType], ...]
@@ -58,12 +57,12 @@ def fresh(name: str, *taken: Container[str]) -> str:
     return candidate
 
 
-def merge_pairs(graph: Graph, merge: Merge) -> Graph:
+def merge_pairs(graph: Graph, merge: Merge, either: tuple[type[Op], ...] = ()) -> Graph:
     """Let ``merge`` make one node of each node and the one that makes its first input that is no
-    constant; of a product of two tensors, either.
+    constant.
 
     merge: (graph, source, node, params) -> the node that does both, which stands where ``node``
-    did, or None; it may add to ``params``.
+    did, or None; it may add to ``params``. either: operators of which any such input counts.
     """
     graph = alive(graph)
     nodes: list[Node | None] = []
@@ -71,7 +70,7 @@ def merge_pairs(graph: Graph, merge: Merge) -> Graph:
     params = dict(graph.params)
     for node in graph.nodes:
         read = [name for name in node.inputs if name not in params]
-        for name in read if isinstance(node.op, MatMul) else read[:1]:
+        for name in read if isinstance(node.op, either) else read[:1]:
             place = made.get(name, -1)
             source = nodes[place] if place >= 0 else None
             merged = merge(graph, source, node, params) if source else None
@@ -81,6 +80,14 @@ def merge_pairs(graph: Graph, merge: Merge) -> Graph:
         made.update(dict.fromkeys(node.outputs, len(nodes)))
         nodes.append(node)
     return finish(graph, filter(None, nodes), params)
+
+
+def scaled_rows(weight: Array, factors: Array) -> Array:
+    """weight (o, ...) times factors (o,) or (1,): in float64, rounded once; no copy in float64."""
+    per_row = factors.reshape((-1,) + (1,) * (weight.ndim - 1))
+    scaled = np.empty_like(weight)
+    np.multiply(weight, per_row, out=scaled, dtype=np.float64, casting="same_kind")
+    return scaled
 
 
 def folded(

@@ -46,7 +46,7 @@ def place(p: Planner, name: str) -> Place:
 
 def known(p: Planner, name: str) -> Place:
     """Where a tensor lies, in whatever order."""
-    return p.strided[name] if name in p.strided and name not in p.views else place(p, name)
+    return p.unmoved(name) or place(p, name)
 
 
 def settle(p: Planner, name: str) -> None:
@@ -208,9 +208,10 @@ def reshape(p: Planner, node: Node) -> bool:
     """Whether a tensor of which only the strides are known got a shape that differs in axes of one
     element alone."""
     name, result = node.inputs[0], node.outputs[0]
-    if name in p.views or name not in p.strided:
+    at = p.unmoved(name)
+    if at is None:
         return False
-    buffer, offset, strides = p.strided[name]
+    buffer, offset, strides = at
     long = [(side, step) for side, step in zip(p.shape(name), strides, strict=True) if side > 1]
     if [side for side, _ in long] != [side for side in p.shape(result) if side > 1]:
         return False

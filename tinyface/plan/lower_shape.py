@@ -56,7 +56,7 @@ def transpose(p: Planner, node: Node) -> None:
     shape = p.shape(name)
     if result in p.views:  # a product was written there
         return
-    if name in p.strided and name not in p.views:
+    if p.unmoved(name) is not None:
         flat.transpose(p, node)
     elif perm == NHWC or (perm == HWNC and shape[0] == 1):
         x = p.as_map(name)

@@ -15,7 +15,8 @@ from typing import Any
 from tinyface.errors import BackendError, NoKernelError
 from tinyface.graph import Graph, Node
 from tinyface.limits import MAX_ARENA_BYTES
-from tinyface.ops import FUSABLE, Identity, PReLU
+from tinyface.ops import Identity
+from tinyface.ops.epilogue import may_end
 from tinyface.ops.spec import Array
 from tinyface.plan import arena
 from tinyface.plan.chain import link
@@ -130,11 +131,9 @@ class Planner:
             if node.op.kind not in TAKES_ACT or getattr(node.op, "act", None) is not None:
                 continue
             reader = single_reader(self.graph, node.outputs[0])
-            if reader is None or not isinstance(reader.op, FUSABLE):
-                continue
             rank = self.graph.types[node.outputs[0]].rank
-            if isinstance(reader.op, PReLU) and node.op.kind == "linear" and rank > 2:
-                continue  # its slopes belong to axis 1, which need not be the last
+            if reader is None or not may_end(node.op, reader.op, rank):
+                continue
             if reader.inputs[0] == node.outputs[0] and self._constant(reader.inputs[1:]):
                 self.tails[node.name] = reader
 
@@ -164,15 +163,18 @@ class Planner:
         return self.graph.types[name].shape
 
     def at(self, name: str) -> View:
-        """Where a tensor lies, moved there if it was known by its strides only; only weights may
-        be constants."""
+        """Where a tensor, no constant, lies; moved there if it was known by its strides only."""
         if name in self.graph.params:
             raise self.unsupported(self.node, f"{name} is a constant")
-        if name not in self.views and name in self.strided:
+        if self.unmoved(name) is not None:
             from tinyface.plan.lower_flat import settle
 
             settle(self, name)
         return self.views[name]
+
+    def unmoved(self, name: str) -> Place | None:
+        """The strides of a tensor of which nothing else is known; None where it has a view."""
+        return None if name in self.views else self.strided.get(name)
 
     def keep(self, name: str, place: Place) -> None:
         """Note the strides of a tensor, of which nothing is moved for now."""
@@ -220,8 +222,9 @@ class Planner:
         return view
 
     def _release(self, name: str, node: Node) -> None:
-        if name in self.views or name in self.strided:
-            buffer = self.views[name].buffer if name in self.views else self.strided[name][0]
+        place = self.unmoved(name)
+        if place is not None or name in self.views:
+            buffer = self.views[name].buffer if place is None else place[0]
             self.alive[buffer] = self.alive.get(buffer, 0) - node.inputs.count(name)
 
     def take_over(self, name: str, source: View, node: Node, readers: int) -> View:
