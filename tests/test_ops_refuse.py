@@ -161,6 +161,12 @@ def t(*shape: int) -> TensorType:
         (ops.Conv2d(), (t(1, 4, 2, 5), t(8, 4, 3, 3))),  # the kernel is higher than the map
         (ops.Conv2d(), (t(4, 5, 5), t(8, 4, 3, 3))),
         (ops.Conv2d(), (t(1, 4, 5, 5), None)),
+        (ops.Linear(), (t(), t(1, 1))),
+        (ops.Linear(), (t(5), t(3, 5))),
+        (ops.MatMul(), (t(), t(2, 2))),
+        (ops.MatMul(), (t(3, 2, 5), t(2, 5, 4))),
+        (ops.LayerNorm(), (t(),)),
+        (ops.Concat(axis=0), (t(1), t())),
         (ops.Conv2d(), (t(1, 1, 9, 2000), t(1, 1, 1, 1025))),
         (ops.Conv2d(), (t(1, 4, 5, 5), t(8, 4, 3, 3), t(4))),  # bias
         (ops.Conv2d(act=ops.PReLU()), (t(1, 4, 5, 5), t(8, 4, 3, 3))),  # no slope

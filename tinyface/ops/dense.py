@@ -31,9 +31,9 @@ class Linear(Op):
 
     def infer(self, *inputs: MaybeType) -> Types:
         x, weight = need(self.kind, inputs[0]), need_rank(self.kind, inputs[1], 2)
-        (o, wanted), (*rows, k) = weight.shape, x.shape
-        if not rows:
+        if x.rank < 2:
             raise GraphError(f"linear: {x} has no rows")
+        (o, wanted), (*rows, k) = weight.shape, x.shape
         if k != wanted:
             raise GraphError(f"linear: weight {weight} needs {wanted} values a row, x has {k}")
         out = TensorType((*rows, o), x.dtype)

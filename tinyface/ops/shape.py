@@ -40,7 +40,8 @@ class Concat(Op):
         first = parts[0]
         axis = need_axis(self.kind, first, self.axis)
         for x in parts:
-            if x.shape[:axis] + x.shape[axis + 1 :] != first.shape[:axis] + first.shape[axis + 1 :]:
+            others = [part.shape[:axis] + part.shape[axis + 1 :] for part in (x, first)]
+            if x.rank != first.rank or others[0] != others[1]:
                 raise GraphError(f"concat: {x} and {first} differ elsewhere than on axis {axis}")
         total = sum(x.shape[axis] for x in parts)
         shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
