@@ -122,7 +122,8 @@ static int32_t check_operands(const tf_step *s, const int64_t *bytes, int32_t bu
     if (product)
         return check_view(&s->z, bytes, buffers, s->n, s->oh, across ? s->oc : s->c,
                           across ? s->c : s->oc);
-    return check_view(&s->z, bytes, buffers, s->n, s->oh, s->ow, half ? half : s->oc);
+    const int32_t each = is_binary(s->op) && s->flags & TF_SPREAD ? 1 : s->oc;
+    return check_view(&s->z, bytes, buffers, s->n, s->oh, s->ow, half ? half : each);
 }
 
 static int64_t round_up(int64_t v, int64_t unit) { return tf_ceil_div(v, unit) * unit; }

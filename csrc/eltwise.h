@@ -4,7 +4,8 @@
  * Bound by memory. Where no operand depends on the channel and the pixels lie side by side, a
  * row is one span; otherwise a vector of channels is followed through the pixels of a row, with
  * what belongs to its channels in registers. A second operand with stride 0 is broadcast (the gate
- * of squeeze-and-excitation). In place: y may be x or z. Tasks own rows.
+ * of squeeze-and-excitation), with TF_SPREAD one float of it to all channels of a pixel. In place:
+ * y may be x or z. Tasks own rows.
  */
 typedef struct {
     vf w, bias, slope; /* of one vector of channels */
@@ -26,19 +27,21 @@ static inline __attribute__((always_inline)) vf elt_one(const int op, const tf_c
     return v_any_act(v, call->s, p->slope);
 }
 
-/* `count` vectors, a stride apart in each operand; n floats of each exist. */
+/* `count` vectors, a stride apart in each operand; n floats of each exist, of z perhaps one. */
 static inline __attribute__((always_inline)) void
 elt_vectors(const int op, const tf_call *call, const float *x, const float *z, float *y,
             int64_t count, int64_t ldx, int64_t ldz, int64_t ldy, int64_t n, const elt_params *p)
 {
-    const vf none = v_set1(0.0f);
+    const int spread = call->s->flags & TF_SPREAD;
+    vf second = v_set1(0.0f);
     if (n >= VL)
         for (int64_t k = 0; k < count; k++, x += ldx, y += ldy) {
-            v_store(y, elt_one(op, call, v_load(x), z ? v_load(z + k * ldz) : none, p));
+            if (z) second = spread ? v_set1(z[k * ldz]) : v_load(z + k * ldz);
+            v_store(y, elt_one(op, call, v_load(x), second, p));
         }
     else
         for (int64_t k = 0; k < count; k++, x += ldx, y += ldy) {
-            const vf second = z ? v_load_n(z + k * ldz, n) : none;
+            if (z) second = spread ? v_set1(z[k * ldz]) : v_load_n(z + k * ldz, n);
             v_store_n(y, elt_one(op, call, v_load_n(x, n), second, p), n);
         }
 }
@@ -47,14 +50,15 @@ static inline __attribute__((always_inline)) void
 elt_pixels(const int op, const tf_call *call, const float *x, const float *z, float *y)
 {
     const tf_step *s = call->s;
-    const int whole = !call->w && !call->bias && !call->slope && s->x.ld == s->c &&
-                      s->y.ld == s->c && (!call->z || s->z.ld == s->c);
+    const int64_t each = s->flags & TF_SPREAD ? 0 : 1; /* floats of z a channel */
+    const int dense = s->x.ld == s->c && s->y.ld == s->c && (!call->z || s->z.ld == s->c);
+    const int whole = !call->w && !call->bias && !call->slope && (s->ow == 1 || (dense && each));
     elt_params p = {v_set1(1.0f), v_set1(0.0f), v_set1(0.0f)};
     if (whole) {
         const int64_t n = (int64_t)s->ow * s->c, full = n / VL, at = full * VL;
-        elt_vectors(op, call, x, z, y, full, VL, VL, VL, VL, &p);
+        elt_vectors(op, call, x, z, y, full, VL, each * VL, VL, VL, &p);
         if (at < n)
-            elt_vectors(op, call, x + at, z ? z + at : NULL, y + at, 1, 0, 0, 0, n - at, &p);
+            elt_vectors(op, call, x + at, z ? z + each * at : NULL, y + at, 1, 0, 0, 0, n - at, &p);
         return;
     }
     for (int64_t c = 0; c < s->c; c += VL) {
@@ -62,8 +66,8 @@ elt_pixels(const int op, const tf_call *call, const float *x, const float *z, fl
         if (call->w) p.w = v_load_n(call->w + c, n);
         if (call->bias) p.bias = v_load_n(call->bias + c, n);
         if (call->slope) p.slope = v_load_n(call->slope + c, n);
-        elt_vectors(op, call, x + c, z ? z + c : NULL, y + c, s->ow, s->x.ld, s->z.ld, s->y.ld, n,
-                    &p);
+        elt_vectors(op, call, x + c, z ? z + each * c : NULL, y + c, s->ow, s->x.ld, s->z.ld,
+                    s->y.ld, n, &p);
     }
 }
 

@@ -61,6 +61,12 @@ def sure(kind: str) -> list[Case]:
         # (2, 2, 1) beside (2, 2, 2, 1) is no gate: axes are aligned at the end
         pairs.append((x[:, :2, :1, 0], x[:, :2, :2, :1]))
         pairs += [(x, y[:1, :, :, :1]), (x[:, 0], y[:1, 0, 0]), (y[:, :1], x), (y, y[:, 1:2])]
+        long = rng.integers(1, 99, (2, 3, 2, 77)) / 64.0  # one value for all that follows it
+        pairs += [
+            (long, long[:, :, :, :1]),
+            (long[:, :, 0, :1], long[:, :, 1]),
+            (long, long[0, 0, :, :1]),
+        ]
         return [Case(OPS[kind](), pair) for pair in pairs]
     if kind == "transpose":  # of one picture, HWNC is NHWC
         return [
@@ -71,6 +77,7 @@ def sure(kind: str) -> list[Case]:
         return [Case(OPS[kind](), (x, vector, vector, vector, vector))]
     if kind == "concat":
         more = [(Case(OPS[kind](axis=axis), (x, y, x))) for axis in (0, 2, -1)]
+        more += [Case(OPS[kind](axis=axis), (x[0], y[0])) for axis in (1, 2)]
         return [Case(OPS[kind](axis=1), (x, y[:, :3])), *more]
     if kind == "split":
         return [Case(OPS[kind](axis=i, sizes=(s - 1, 1)), (x,)) for i, s in enumerate(x.shape)]
@@ -85,13 +92,13 @@ def sure(kind: str) -> list[Case]:
         return [Case(OPS[kind](), (x, y, y, x)), Case(OPS[kind]((1, 2)), (x, y))]
     if kind in ("clip", "exp"):
         return [Case(OPS[kind](), (x,))]
-    if kind == "softmax":
-        return [Case(OPS[kind](axis=axis), (x,)) for axis in (1, -1)]
-    if kind == "l2_normalize":
-        return [Case(OPS[kind](axis=1), (x,))]
+    if kind in ("softmax", "l2_normalize"):
+        return [Case(OPS[kind](axis=axis), (x,)) for axis in (1, -1)] + [
+            Case(OPS[kind](axis=axis), (array,)) for array in (x, y[:, 0]) for axis in (0, -2)
+        ]
     if kind == "layer_norm":
         long = rng.integers(-999, 999, (2, 3, 777)) / 256.0
-        cases = [Case(OPS[kind](axis=axis), (x,)) for axis in (1, -1)]
+        cases = [Case(OPS[kind](axis=axis), (x,)) for axis in (1, -1, 2, 0)]
         return [*cases, Case(OPS[kind](axis=1), (x, vector, vector)), Case(OPS[kind](), (long,))]
     if kind == "matmul":
         many = rng.integers(-99, 99, (2, 2, 3, 13, 31)) / 64.0

@@ -200,6 +200,11 @@ def test_what_only_moves_or_adds() -> None:
     assert found["TF_AVGPOOL"] == (4 * 288, 4 * 8, 0, 0)
     assert found["TF_MUL"] == (4 * (288 + 8), 4 * 288, 0, 0)  # the gate once
     assert found["TF_ADD"] == (2 * 4 * 288, 4 * 288, 0, 0)
+    rows = only(
+        lambda b, x: b.apply(ops.Mul(), x, b.apply(ops.Reduce("max", (3,)), x)),
+        (1, 2, 5, 70), "TF_MUL",
+    )  # fmt: skip
+    assert counts(rows)[:2] == (4 * (700 + 10), 4 * 700)  # one value a row
     pool = only(
         lambda b, x: b.apply(ops.MaxPool(kernel=(2, 2), stride=(3, 3)), x),
         (1, 8, 6, 6), "TF_MAXPOOL",

@@ -140,7 +140,7 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
                        int64_t ox, double *size, double *terms)
 {
     const double z = o->z && s->op != TF_SHUFFLE && s->op != TF_MATMUL
-                         ? (double)o->z[at(&s->z, i, oy, ox, oc)]
+                         ? (double)o->z[at(&s->z, i, oy, ox, s->flags & TF_SPREAD ? 0 : oc)]
                          : 0;
     const double bias = o->bias ? (double)o->bias[oc] : 0;
     double v = 0;

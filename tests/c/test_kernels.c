@@ -81,6 +81,10 @@ static tf_step random_step(int32_t op)
         s.c = s.oc = s.c + (int32_t)draw(1500); /* few pixels: the reference takes c squared */
         s.n = s.h = s.oh = 1, s.wd = s.ow = 1 + (int32_t)draw(3);
     }
+    if (op >= TF_ADD && op <= TF_MAXIMUM && draw(4) == 0) {
+        s.flags |= TF_SPREAD;
+        if (draw(2)) s.wd = s.ow = 1; /* a row is one span */
+    }
     if (op == TF_AVGPOOL && draw(2)) s.flags |= TF_COUNT_PAD;
     const int product = op == TF_CONV || op == TF_GEMV || op == TF_WINOGRAD;
     if (product || (op >= TF_ADD && op <= TF_AFFINE) || op == TF_DEPTHWISE)
@@ -195,9 +199,10 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
         p.z = guard_new(extent(&s->z, s->n, s->oh, rows, side), end);
         for (int64_t i = 0; i < p.z.count; i++) p.z.data[i] = real();
     } else if (binary || pair || s->flags & (TF_RESIDUAL | TF_RESIDUAL_END)) {
-        s->z = gappy(2, s->oh, s->ow, pair ? xc : s->oc);
-        if (binary && draw(3) == 0) s->z.ld = 0, s->z.row = 0, s->z.img = s->oc;
-        p.z = guard_new(extent(&s->z, s->n, s->oh, s->ow, pair ? xc : s->oc), end);
+        const int64_t zc = pair ? xc : s->flags & TF_SPREAD ? 1 : s->oc;
+        s->z = gappy(2, s->oh, s->ow, zc);
+        if (binary && draw(3) == 0) s->z.ld = 0, s->z.row = 0, s->z.img = zc;
+        p.z = guard_new(extent(&s->z, s->n, s->oh, s->ow, zc), end);
         for (int64_t i = 0; i < p.z.count; i++) p.z.data[i] = real();
         for (int64_t i = 0; i < p.z.count && s->op == TF_DIV; i++)
             p.z.data[i] += p.z.data[i] < 0 ? -1.0f : 1.0f;

@@ -19,7 +19,7 @@ from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
 from tinyface.plan import lower_flat as flat
 from tinyface.plan.lower_conv import act_fields, conv2d, innermost, linear, tail_act
-from tinyface.plan.lower_rows import matmul, reduce
+from tinyface.plan.lower_rows import matmul, reduce, turn_back, turned
 from tinyface.plan.lower_shape import (
     concat,
     identity,
@@ -241,7 +241,8 @@ def resize(p: Planner, node: Node) -> None:
 
 
 def along_channels(p: Planner, node: Node) -> None:
-    """Softmax and the two norms, along the channels or the innermost axis."""
+    """Softmax and the two norms: along the channels or the innermost axis; along another one by
+    making it the innermost and moving the result back."""
     op: Any = node.op
     (name, *vectors), result = node.inputs, node.outputs[0]
     params = {
@@ -255,12 +256,14 @@ def along_channels(p: Planner, node: Node) -> None:
     elif axis == len(shape) - 1:
         x, y = innermost(p.as_flat(name), shape), innermost(p.new(result, as_map=False), shape)
     else:
-        raise p.unsupported(node, "only along the channels or the last axis")
+        x = y = turned(p, node, axis)
     step = {"softmax": "TF_SOFTMAX", "l2_normalize": "TF_L2NORM", "layer_norm": "TF_LAYERNORM"}
     p.emit(
         node.name, op.kind, op.kind, x, y, node=node, params=params,
         op=step[op.kind], alpha=getattr(op, "eps", 0.0), tasks=tasks(x, 8),
     )  # fmt: skip
+    if x is y:
+        turn_back(p, node, axis, y)
 
 
 def _kinds(*classes: type[Op]) -> tuple[str, ...]:

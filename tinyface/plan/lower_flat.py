@@ -26,6 +26,8 @@ from tinyface.types import Shape
 LOOPS = 3  # axes of a step beside the innermost
 MOVES = (Reshape, Slice, Split, Transpose)
 MOST_STEPS = 16  # in the place of one more axis
+LONG = 64  # floats of a run that is a row by itself, rather than one pixel of a row
+SPREAD = 128  # TF_SPREAD
 Strides = tuple[int, ...]
 
 
@@ -98,7 +100,7 @@ def walk(
     """One element-wise step: places are those of x, y and, for two operands, z. Where there are too
     many axes, a step for each index of the shortest one."""
     axes = merged(sizes, [at[2] for at in places])
-    inner = next((a for a in axes if all(step == 1 for step in a[1:])), None)
+    inner = next((a for a in axes if a[1] == a[2] == 1 and set(a[3:]) <= {0, 1}), None)
     if inner is None and op == "TF_AFFINE" and flip(p, node, name, axes, places):
         return
     if len(axes) - (inner is not None) > LOOPS:
@@ -115,15 +117,20 @@ def walk(
             walk(p, node, f"{name}.{i}", [axis[0] for axis in left], part, op, fields)
         return
     axes = [axis for axis in axes if axis is not inner]
-    loops = [(1,) + (0,) * len(places)] * (LOOPS - len(axes)) + axes
-    (n, *imgs), (h, *rows), (w, *pixels) = loops
     c = inner[0] if inner else 1
+    spread = inner is not None and inner[3:] == (0,)
+    fill = [(1,) + (0,) * len(places)] * (LOOPS - len(axes))
+    loops = axes + fill if len(axes) < LOOPS and c >= LONG else fill + axes
+    (n, *imgs), (h, *rows), (w, *pixels) = loops
     views = [
         View(buffer, (n, c, h, w), offset, img, row, ld)
         for (buffer, offset, _), img, row, ld in zip(places, imgs, rows, pixels, strict=True)
     ]
+    fields = dict(fields or {})
+    if spread:
+        views[2], fields["flags"] = replace(views[2], shape=(n, 1, h, w)), SPREAD
     p.emit(
-        name, node.op.kind, "rows", *views, node=node, op=op, **(fields or {}),
+        name, node.op.kind, "rows", *views, node=node, op=op, **fields,
         tasks=row_tasks(n * h, n * h * w * c),
     )  # fmt: skip
 
@@ -223,8 +230,10 @@ def reshape(p: Planner, node: Node) -> bool:
 def binary(p: Planner, node: Node) -> None:
     """Two operands of any shapes."""
     result = p.result(node)
-    goal = p.shape(result)
-    a, b = (broadcast(place(p, name), p.shape(name), goal) for name in node.inputs)
+    goal, names = p.shape(result), node.inputs
+    if node.op.kind not in ("sub", "div"):  # what is repeated comes second
+        names = tuple(sorted(names, key=lambda name: -math.prod(p.shape(name))))
+    a, b = (broadcast(place(p, name), p.shape(name), goal) for name in names)
     fields, params = act_fields(p, node, 1, *tail_act(p, node))
     if params:
         raise p.unsupported(node, "slopes per channel behind operands of these shapes")

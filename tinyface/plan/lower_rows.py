@@ -1,4 +1,5 @@
-"""Products of two computed matrices, and sums along axes: steps over rows of floats.
+"""Products of two computed matrices, sums along axes, an axis made the innermost: steps over rows
+of floats.
 
 Operands are places (``lower_flat.py``): a buffer and a stride for every axis.
 """
@@ -13,6 +14,7 @@ import numpy as np
 from tinyface.graph import Node
 from tinyface.ops import Transpose
 from tinyface.plan.homes import single_reader
+from tinyface.plan.lower_conv import innermost
 from tinyface.plan.lower_flat import (
     broadcast,
     constant,
@@ -98,6 +100,32 @@ def matrix(at: Place, i: int, loops: list[tuple[int, ...]], rows: int, side: int
     """Operand ``i`` of a stack as a map: pixels are the rows of a matrix."""
     (n, *imgs), (h, *high) = loops
     return View(at[0], (n, side, h, rows), at[1], imgs[i], high[i], at[2][-2])
+
+
+def turned(p: Planner, node: Node, axis: int) -> View:
+    """A copy of a node's operand, as a map whose channels are this axis."""
+    name, result = node.inputs[0], f"{node.outputs[0]}.turned"
+    buffer, offset, strides = known(p, name)
+    order = axis_last(len(strides), axis)
+    sizes = tuple(p.shape(name)[i] for i in order)
+    at = buffer, offset, tuple(strides[i] for i in order)
+    walk(p, node, result, sizes, (at, target(p, result, sizes)), "TF_AFFINE")
+    return innermost(p.at(result), sizes)
+
+
+def turn_back(p: Planner, node: Node, axis: int, x: View) -> None:
+    """The result of a node from one whose innermost axis is ``axis``."""
+    result = node.outputs[0]
+    buffer, offset, strides = target(p, result)
+    order = axis_last(len(strides), axis)
+    sizes = tuple(p.shape(result)[i] for i in order)
+    to = buffer, offset, tuple(strides[i] for i in order)
+    walk(p, node, result, sizes, ((x.buffer, x.offset, row_major(sizes)), to), "TF_AFFINE")
+
+
+def axis_last(rank: int, axis: int) -> list[int]:
+    """The order of axes in which ``axis`` comes last."""
+    return [i for i in range(rank) if i != axis] + [axis]
 
 
 def reduce(p: Planner, node: Node) -> None:

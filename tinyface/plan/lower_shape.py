@@ -83,7 +83,8 @@ def concat(p: Planner, node: Node) -> None:
     """Nothing to do for parts that were written in place; the others are copied."""
     whole = node.outputs[0]
     rank = len(p.shape(whole))
-    if rank < 2 or node.op.axis % rank != 1:  # type: ignore[attr-defined]
+    known = any(part in p.graph.params for part in node.inputs)
+    if known or rank < 2 or node.op.axis % rank != 1:  # type: ignore[attr-defined]
         return flat.concat(p, node)
     host = p.joint(whole)
     offset = 0

@@ -26,7 +26,7 @@ from tinyface.types import Cost
 POINTER = struct.calcsize("P")  # of row tables: a plan runs on the machine that makes it
 STRIP = 4  # outputs of one strip of the depthwise kernel
 STRIPS = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))  # kernel columns and stride that have strips
-HALF, TRANSFORMED = 4, 16  # TF_HALF, TF_TRANSFORMED
+HALF, TRANSFORMED, SPREAD = 4, 16, 128  # TF_HALF, TF_TRANSFORMED, TF_SPREAD
 
 Range = tuple[int, int]  # from, to (excluded)
 
@@ -312,12 +312,19 @@ def _plain(step: Step) -> Floats:
         return _outputs(step), 0, _outputs(step), 0, 0
     if op in ("TF_NEAREST", "TF_BILINEAR"):
         return _resized(step, rows), 0, _outputs(step), 0, 0
-    if step.z is not None and step.z.ld == 0:  # a gate: once for each image that a task sees
-        second = sum((b - 1) // oh - a // oh + 1 for a, b in rows) * c
-    else:
-        second = _second(step)
     vectors = ("w" in step.params) + _vectors(step)
-    return read, second, _outputs(step), len(rows) * vectors * c, 0
+    return read, _beside(step, rows), _outputs(step), len(rows) * vectors * c, 0
+
+
+def _beside(step: Step, rows: Iterable[Range]) -> int:
+    """Floats of a second operand that tasks of so many rows read; what is repeated counts once a
+    row, or, where rows are repeated, too (a gate), once for each image that a task sees."""
+    if step.z is None:
+        return 0
+    _, c, oh, ow = step.y.shape
+    pixels = 1 if step.z.ld == 0 else ow
+    seen = sum(b - a if step.z.row else (b - 1) // oh - a // oh + 1 for a, b in rows)
+    return seen * pixels * (1 if int(step.fields.get("flags", 0)) & SPREAD else c)
 
 
 def _resized(step: Step, rows: Iterable[Range]) -> int:
