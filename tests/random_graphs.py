@@ -13,6 +13,7 @@ from tinyface.builder import Builder
 from tinyface.graph import Graph
 from tinyface.ops.spec import Array
 
+ALONG = (ops.MatMul, ops.Softmax, ops.L2Normalize, ops.LayerNorm)  # sums along one axis
 ACTS = (
     ops.ReLU(),
     ops.Clip(),
@@ -209,18 +210,36 @@ def drift(graph: Graph, inputs: dict[str, Array], dtype: str) -> dict[str, Array
             roundings += int(np.prod(graph.types[node.inputs[1]].shape[1:]))
         if isinstance(node.op, ops.GlobalAveragePool):
             roundings += int(np.prod(graph.types[node.inputs[0]].shape[2:]))
+        if isinstance(node.op, ALONG):
+            roundings += 8 + graph.types[node.inputs[0]].shape[getattr(node.op, "axis", -1)]
+        if isinstance(node.op, ops.Reduce):
+            shape = graph.types[node.inputs[0]].shape
+            roundings += int(np.prod([shape[axis] for axis in node.op.axes]))
     eps = float(np.finfo(dtype).eps)
     return {name: 2 * roundings * eps * values[name] for name in graph.outputs}
 
 
 def magnitude(op: Any, *inputs: Any) -> Any:
-    """The operator on absolute values; x is one already, weights are not."""
-    x, *weights = inputs
+    """The operator on absolute values; x is one already, weights are not.
+
+    Softmax and norms that divide by 1 or more pass on at most: the error of a value, and that of
+    the largest, of the mean or of the norm of the others.
+    """
     if isinstance(op, ops.BatchNorm):
-        gamma, beta, mean, var = weights
+        x, gamma, beta, mean, var = inputs
         return op.run(x, np.abs(gamma), np.abs(beta), -np.abs(mean), var)
-    if isinstance(op, (ops.Conv2d, ops.Linear)):
-        return op.run(x, *(np.abs(w) for w in weights))
+    inputs = tuple(a if a is None else np.abs(a) for a in inputs)
+    x, *weights = inputs
+    if isinstance(op, ops.Sub):
+        return x + weights[0]
+    if isinstance(op, ops.Softmax):
+        return x + np.max(x, axis=op.axis, keepdims=True) + 1
+    if isinstance(op, (ops.L2Normalize, ops.LayerNorm)):
+        assert op.eps == 1
+        y = x + np.mean(x, axis=op.axis, keepdims=True)
+        y = y + np.sqrt(np.sum(x * x, axis=op.axis, keepdims=True))
+        along = [1 if i != op.axis % x.ndim else -1 for i in range(x.ndim)]
+        return y * weights[0].reshape(along) + weights[1].reshape(along) if weights else y
     if isinstance(op, ops.PReLU):
         return x * max(1.0, float(np.abs(weights[0]).max()))
     if isinstance(op, (ops.HardSwish, ops.SiLU, ops.GELU)):

@@ -80,6 +80,8 @@ def _parts(graph: Graph, node: Node) -> Iterator[tuple[str, Home]]:
     """What an operator joins, and where it goes."""
     op, whole = node.op, node.outputs[0]
     rank = graph.types[whole].rank
+    if any(part in graph.params for part in node.inputs):
+        return  # row-major (``lower_shape.concat``)
     if isinstance(op, Interleave):
         for i, part in enumerate(node.inputs):
             yield part, Home(whole, 0, divmod(i, op.block[1]), op.block)

@@ -191,10 +191,11 @@ class Planner:
         """The place into which the step that makes ``name`` writes."""
         shape = shape or self.shape(name)
         as_map = len(shape) in (2, 4) if as_map is None else as_map
-        if name in self.homes:
+        placed = as_map or len(shape) != 4  # elsewhere four axes are a map
+        if name in self.homes and placed:
             view = self._inside(self.homes[name], shape, as_map)
         else:
-            buffer = self.outputs.get(name) if name in self.direct else None
+            buffer = self.outputs.get(name) if name in self.direct and placed else None
             view = _dense(buffer or Buffer("arena", name, math.prod(shape)), shape, as_map)
         return self.bind(name, view)
 
@@ -229,11 +230,11 @@ class Planner:
 
     def take_over(self, name: str, source: View, node: Node, readers: int) -> View:
         """A place for an element-wise result: that of ``source`` where this is its last use."""
-        buffer = source.buffer
-        result = self.shape(name)
+        buffer, result = source.buffer, self.shape(name)
         free = (
             buffer.kind == "arena"
             and not buffer.shared
+            and all(buffer is not copy.buffer for copy in self.moved.values())
             and name not in self.homes
             and name not in self.direct
             and self.alive.get(buffer, 0) == readers
@@ -329,11 +330,10 @@ class Planner:
 
     def _deliver(self, name: str) -> None:
         """Bring an output into the caller's array, where it is not there already."""
-        if name in self.outputs:
+        shape, view = self.shape(name), self.at(name)
+        buffer = self.outputs.setdefault(name, Buffer("output", name, math.prod(shape)))
+        if view.buffer is buffer:
             return
-        buffer = self.outputs[name] = Buffer("output", name, self.graph.types[name].size)
-        shape = self.shape(name)
-        view = self.at(name)
         out = _dense(buffer, shape, False)
         if view.shuffled:
             view = self.as_map(name)
