@@ -507,22 +507,10 @@ def with_a_name_of(raw: bytes) -> Any:
     return Damaged()
 
 
-def with_branch() -> Any:
-    branch = helper.make_graph(
-        [helper.make_node("Relu", ["x"], ["z"])],
-        "b",
-        [],
-        [helper.make_tensor_value_info("z", F, None)],
-    )
-    node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
-    return model([node], None, {"c": np.array(True)})
-
-
 I = {"i": np.array([1], np.int64), "w": np.ones((2, 3, 1, 1), np.float32)}  # noqa: E741
 REFUSED: dict[str, tuple[Any, str]] = {
     "opset 6": (relu(opset=6), "opset 6; 7 to"),
     "opset 999": (relu(opset=999), "opset 999; 7 to"),
-    "subgraph": (with_branch(), "node 0, 'If'.*subgraph"),
     "quantised": (
         model([node("QuantizeLinear", "x", "s"), ], None, {"s": np.float32([1])}),
         "node 0, 'QuantizeLinear'.*quantised",

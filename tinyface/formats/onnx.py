@@ -28,7 +28,7 @@ from tinyface.formats import (
 )
 from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_constants import FOLD, fold
-from tinyface.formats.onnx_file import OnnxFile, OnnxNode, open_onnx
+from tinyface.formats.onnx_file import Branch, OnnxFile, OnnxNode, in_order, open_onnx
 from tinyface.graph import Graph
 from tinyface.ops import Op
 from tinyface.types import Shape
@@ -142,6 +142,9 @@ class Converter:
                 *(self.origins.get(name, ()) for name in node.inputs)
             )
             return
+        if node.kind == "If":
+            self.take_branch(node)
+            return
         make = OPERATORS.get(node.kind)
         if make is None:
             raise node.refuse("this operator is not known here")
@@ -156,6 +159,33 @@ class Converter:
         if wanted:
             raise node.refuse(f"its output {wanted[0][:80]!r} is not computed here")
         self.tensors.update(zip(node.outputs, made, strict=False))
+
+    def take_branch(self, node: OnnxNode) -> None:
+        """The nodes of that branch of an If which its condition, a constant, chooses: exporters
+        write one where a shape decides (squeeze)."""
+        if not self.is_constant(node, 0):
+            raise node.refuse(
+                "its condition is no constant: which branch is taken, the picture says"
+            )
+        condition = self.constants[node.inputs[0]]
+        taken = node.attributes.get("then_branch" if np.all(condition) else "else_branch")
+        if not isinstance(taken, Branch) or len(taken.outputs) != len(node.outputs):
+            raise node.refuse("its branches are missing or have other outputs")
+        twice = {*taken.constants} & {*self.constants, *self.tensors}
+        if twice:
+            raise node.refuse(f"makes {min(twice)[:80]!r} a second time")
+        self.constants |= taken.constants
+        for inner in in_order(taken.nodes):
+            self.convert(inner)
+        made = {*taken.constants, *(name for inner in taken.nodes for name in inner.outputs)}
+        for outer, name in zip(node.outputs, taken.outputs, strict=True):
+            if name not in made:
+                raise node.refuse(f"no node of its branch makes {name[:80]!r}")
+            if name in self.constants:
+                self.constants[outer] = self.constants[name]
+                self.origins[outer] = self.origins.get(name, set())
+            else:
+                self.tensors[outer] = self.tensors[name]
 
 
 Make = Callable[[Converter, OnnxNode], list[str]]

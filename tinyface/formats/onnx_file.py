@@ -1,13 +1,13 @@
 """Open an ONNX file and hand out its nodes and constants, checked.
 
 Uses the ``onnx`` package (extra ``tinyface[onnx]``) for the protobuf; what the numbers in it may
-be is checked here and in onnx_tensor.py. Refused outright: subgraphs (control flow), sparse
-tensors, quantised and custom operators, data outside of the file and its folder.
+be is checked here and in onnx_tensor.py. Refused outright: loops, sparse tensors, quantised and
+custom operators, data outside of the file and its folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_tensor import Beside, read_tensor
 
 OLDEST_OPSET: Final = 7  # before it, operands were broadcast by other rules
+MAX_DEPTH: Final = 4  # of an If within an If
 _QUANTISED: Final = (
     "Quant", "QLinear", "Dequantize", "DynamicQuantize", "ConvInteger", "MatMulInteger",
 )  # fmt: skip
@@ -61,6 +62,15 @@ class OnnxNode:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """One of the two subgraphs of an ``If``. What it reads and does not make is made outside."""
+
+    nodes: Sequence[OnnxNode]
+    constants: Mapping[str, Array]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class OnnxFile:
     """What the conversion needs of a file.
 
@@ -96,21 +106,14 @@ def open_onnx(path: Path) -> OnnxFile:
     if model.functions:
         model = _inlined(path, model)
     graph = model.graph
-    if len(graph.node) > limits.MAX_NODES or len(graph.initializer) > limits.MAX_TENSORS:
-        raise FormatError(f"{path}: too many nodes ({len(graph.node)}) or tensors")
-    if graph.sparse_initializer:
-        raise FormatError(f"{path}: sparse tensors are not read; export it with dense ones")
-    _need_text(path, graph)
-    beside = Beside(path)
-    constants = {
-        t.name: read_tensor(t, beside, f"{path}: tensor {t.name!r}") for t in graph.initializer
-    }
-    read = [_read_node(path, i, node, opset, beside) for i, node in enumerate(graph.node)]
-    nodes = in_order(read)
+    reader = _Reader(path, opset)
+    whole = reader.graph(graph, depth=0)
+    constants = whole.constants
     inputs = {v.name: _read_shape(path, v) for v in graph.input if v.name not in constants}
-    outputs = tuple(v.name for v in graph.output)
     name = graph.name if graph.name.isprintable() else ""
-    return OnnxFile(path, name[:200] or path.stem, inputs, outputs, nodes, constants)
+    return OnnxFile(
+        path, name[:200] or path.stem, inputs, whole.outputs, in_order(whole.nodes), constants
+    )
 
 
 def in_order(nodes: Sequence[OnnxNode]) -> list[OnnxNode]:
@@ -134,6 +137,15 @@ def in_order(nodes: Sequence[OnnxNode]) -> list[OnnxNode]:
                 sources = [makers[name] for name in nodes[i].inputs if name in makers]
                 waiting += [(j, False) for j in reversed(sources)]
     return ordered
+
+
+def with_branches(nodes: Sequence[OnnxNode]) -> Iterator[OnnxNode]:
+    """The nodes and those of their branches."""
+    for node in nodes:
+        yield node
+        for value in node.attributes.values():
+            if isinstance(value, Branch):
+                yield from with_branches(value.nodes)
 
 
 def _need_text(path: Path, graph: Any) -> None:
@@ -170,34 +182,62 @@ def _inlined(path: Path, model: Any) -> Any:
         raise FormatError(f"{path}: its local functions cannot be inlined") from None
 
 
-def _read_node(path: Path, index: int, node: Any, opset: int, beside: Beside) -> OnnxNode:
-    from onnx import AttributeProto, helper
+class _Reader:
+    """Nodes and constants of a file's graph and of the branches in it."""
 
-    label = next((o for o in node.output if o), node.name)[:80]
-    where = f"{path}: node {index}, {node.op_type[:40]!r} (makes {label!r})"
-    if node.domain not in ("", "ai.onnx"):
-        hint = ""
-        if node.domain.startswith("com.microsoft"):
-            hint = "; onnxruntime has rewritten this file: import the one that it was made from"
-        raise FormatError(f"{where}: operators of {node.domain[:80]!r} are not known here{hint}")
-    if node.op_type.startswith(_QUANTISED):
-        raise FormatError(f"{where}: the network is quantised; import the float32 one")
-    attributes: dict[str, Any] = {}
-    for attribute in node.attribute:
+    def __init__(self, path: Path, opset: int) -> None:
+        self.path, self.opset, self.beside = path, opset, Beside(path)
+        self.nodes = self.tensors = 0  # read so far
+
+    def graph(self, graph: Any, depth: int) -> Branch:
+        self.nodes += len(graph.node)
+        self.tensors += len(graph.initializer)
+        if self.nodes > limits.MAX_NODES or self.tensors > limits.MAX_TENSORS:
+            raise FormatError(f"{self.path}: too many nodes ({self.nodes}) or tensors")
+        if graph.sparse_initializer:
+            raise FormatError(
+                f"{self.path}: sparse tensors are not read; export it with dense ones"
+            )
+        _need_text(self.path, graph)
+        constants = {
+            t.name: read_tensor(t, self.beside, f"{self.path}: tensor {t.name!r}")
+            for t in graph.initializer
+        }
+        nodes = [self.node(i, node, depth) for i, node in enumerate(graph.node)]
+        return Branch(nodes, constants, tuple(v.name for v in graph.output))
+
+    def node(self, index: int, node: Any, depth: int) -> OnnxNode:
+        label = next((o for o in node.output if o), node.name)[:80]
+        where = f"{self.path}: node {index}, {node.op_type[:40]!r} (makes {label!r})"
+        if node.domain not in ("", "ai.onnx"):
+            hint = ""
+            if node.domain.startswith("com.microsoft"):
+                hint = "; onnxruntime has rewritten this file: import the one that it was made from"
+            raise FormatError(
+                f"{where}: operators of {node.domain[:80]!r} are not known here{hint}"
+            )
+        if node.op_type.startswith(_QUANTISED):
+            raise FormatError(f"{where}: the network is quantised; import the float32 one")
+        attributes = {a.name: self.attribute(a, node, depth, where) for a in node.attribute}
+        inputs, outputs = tuple(node.input), tuple(node.output)
+        return OnnxNode(node.op_type, inputs, outputs, attributes, self.opset, where)
+
+    def attribute(self, attribute: Any, node: Any, depth: int, where: str) -> Any:
+        from onnx import AttributeProto, helper
+
         kind = attribute.type
+        if kind == AttributeProto.GRAPH and node.op_type == "If" and depth < MAX_DEPTH:
+            return self.graph(attribute.g, depth + 1)
         if kind in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
             raise FormatError(f"{where}: it holds a subgraph (control flow), which is not read")
-        if kind in (AttributeProto.TENSOR,):
-            value: Any = read_tensor(attribute.t, beside, where)
-        elif kind in (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.STRING):
+        if kind == AttributeProto.TENSOR:
+            return read_tensor(attribute.t, self.beside, where)
+        if kind in (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.STRING):
             value = helper.get_attribute_value(attribute)
-            value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        elif kind in (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS):
-            value = tuple(helper.get_attribute_value(attribute))
-        else:
-            raise FormatError(f"{where}: its attribute {attribute.name[:40]!r} is of no known type")
-        attributes[attribute.name] = value
-    return OnnxNode(node.op_type, tuple(node.input), tuple(node.output), attributes, opset, where)
+            return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        if kind in (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS):
+            return tuple(helper.get_attribute_value(attribute))
+        raise FormatError(f"{where}: its attribute {attribute.name[:40]!r} is of no known type")
 
 
 def _read_shape(path: Path, value: Any) -> tuple[int | None, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tinyface.formats.arrays import Array
-from tinyface.formats.onnx_file import OnnxNode
+from tinyface.formats.onnx_file import OnnxNode, with_branches
 from tinyface.ops import (
     Add,
     Concat,
@@ -188,7 +188,7 @@ def make_Expand(c: Converter, node: OnnxNode) -> list[str]:
 def _broadcast_by_readers(c: Converter, node: OnnxNode, shape: Shape) -> bool:
     """Whether all that read it are element-wise, with another operand of the full shape."""
     (name,) = node.outputs
-    readers = [other for other in c.file.nodes if name in other.inputs]
+    readers = [other for other in with_branches(c.file.nodes) if name in other.inputs]
     return name not in c.file.outputs and all(
         reader.kind in _BROADCASTING
         and any(

@@ -1,4 +1,4 @@
-"""ONNX operators that are formulas of ours: powers and roots, smooth activations, norms.
+"""ONNX operators that are formulas of ours: powers and roots, smooth activations, norms, LRN.
 
 Instance and group norm are layer norm of a map that is seen as rows.
 """
@@ -14,6 +14,7 @@ from tinyface.formats.onnx_file import OnnxNode
 from tinyface.ops import (
     GELU,
     Add,
+    Conv2d,
     Div,
     Exp,
     LayerNorm,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
 
 
+MAX_LRN = 2048  # channels: the band is a matrix
+
+
 def _scalar(c: Converter, node: OnnxNode, part: str, value: float) -> str:
     return c.own_weight(node, part, np.array([value], np.float32))
 
@@ -45,14 +49,14 @@ def make_Exp(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_Pow(c: Converter, node: OnnxNode) -> list[str]:
-    """Whole powers up to 4, and the square root."""
+    """Whole powers up to 4, and quarters: roots, and roots of roots."""
     exponent = c.constant(node, 1)
     power = math.nan if exponent is None or exponent.size != 1 else float(exponent.reshape(()))
     x = c.tensor(node, 0)
-    if power == 0.5:
-        return [c.apply(Sqrt(), x, node=node)]
+    if power in QUARTERS:
+        return [_root(c, node, x, power, "")]
     if power not in (1, 2, 3, 4):
-        raise node.refuse("a power other than 1, 2, 3, 4 and 0.5")
+        raise node.refuse("a power other than 1, 2, 3, 4, 0.25, 0.5 and 0.75")
     if power == 4:
         square = c.apply(Mul(), x, x, node=node, part="square")
         return [c.apply(Mul(), square, square, node=node)]
@@ -60,6 +64,43 @@ def make_Pow(c: Converter, node: OnnxNode) -> list[str]:
     for i in range(int(power) - 1):
         y = c.apply(Mul(), y, x, node=node, part="" if i == power - 2 else "square")
     return [y]
+
+
+QUARTERS = (0.25, 0.5, 0.75)
+
+
+def _root(c: Converter, node: OnnxNode, x: str, power: float, part: str) -> str:
+    """x^(1/4), x^(1/2) or x^(3/4)."""
+    if power == 0.5:
+        return c.apply(Sqrt(), x, node=node, part=part)
+    root = c.apply(Sqrt(), x, node=node, part="root")
+    if power == 0.25:
+        return c.apply(Sqrt(), root, node=node, part=part)
+    return c.apply(
+        Mul(), root, c.apply(Sqrt(), root, node=node, part="fourth"), node=node, part=part
+    )
+
+
+def make_LRN(c: Converter, node: OnnxNode) -> list[str]:
+    """x / (bias + alpha / size * sum of x x over ``size`` neighbouring channels)^beta.
+
+    The sum is a 1x1 convolution of the squares, whose matrix is a band of alpha / size.
+    """
+    x = c.tensor(node, 0)
+    if len(c.shape(x)) != 4 or c.shape(x)[1] > MAX_LRN:
+        raise node.refuse(f"of anything but a map of up to {MAX_LRN} channels")
+    size, channels = node.attribute("size", 0), c.shape(x)[1]
+    beta = node.attribute("beta", 0.75)
+    if size < 1 or beta not in (*QUARTERS, 1):
+        raise node.refuse("a size below 1, or a beta other than 0.25, 0.5, 0.75 and 1")
+    apart = np.arange(channels)[None] - np.arange(channels)[:, None]
+    near = (apart >= -((size - 1) // 2)) & (apart <= size // 2)
+    band = c.own_weight(node, "band", near[:, :, None, None] * node.attribute("alpha", 1e-4) / size)
+    bias = c.own_weight(node, "bias", np.full(channels, node.attribute("bias", 1.0)))
+    square = c.apply(Mul(), x, x, node=node, part="square")
+    total = c.apply(Conv2d(), square, band, bias, node=node, part="sum")
+    power = total if beta == 1 else _root(c, node, total, beta, "power")
+    return [c.apply(Div(), x, power, node=node)]
 
 
 def make_Sqrt(c: Converter, node: OnnxNode) -> list[str]:
