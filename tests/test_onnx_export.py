@@ -155,6 +155,16 @@ def test_image_size_and_batch_stay_free(tmp_path: Path) -> None:
     assert np.abs(got - next(iter(wanted.values()))).max() < 1e-5
 
 
+@pytest.mark.parametrize("axis", [1, 3])
+def test_a_norm_of_rows_keeps_their_length(tmp_path: Path, axis: int) -> None:
+    b = Builder("norm")
+    graph = b.build(b.apply(ops.LayerNorm(axis), b.input("x", (1, 4, 6, 5)))).bind({})
+    shape = onnx_export.to_onnx(graph).graph.input[0].type.tensor_type.shape
+    free = [bool(side.dim_param) for side in shape.dim]
+    assert free == [True, False, axis == 1, axis == 1]
+    compare(graph, tmp_path / "x.onnx")
+
+
 def test_a_failed_export_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
         onnx_export.export_onnx(CASES["relu"], tmp_path / "missing" / "x.onnx")

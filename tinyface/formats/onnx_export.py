@@ -17,7 +17,7 @@ import numpy as np
 from tinyface.errors import GraphError, MissingExtraError
 from tinyface.files import atomic_write
 from tinyface.graph import Graph, Node
-from tinyface.ops import FUSABLE
+from tinyface.ops import FUSABLE, LayerNorm
 
 OPSET = 17
 IR_VERSION = 8
@@ -375,6 +375,13 @@ def _bigger(graph: Graph) -> Graph:
     if any(graph.types[name].rank < 3 for name in graph.outputs):
         return graph
     try:
-        return graph.with_inputs(shapes)
+        bigger = graph.with_inputs(shapes)
     except GraphError:
         return graph
+    for node in graph.nodes:  # ONNX's layer norm has a weight, which has one length
+        x = node.inputs[0]
+        if isinstance(node.op, LayerNorm) and (
+            graph.types[x].shape[node.op.axis] != bigger.types[x].shape[node.op.axis]
+        ):
+            return graph
+    return bigger
