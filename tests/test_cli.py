@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import samples
+from attacks import ncnn
 from PIL import Image
 
 from tinyface import modelstore
@@ -313,6 +314,18 @@ def test_info(tinyface: Any) -> None:
     network = tinyface("info", "MobileFaceNet", "--json").json
     assert "card" not in network and network["total"]["parameters"] > 900_000
     assert tinyface("models", "mobilefacenet", "--json").json == network
+
+
+def test_files_of_other_formats_are_looked_at_as_they_are(tinyface: Any) -> None:
+    Path("theirs.param").write_text(ncnn.param(ncnn.INPUT, ncnn.CONV))
+    Path("theirs.bin").write_bytes(ncnn.WEIGHTS)
+    rows = tinyface("info", "theirs.param", "--json").json["operators"]
+    assert [row["op"] for row in rows] == ["conv2d"]
+    timed = tinyface("bench", "theirs.param", "-t", "1", "--rounds", "1", "--json").json
+    assert timed["timings"][0]["network"] == "theirs.param"
+    steps = tinyface("profile", "theirs.param", "--runs", "1", "--json").json["operators"]
+    assert any(step["macs"] == 2 * 3 * 16 for step in steps)
+    assert "conv" in tinyface("predict", "theirs.param", "--device", "pi4").out
 
 
 def test_models(tinyface: Any) -> None:

@@ -463,7 +463,7 @@ def test_a_size_that_does_not_fit_is_named(tmp_path: Path) -> None:
     path = tmp_path / "free.onnx"
     onnx.save(proto, str(path))
     assert read_onnx(path, (8, 8)).outputs
-    with pytest.raises(FormatError, match=r"size free; tried was 7x8, see --size"):
+    with pytest.raises(FormatError, match=r"size free; tried was 7x8, see  tinyface import --size"):
         read_onnx(path, (7, 8))
 
 

@@ -92,6 +92,11 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "axis": (param(INPUT, "Softmax x 1 1 in out 0=3"), b"\0", "axis 3"),
     "slices": (param(INPUT, "Slice x 1 2 in a b -23300=2,7,-233"), b"\0", "line 4"),
     "reshape": (param(INPUT, "Reshape x 1 1 in out 0=7"), b"\0", "does not fit"),
+    "size left free": (
+        param("Input in 0 1 in", "Reshape x 1 1 in out 0=7"),
+        b"\0",
+        "tried was 112x112, see",
+    ),
     "resize to nothing": (
         param(INPUT, "Interp x 1 1 in out 0=1 1=0.001 2=0.001"),
         b"\0",

@@ -47,16 +47,16 @@ def command(
 ) -> int:
     """Time networks: every model with every number of threads and instruction set.
 
-    MODEL is a model file, the name of installed weights, or a network from 'tinyface models'
-    (fdfacenet by default). All combinations take turns within one run, so that they can be
-    compared even where the machine's speed drifts. Times are of single inferences: median,
-    minimum, and the range of the middle half. The machine is described with them: CPU, and
-    governor, clock and temperature where they are known. A run during which it throttled, or
-    which shared it with other work, says so.
+    MODEL is a model file (one of another format that 'tinyface import' reads will do), the name of
+    installed weights, or a network from 'tinyface models' (fdfacenet by default). All combinations
+    take turns within one run, so that they can be compared even where the machine's speed drifts.
+    Times are of single inferences: median, minimum, and the range of the middle half. The machine
+    is described with them: CPU, and governor, clock and temperature where they are known. A run
+    during which it throttled, or which shared it with other work, says so.
 
     \b
     Example:
-      tinyface bench fdfacenet mobilefacenet -t 1,2
+      tinyface bench fdfacenet mobilefacenet theirs.onnx -t 1,2
       tinyface bench --isa all -t 1 -o md
       tinyface bench --weights fp32,fp16 -o csv
     """

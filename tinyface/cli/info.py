@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 def command(model: str, optimised: bool, as_json: bool) -> int:
     """Print a network as a table: operator, output shape, parameters, MACs, bytes.
 
-    MODEL is a model file, the name of installed weights, or a network from 'tinyface models'.
-    The bytes are compulsory traffic, every operand once: feature maps read, feature maps
-    written, and weights. MACs are multiply-accumulates; FLOPs are twice as many.
+    MODEL is a model file (one of another format that 'tinyface import' reads will do), the name of
+    installed weights, or a network from 'tinyface models'. The bytes are compulsory traffic, every
+    operand once: feature maps read, feature maps written, and weights. MACs are
+    multiply-accumulates; FLOPs are twice as many.
 
     \b
     Example:
@@ -49,17 +50,25 @@ def command(model: str, optimised: bool, as_json: bool) -> int:
 
 
 def open_model(name: str) -> tuple[Graph, Card | None]:
-    """A trained model with its card, or a network of the registry, without weights.
+    """A trained model with its card, a file of another format that can be imported, as it is, or a
+    network of the registry, without weights.
 
     Raises:
-        UsageError: neither is called that.
+        UsageError: none of them is called that.
+        FormatError, CheckpointError: a file that cannot be imported; with the reason.
     """
     from pathlib import Path
 
     from tinyface import modelstore, networks
+    from tinyface.formats.importer import IMPORTED, import_file
     from tinyface.formats.modelfile import load_model
+    from tinyface.formats.sniff import sniff
 
-    if name in modelstore.installed() or Path(name).exists():
+    installed = name in modelstore.installed()
+    if not installed and Path(name).is_file() and sniff(name) in IMPORTED:
+        imported = import_file(name)
+        return imported.graph, imported.card
+    if installed or Path(name).exists():
         return load_model(modelstore.find(name))
     if Path(name).suffix == modelstore.SUFFIX:
         return load_model(modelstore.find(name))  # says that there is none

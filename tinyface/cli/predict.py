@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 def command(model: str, device: str, as_json: bool) -> int:
     """Print the expected time of every operator of a network on a machine, and the total.
 
-    MODEL is a model file, the name of installed weights, or a network from 'tinyface models'.
-    Nothing is run. pi4 is a Raspberry Pi 4B as the FDFaceNet paper's printed times describe it:
-    a rough guide. epyc-avx2 and epyc-avx512 are server CPUs, one thread, as measured. docs/claim.md
-    has the form of a device file.
+    MODEL is a model file (one of another format that 'tinyface import' reads will do), the name of
+    installed weights, or a network from 'tinyface models'. Nothing is run. pi4 is a Raspberry Pi 4B
+    as the FDFaceNet paper's printed times describe it: a rough guide. epyc-avx2 and epyc-avx512 are
+    server CPUs, one thread, as measured. docs/claim.md has the form of a device file.
 
     \b
     Example:

@@ -75,16 +75,18 @@ def command(
 ) -> int:  # fmt: skip
     """Time every operator of a network, beside its MACs and the bytes it moves.
 
-    MODEL is a model file, the name of installed weights, or a network from 'tinyface models'
-    (which then runs with random weights: the times do not depend on them). Times are medians
-    over the runs; least is the minimum. read, written and weights are compulsory bytes, every
-    operand once; GMAC/s and GB/s are what the operator achieved (docs/definitions.md).
+    MODEL is a model file (one of another format that 'tinyface import' reads will do), the name of
+    installed weights, or a network from 'tinyface models' (which then runs with random weights: the
+    times do not depend on them). Times are medians over the runs; least is the minimum. read,
+    written and weights are compulsory bytes, every operand once; GMAC/s and GB/s are what the
+    operator achieved (docs/definitions.md).
 
     \b
     Example:
       tinyface profile fdfacenet
       tinyface profile fdfacenet --html report.html --picture photo.jpg
       tinyface profile --compare fdfacenet mobilefacenet
+      tinyface profile theirs.onnx
     """
     wishes = Wishes(html, png, picture, aligned, detector, read_cache(cache))
     check(models, compare, output, wishes)

@@ -35,6 +35,8 @@ from tinyface.passes import name_patterns
 from tinyface.types import TensorType
 
 _WEIGHTS: Final = (Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.SAFETENSORS)
+_GRAPHS: Final = (Kind.NCNN_PARAM, Kind.ONNX)
+IMPORTED: Final = (*_WEIGHTS, *_GRAPHS)  # what :func:`import_file` reads
 _ADVICE: Final = {
     Kind.TINYFACE: "it needs no import: use it with  -m FILE",
     Kind.TORCHSCRIPT: "which holds code; where PyTorch is installed: "
@@ -98,7 +100,7 @@ def import_file(
         if {"height", "width"} & set(preprocess or ()):
             raise UsageError(f"{path} has tensors alone: the network knows its size (no --size)")
         return _import_weights(path, kind, network, ignore, changes)
-    if kind in (Kind.NCNN_PARAM, Kind.ONNX):
+    if kind in _GRAPHS:
         if ignore:
             raise UsageError(f"{path} describes its network itself: leave --ignore away")
         return _import_graph(path, kind, network, weights, changes)

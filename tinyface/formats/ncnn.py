@@ -28,8 +28,11 @@ SLACK: Final = 64  # bytes that may follow the last weight: some converters leav
 class Converter:
     """Turns layers into nodes, in order.
 
-    blobs: ncnn's name of a tensor -> the graph's.
+    blobs: ncnn's name of a tensor -> the graph's. hint: what to do where maps do not fit each other
+    and their size was our choice.
     """
+
+    hint = ""
 
     def __init__(self, name: str, weights: Weights, size: tuple[int, int]) -> None:
         self.builder = Builder(name)
@@ -69,7 +72,7 @@ class Converter:
         try:
             made = make(self, layer, [self.blobs[blob] for blob in layer.inputs])
         except (GraphError, IndexError, ValueError) as error:
-            raise layer.refuse(str(error)) from None
+            raise layer.refuse(f"{error}{self.hint}") from None
         if len(made) != len(layer.outputs):
             raise layer.refuse(f"makes {len(made)} blobs, not {len(layer.outputs)}")
         for blob, tensor in zip(layer.outputs, made, strict=True):

@@ -63,6 +63,11 @@ def aligned(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 def make_Input(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0, 1, 2)
     h, w = layer.whole(1, 0) or c.size[0], layer.whole(0, 0) or c.size[1]
+    if not (layer.whole(1, 0) and layer.whole(0, 0)):
+        c.hint = (
+            f" (the file leaves the picture's size free; tried was {h}x{w}, "
+            "see  tinyface import --size)"
+        )
     return [c.builder.input(layer.name, (1, layer.whole(2, 0) or 3, h, w))]
 
 

@@ -232,7 +232,10 @@ def _hint(file: OnnxFile, size: tuple[int, int]) -> str:
     if not any(len(shape) == 4 and None in shape[1:] for shape in file.inputs.values()):
         return ""
     height, width = size
-    return f" (the file leaves the picture's size free; tried was {height}x{width}, see --size)"
+    return (
+        f" (the file leaves the picture's size free; tried was {height}x{width}, "
+        "see  tinyface import --size)"
+    )
 
 
 def _finish(c: Converter) -> Graph:
