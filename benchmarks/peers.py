@@ -34,7 +34,8 @@ from tinyface.networks import REGISTRY
 from tinyface.networks.random import random_state
 
 AGREE = 1e-3  # largest difference over the largest output; Winograd in fp32 stays below 1e-4
-SETTLE = 0.02  # seconds: threads of the engine before stop spinning
+QUIET = 0.01  # seconds without work: the threads of the engine before have stopped spinning
+PATIENCE = 1.0  # seconds: some never stop
 DEFAULT = (
     "fdfacenet", "fdfn-star", "nfn", "dwfn-star-x1.25", "mobilefacenet-512", "shufflefacenet-x1.0",
 )  # fmt: skip
@@ -92,6 +93,17 @@ def prepare(
     return run, worst, ""
 
 
+def settle() -> None:
+    """Wait until no thread of this process works: onnxruntime's spin for some 60 ms after a run,
+    and would take a core from whoever comes next."""
+    deadline = time.perf_counter() + PATIENCE
+    while time.perf_counter() < deadline:
+        busy = time.process_time()
+        time.sleep(QUIET)
+        if time.process_time() - busy < QUIET / 10:
+            return
+
+
 def take_turns(
     runs: dict[str, Run], x: np.ndarray[Any, Any], rounds: int
 ) -> dict[str, list[float]]:
@@ -101,7 +113,7 @@ def take_turns(
     try:
         for _ in range(rounds):
             for name, run in runs.items():
-                time.sleep(SETTLE)
+                settle()
                 run(x)  # wakes its threads and warms its caches; not counted
                 deadline = time.perf_counter() + 0.05
                 while True:
