@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ import samples
 from attacks import ncnn
 from PIL import Image
 
-from tinyface import modelstore
+from tinyface import modelstore, ops
+from tinyface.backends import c as engine
+from tinyface.builder import Builder
 from tinyface.cli.main import COMMANDS, run
+from tinyface.formats.modelfile import save_model
+from tinyface.networks import random_state
 
 ONE = samples.picture((1, 2))
 TWO = samples.picture((0, 0), (2, 1))
@@ -326,6 +331,20 @@ def test_files_of_other_formats_are_looked_at_as_they_are(tinyface: Any) -> None
     steps = tinyface("profile", "theirs.param", "--runs", "1", "--json").json["operators"]
     assert any(step["macs"] == 2 * 3 * 16 for step in steps)
     assert "conv" in tinyface("predict", "theirs.param", "--device", "pi4").out
+
+
+@pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+def test_bench_with_the_help_of_numpy(tinyface: Any) -> None:
+    """Sums along axes that are no neighbours have no kernel."""
+    b = Builder("lonely")
+    x = b.conv(b.input("x", (1, 3, 8, 8)), 4, 1, key="conv")
+    graph = b.build(b.apply(ops.Reduce("sum", (1, 3)), x))
+    _, card = samples.recogniser()
+    graph = graph.bind(random_state(graph))
+    save_model(Path("lonely.safetensors"), graph, replace(card, task="other", embedding_size=0))
+    done = tinyface("bench", "lonely.safetensors", "-t", "1,2", "--rounds", "1", "--json")
+    assert [row["threads"] for row in done.json["timings"]] == [1, 2]
+    assert done.err.count("NumPy runs what has no C kernel") == 1
 
 
 def test_models(tinyface: Any) -> None:

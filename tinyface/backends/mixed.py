@@ -25,7 +25,7 @@ class MixedExecutable:
     """A list of parts of one graph, each run by one engine, in order.
 
     Args:
-        graph, threads, chains: as for ``CExecutable``.
+        graph, threads, chains, isa: as for ``CExecutable``.
         packers: packed weights by the operators of a part, kept for plans of other shapes.
 
     ``foreign`` are the names of the operators that run in NumPy.
@@ -41,8 +41,9 @@ class MixedExecutable:
         packers: dict[tuple[str, ...], Packer],
         *,
         chains: bool = True,
+        isa: str | None = None,
     ) -> None:
-        self.graph = graph
+        self.graph, self.threads = graph, threads
         self.parts: list[CExecutable | NumpyExecutable] = []
         foreign: set[str] = set()
         planned: dict[tuple[str, ...], CExecutable] = {}  # by their operators: planned once
@@ -56,7 +57,7 @@ class MixedExecutable:
                 try:
                     if names not in planned:
                         packer = packers.setdefault(names, Packer())
-                        planned[names] = CExecutable(part, threads, packer=packer, chains=chains)
+                        planned[names] = CExecutable(part, threads, isa, packer, chains=chains)
                 except NoKernelError as error:
                     packers.pop(names)
                     foreign.update({error.node} & {*names} or names)

@@ -121,13 +121,24 @@ def _cases(
 
 
 def _engines(graph: Any, threads: list[int], isa: str) -> Iterator[tuple[Any, str]]:
+    """In C; with NumPy's help where there is no kernel, which is said."""
     from tinyface.backends import c
+    from tinyface.backends.mixed import MixedExecutable
+    from tinyface.errors import NoKernelError
 
     known = [i.name for i in c.isas()]
     names = known if isa == "all" else isa.split(",") if isa else [c.choose_isa().name]
+    helped = ""
     for name in names:
         for count in threads:
-            yield c.CExecutable(graph, count, isa=c.choose_isa(name).name), name
+            try:
+                yield c.CExecutable(graph, count, c.choose_isa(name).name), name
+            except NoKernelError:
+                mixed = MixedExecutable(graph, count, {}, isa=c.choose_isa(name).name)
+                helped = ", ".join(mixed.foreign)
+                yield mixed, name
+    if helped:
+        common.note(f"{graph.name}: NumPy runs what has no C kernel: {helped}")
 
 
 def _row(t: Timing) -> list[str]:
