@@ -29,6 +29,7 @@ MOST_STEPS = 16  # in the place of one more axis
 LONG = 64  # floats of a run that is a row by itself, rather than one pixel of a row
 SPREAD = 128  # TF_SPREAD
 Strides = tuple[int, ...]
+Axis = tuple[int, ...]  # its size, then a stride for every operand
 
 
 def row_major(shape: Shape, img: int | None = None) -> Strides:
@@ -97,24 +98,14 @@ def walk(
     p: Planner, node: Node, name: str, sizes: Sequence[int], places: Sequence[Place], op: str,
     fields: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """One element-wise step: places are those of x, y and, for two operands, z. Where there are too
-    many axes, a step for each index of the shortest one."""
+    """One element-wise step: places are those of x, y and, for two operands, z. A run of floats of
+    x and y is the innermost axis; z has a run there, too, or one value for it."""
     axes = merged(sizes, [at[2] for at in places])
     inner = next((a for a in axes if a[1] == a[2] == 1 and set(a[3:]) <= {0, 1}), None)
     if inner is None and op == "TF_AFFINE" and flip(p, node, name, axes, places):
         return
     if len(axes) - (inner is not None) > LOOPS:
-        short = min(axis for axis in axes if axis is not inner)
-        if short[0] > MOST_STEPS:
-            raise p.unsupported(node, "its axes are in too different an order")
-        left = [axis for axis in axes if axis is not short]
-        strides = list(zip(*left, strict=True))[1:]
-        for i in range(short[0]):
-            part = [
-                (buffer, offset + i * step, steps)
-                for (buffer, offset, _), step, steps in zip(places, short[1:], strides, strict=True)
-            ]
-            walk(p, node, f"{name}.{i}", [axis[0] for axis in left], part, op, fields)
+        apart(p, node, name, axes, inner, places, op, fields)
         return
     axes = [axis for axis in axes if axis is not inner]
     c = inner[0] if inner else 1
@@ -135,9 +126,25 @@ def walk(
     )  # fmt: skip
 
 
-def flip(
-    p: Planner, node: Node, name: str, axes: Sequence[tuple[int, ...]], places: Sequence[Place]
-) -> bool:
+def apart(
+    p: Planner, node: Node, name: str, axes: Sequence[Axis], inner: Axis | None,
+    places: Sequence[Place], op: str, fields: dict[str, Any] | None,
+) -> None:  # fmt: skip
+    """Where there are too many axes, a step for each index of the shortest one."""
+    short = min(axis for axis in axes if axis is not inner)
+    if short[0] > MOST_STEPS:
+        raise p.unsupported(node, "its axes are in too different an order")
+    left = [axis for axis in axes if axis is not short]
+    strides = list(zip(*left, strict=True))[1:]
+    for i in range(short[0]):
+        part = [
+            (buffer, offset + i * step, steps)
+            for (buffer, offset, _), step, steps in zip(places, short[1:], strides, strict=True)
+        ]
+        walk(p, node, f"{name}.{i}", [axis[0] for axis in left], part, op, fields)
+
+
+def flip(p: Planner, node: Node, name: str, axes: Sequence[Axis], places: Sequence[Place]) -> bool:
     """Whether what lies side by side in x is one axis, and in y another: then the step is the one
     that turns planes channels-last."""
     w = next((axis for axis in axes if axis[1] == 1), None)
@@ -156,9 +163,9 @@ def flip(
     return True
 
 
-def merged(sizes: Sequence[int], strides: Sequence[Strides]) -> list[tuple[int, ...]]:
+def merged(sizes: Sequence[int], strides: Sequence[Strides]) -> list[Axis]:
     """(size, strides …) of every axis longer than 1, neighbours that are one run joined."""
-    axes: list[tuple[int, ...]] = []
+    axes: list[Axis] = []
     for size, *steps in zip(sizes, *strides, strict=True):
         if size == 1:
             continue
