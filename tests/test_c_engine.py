@@ -108,9 +108,11 @@ def sure(kind: str) -> list[Case]:
     if kind == "linear":
         return [Case(OPS[kind](), (x, rng.integers(-99, 99, (17, 3)) / 64.0))]
     if kind == "reduce":
-        some = [(2, 3), (1,), (3,), (1, 2, 3), (2,)]
+        some = [(2, 3), (1,), (3,), (1, 2, 3), (2,), (1, 3)]
         modes = ("mean", "max", "sum", "l2")
-        return [Case(OPS[kind](mode, axes), (x,)) for mode in modes for axes in some]
+        one = [(x[:1], axes) for axes in ((0, 2), (0, 1, 3), (0,))]
+        whole = [*((x, axes) for axes in some), *one]
+        return [Case(OPS[kind](mode, axes), (array,)) for mode in modes for array, axes in whole]
     return []
 
 

@@ -7,6 +7,7 @@ Operands are places (``lower_flat.py``): a buffer and a stride for every axis.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -128,26 +129,43 @@ def axis_last(rank: int, axis: int) -> list[int]:
     return [i for i in range(rank) if i != axis] + [axis]
 
 
+def neighbours(
+    p: Planner, node: Node, x: Place, axes: Sequence[int]
+) -> tuple[Place, Shape, list[int]]:
+    """A copy of a node's operand in which these axes follow each other, before the last of the
+    others; its shape, and where they are in it."""
+    shape, name = p.shape(node.inputs[0]), f"{node.outputs[0]}.turned"
+    kept = [i for i in range(len(shape)) if i not in axes]
+    order = [*kept[:-1], *axes, *kept[-1:]]
+    sizes = tuple(shape[i] for i in order)
+    to = target(p, name, sizes)
+    walk(p, node, name, sizes, ((x[0], x[1], tuple(x[2][i] for i in order)), to), "TF_AFFINE")
+    return to, sizes, [order.index(axis) for axis in axes]
+
+
 def reduce(p: Planner, node: Node) -> None:
-    """Along neighbouring axes: a window as long as they are, over what lies behind them.
+    """A window as long as the axes, over what lies behind them; axes that are no neighbours become
+    some by a copy.
 
     A sum is a mean times their length, a norm the root of that of the squares.
     """
     op: Any = node.op
     name, result = node.inputs[0], node.outputs[0]
     shape = p.shape(name)
-    axes = sorted(axis % len(shape) for axis in op.axes)
-    first, end = axes[0], axes[-1] + 1
-    length, inner = math.prod(shape[first:end]), math.prod(shape[end:])
-    if len(axes) < end - first or length > MAX_WINDOW or (first == 0 and shape[0] > 1):
-        raise p.unsupported(node, "only along neighbouring axes, without the batch")
-    x = place(p, name)
+    axes = sorted({axis % len(shape) for axis in op.axes})
+    length = math.prod(shape[axis] for axis in axes)
+    if length > MAX_WINDOW or (axes[0] == 0 and shape[0] > 1):
+        raise p.unsupported(node, f"of over {MAX_WINDOW} values, or along the batch")
+    x, n = place(p, name), 1 if axes[0] == 0 else shape[0]
+    if axes[-1] - axes[0] >= len(axes):
+        x, shape, axes = neighbours(p, node, x, axes)
+    first, inner = axes[0], math.prod(shape[axes[-1] + 1 :])
     if op.mode == "l2":
         square = target(p, f"{result}.square", shape)
         walk(p, node, f"{result}.square", shape, (x, square, x), "TF_MUL")
         x = square
     y = target(p, result)
-    n, outer = shape[0], math.prod(shape[1:first])
+    outer = math.prod(shape[:first]) // n
     views = [
         View(buffer, (n, inner, high, 1), offset, strides[0] if n > 1 else 0, inner, inner)
         for (buffer, offset, strides), high in ((x, outer * length), (y, outer))
