@@ -74,6 +74,17 @@ def transpose(g: Rows, x: str) -> str:
     return g.b.apply(ops.Transpose((0, *axes)), x)
 
 
+def tokens(g: Rows, x: str) -> str:
+    """A map as rows of pixels, or rows of pixels as a map."""
+    shape, turned = g.b.shape(x), ops.Transpose((0, 2, 1))
+    if len(shape) == 4:
+        return g.b.apply(turned, g.b.apply(ops.Reshape((0, shape[1], -1)), x))
+    if len(shape) != 3:
+        return transpose(g, x)
+    high = g.draw(st.sampled_from([d for d in range(1, 5) if shape[1] % d == 0]))
+    return g.b.apply(ops.Reshape((0, shape[2], high, -1)), g.b.apply(turned, x))
+
+
 def along(g: Rows, x: str) -> str:
     """Softmax or a norm, of any axis."""
     axis = g.axis(x)
@@ -160,8 +171,8 @@ def activation(g: Rows, x: str) -> str:
 
 
 STEPS = (
-    reshape, transpose, along, product, product, arithmetic, arithmetic, joined, cut, reduce,
-    convolution, activation,
+    reshape, transpose, tokens, tokens, along, product, product, arithmetic, arithmetic, joined,
+    cut, reduce, convolution, activation,
 )  # fmt: skip
 
 

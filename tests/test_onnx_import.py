@@ -369,6 +369,42 @@ def test_a_position_embedding_is_computed_on_import(tmp_path: Path) -> None:
     assert_close(run_graph(graph, {"x": x}).values(), onnxruntime_outputs(tmp_path / "x.onnx", x))
 
 
+def test_padding_is_computed_from_the_picture(tmp_path: Path) -> None:
+    """max((ceil(side / stride) - 1) stride + kernel - side, 0), as TensorFlow pads; and a tile."""
+    constants = {
+        "axis": np.array([2]), "stride": np.float32([2]), "one": np.float32([1]),
+        "kernel": np.float32([3]), "none": np.float32(0), "most": np.float32(9),
+        "before": np.array([0, 0, 0, 0, 0, 0]), "flat": np.array([0]),
+        "twice": np.array([1, 2, 1, 3]), "again": np.array([1, 1, 2, 5]),
+        "row": np.float32(RNG.standard_normal((1, 3, 2, 1))),
+    }  # fmt: skip
+    make = helper.make_node
+    nodes = [
+        make("Shape", ["x"], ["shape"]),
+        make("Gather", ["shape", "axis"], ["side"], axis=0),
+        make("Cast", ["side"], ["height"], to=TensorProto.FLOAT),
+        make("Div", ["height", "stride"], ["steps"]),
+        make("Ceil", ["steps"], ["count"]),
+        make("Sub", ["count", "one"], ["gaps"]),
+        make("Mul", ["gaps", "stride"], ["long"]),
+        make("Add", ["long", "kernel"], ["needed"]),
+        make("Sub", ["needed", "height"], ["rest"]),
+        make("Clip", ["rest", "none"], ["more"]),
+        make("Clip", ["more", "", "most"], ["bounded"]),
+        make("Cast", ["bounded"], ["whole"], to=TensorProto.INT64),
+        make("Concat", ["before", "whole", "flat"], ["pads"], axis=0),
+        make("Pad", ["x", "pads"], ["padded"]),
+        make("Tile", ["padded", "twice"], ["tiled"]),
+        make("Tile", ["row", "again"], ["rows"]),
+        make("Slice", ["tiled", "from", "to"], ["part"]),
+        make("Concat", ["part", "rows"], ["y"], axis=1),
+    ]
+    constants |= {"from": np.array([0, 0, 0, 0]), "to": np.array([1, 6, 4, 5])}
+    graph = read(tmp_path, model(nodes, [1, 3, 5, 4], constants))
+    x = RNG.standard_normal((1, 3, 5, 4)).astype(np.float32)
+    assert_close(run_graph(graph, {"x": x}).values(), onnxruntime_outputs(tmp_path / "x.onnx", x))
+
+
 def test_expanding_is_left_to_what_broadcasts(tmp_path: Path) -> None:
     graph = read(tmp_path, gate_as_exporters_write_it(expand=False))
     assert [n.op.kind for n in graph.nodes] == ["global_average_pool", "mul"]

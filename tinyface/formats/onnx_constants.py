@@ -134,6 +134,23 @@ def _expand(node: OnnxNode, x: Array, shape: Array) -> Array:
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, _bounded(node, shape)))
 
 
+def _clip(node: OnnxNode, x: Array, *ends: Array) -> Array:
+    """Ends from inputs, of which the lower one may be absent; before opset 11 from attributes."""
+    if node.opset < 11:
+        least, most = node.attribute("min", -np.inf), node.attribute("max", np.inf)
+    else:
+        given = iter(ends)
+        least, most = (next(given) if node.has(i) else None for i in (1, 2))
+    return np.asarray(np.clip(x, least, most)) if ends or node.opset < 11 else x
+
+
+def _tile(node: OnnxNode, x: Array, repeats: Array) -> Array:
+    times = [int(r) for r in repeats.reshape(-1)]
+    if min(times, default=1) < 0 or x.size * math.prod(times) > MAX_ELEMENTS:
+        raise node.refuse(f"it repeats {x.size} values {times} times")
+    return np.tile(x, times)
+
+
 def _reduce(how: Callable[..., Any]) -> Callable[..., Array]:
     def run(node: OnnxNode, *arrays: Array) -> Array:
         axes = _axes(node, arrays)
@@ -158,6 +175,7 @@ FOLD: Final[dict[str, Callable[..., Array]]] = {
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
     "Cast": _cast,
+    "Clip": _clip,
     "Concat": _concat,
     "CumSum": _cumsum,
     "Div": _div,
@@ -172,6 +190,7 @@ FOLD: Final[dict[str, Callable[..., Array]]] = {
     "Shape": _shape,
     "Slice": _slice,
     "Squeeze": _squeeze,
+    "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     **{name: _simple(how) for name, how in _NUMPY.items()},

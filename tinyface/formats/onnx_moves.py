@@ -185,6 +185,19 @@ def make_Expand(c: Converter, node: OnnxNode) -> list[str]:
     return [c.apply(Add(), x, c.own_weight(node, "zeros", np.zeros(shape, np.float32)), node=node)]
 
 
+def make_Tile(c: Converter, node: OnnxNode) -> list[str]:
+    """Every axis as often behind itself as it says."""
+    y, repeats = c.tensor(node, 0), c.integers(node, 1)
+    if repeats is None or len(repeats) != len(c.shape(y)) or min(repeats) < 1:
+        raise node.refuse("its repeats are missing or do not fit")
+    if max(repeats) > 64 or math.prod(repeats) * math.prod(c.shape(y)) > 1 << 24:
+        raise node.refuse(f"repeats {repeats} times")
+    for axis, count in enumerate(repeats):
+        if count > 1:
+            y = c.apply(Concat(axis=axis), *[y] * count, node=node, part=f"axis{axis}")
+    return [c.apply(Identity(), y, node=node)]
+
+
 def _broadcast_by_readers(c: Converter, node: OnnxNode, shape: Shape) -> bool:
     """Whether all that read it are element-wise, with another operand of the full shape."""
     (name,) = node.outputs

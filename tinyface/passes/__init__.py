@@ -14,10 +14,11 @@ from tinyface.passes.half_weights import half_weights
 from tinyface.passes.name_patterns import name_patterns
 from tinyface.passes.reparameterize import reparameterize
 from tinyface.passes.through_interleave import through_interleave
+from tinyface.passes.turn_maps import turn_maps
 
 PASSES = (
     fold_constants, drop_noops, through_interleave, fold_batchnorm, fold_scale, fold_affine,
-    reparameterize, fuse_activation, name_patterns,
+    reparameterize, fuse_activation, name_patterns, turn_maps,
 )  # fmt: skip
 
 
@@ -29,7 +30,7 @@ def optimise(graph: Graph) -> Graph:
     their sum), so they go round until nothing is left to do; fusing ends it.
     ``name_patterns`` has been at work already when a file was imported.
     """
-    size, graph = 0, through_interleave(fold_constants(graph))
+    size, graph = 0, turn_maps(drop_noops(through_interleave(fold_constants(graph))))
     while len(graph.nodes) != size:
         size = len(graph.nodes)
         graph = reparameterize(fold_affine(fold_scale(fold_batchnorm(drop_noops(graph)))))
@@ -39,5 +40,5 @@ def optimise(graph: Graph) -> Graph:
 __all__ = [
     "PASSES", "drop_noops", "fold_affine", "fold_batchnorm", "fold_constants", "fold_scale",
     "fuse_activation", "half_weights", "name_patterns", "optimise", "reparameterize",
-    "through_interleave",
+    "through_interleave", "turn_maps",
 ]  # fmt: skip
