@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,8 @@ def magnitude(op: Any, *inputs: Any) -> Any:
     x, *weights = inputs
     if isinstance(op, ops.Sub):
         return x + weights[0]
+    if isinstance(op, ops.Pad):
+        return replace(op, value=abs(op.value)).run(x)
     if isinstance(op, ops.Softmax):
         return x + np.max(x, axis=op.axis, keepdims=True) + 1
     if isinstance(op, (ops.L2Normalize, ops.LayerNorm)):

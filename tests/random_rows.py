@@ -150,6 +150,12 @@ def cut(g: Rows, x: str) -> tuple[str, ...]:
     return (g.b.apply(ops.Slice((axis,), (first,), (side,), (g.draw(st.integers(1, 2)),)), x),)
 
 
+def padded(g: Rows, x: str) -> str:
+    rank = len(g.b.shape(x))
+    ends = [(0, *(g.draw(st.sampled_from([0, 0, 1, 2])) for _ in range(1, rank))) for _ in "ab"]
+    return g.b.apply(ops.Pad(*ends, g.draw(st.sampled_from([0.0, -0.5]))), x)
+
+
 def reduce(g: Rows, x: str) -> str:
     axes = g.draw(st.sets(st.integers(1, len(g.b.shape(x)) - 1), min_size=1))
     return g.b.apply(
@@ -172,7 +178,7 @@ def activation(g: Rows, x: str) -> str:
 
 STEPS = (
     reshape, transpose, tokens, tokens, along, product, product, arithmetic, arithmetic, joined,
-    cut, reduce, convolution, activation,
+    cut, padded, reduce, convolution, activation,
 )  # fmt: skip
 
 

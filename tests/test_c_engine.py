@@ -83,7 +83,13 @@ def sure(kind: str) -> list[Case]:
         return [Case(OPS[kind](axis=i, sizes=(s - 1, 1)), (x,)) for i, s in enumerate(x.shape)]
     if kind == "pad":
         ends = ((0, 2, 1, 0), (0, 1, 0, 3)), ((0, 0, 0, 0), (0, 5, 0, 0)), ((0, 0, 2, 2), (0,) * 4)
-        return [Case(OPS[kind](a, b, value), (x,)) for a, b in ends for value in (0.0, -1.5)]
+        some = [(x, a, b) for a, b in ends]
+        some += [
+            (x[0], (1, 0, 2), (0, 1, 0)),
+            (y, (1, 0, 0, 0), (0, 0, 0, 2)),
+            (y[0, :, 0], (0, 1), (2, 0)),
+        ]
+        return [Case(OPS[kind](a, b, v), (array,)) for array, a, b in some for v in (0.0, -1.5)]
     if kind == "slice":
         op = OPS[kind](axes=(1, 2, 3), starts=(2, 1, 0), ends=(7, 5, 3), steps=(1, 2, 2))
         rows = OPS[kind](axes=(1, 2), starts=(1, 0), ends=(7, 4), steps=(3, 2))

@@ -253,7 +253,7 @@ def pad(p: Planner, node: Node) -> None:
     op: Any = node.op
     name, result = node.inputs[0], node.outputs[0]
     if len(p.shape(name)) != 4 or op.before[0] + op.after[0]:
-        raise p.unsupported(node, "only of a map, and not of its pictures")
+        return pad_rows(p, node)
     x, y = p.as_map(name), p.joint(result)
     n, c, h, w = y.shape
     (_, front, top, left), (_, *middle) = op.before, x.shape
@@ -270,6 +270,20 @@ def pad(p: Planner, node: Node) -> None:
             f"{result}.border", op.kind, "fill", replace(fill, shape=shape), to, op="TF_AFFINE",
             tasks=row_tasks(n * shape[2], math.prod(shape)),
         )  # fmt: skip
+
+
+def pad_rows(p: Planner, node: Node) -> None:
+    """Of any axes: the value everywhere, then the tensor over it."""
+    op: Any = node.op
+    name, result = node.inputs[0], node.outputs[0]
+    buffer, offset, strides = target(p, result)
+    goal = p.shape(result)
+    row = constant(p, (node.name, "row"), np.full(goal[-1], op.value))
+    fill = broadcast(row, goal[-1:], goal)
+    walk(p, node, f"{result}.fill", goal, (fill, (buffer, offset, strides)), "TF_AFFINE")
+    offset += sum(first * step for first, step in zip(op.before, strides, strict=True))
+    inside = buffer, offset, strides
+    walk(p, node, result, p.shape(name), (place(p, name), inside), "TF_AFFINE")
 
 
 def borders(
