@@ -12,12 +12,14 @@ from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
 from tinyface.errors import UsageError
 from tinyface.graph import Graph
+from tinyface.networks import random_state
 from tinyface.passes import optimise
 
 onnx = pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
 ort = pytest.importorskip("onnxruntime", reason="compares with onnxruntime")
 
 from tinyface.formats import onnx_export  # noqa: E402
+from tinyface.formats.onnx import read_onnx  # noqa: E402
 
 
 def single(op: ops.Op, *shapes: tuple[int, ...], params: tuple[tuple[int, ...], ...] = ()) -> Graph:
@@ -163,6 +165,18 @@ def test_a_norm_of_rows_keeps_their_length(tmp_path: Path, axis: int) -> None:
     free = [bool(side.dim_param) for side in shape.dim]
     assert free == [True, False, axis == 1, axis == 1]
     compare(graph, tmp_path / "x.onnx")
+
+
+def test_names_of_its_own_keep_clear_of_those_in_the_graph(tmp_path: Path) -> None:
+    """An imported layer's weight may be called as the exporter would call its transpose."""
+    b = Builder("names")
+    x = b.input("x", (1, 4, 6))
+    y = b.apply(ops.Linear(), x, b.param("fc:weight", (5, 6)), name="fc")
+    graph = b.build(b.apply(ops.Linear(), y, b.param("fc:weight.2", (3, 5)), name="fc:rows"))
+    graph = graph.bind(random_state(graph))
+    compare(graph, tmp_path / "x.onnx")
+    again = read_onnx(tmp_path / "x.onnx")
+    compare(again, tmp_path / "y.onnx")
 
 
 def test_a_failed_export_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tinyface.errors import GraphError, MissingExtraError
 from tinyface.files import atomic_write
 from tinyface.graph import Graph, Node
 from tinyface.ops import FUSABLE, LayerNorm
+from tinyface.passes.rewrite import fresh
 
 OPSET = 17
 IR_VERSION = 8
@@ -37,8 +38,12 @@ class Writer:
         given = {key: value for key, value in attrs.items() if value is not None}
         self.nodes.append(helper.make_node(kind, inputs, outputs, outputs[0] + ":" + kind, **given))
 
+    def part(self, name: str, part: str) -> str:
+        """A tensor on the way to ``name``; an imported network may have one of that name."""
+        return fresh(f"{name}:{part}", self.graph.types)
+
     def constant(self, near: str, value: Any, dtype: type = np.int64) -> str:
-        name = f"{near}:const{len(self.constants)}"
+        name = self.part(near, f"const{len(self.constants)}")
         self.constants[name] = np.asarray(value, dtype)
         return name
 
@@ -87,15 +92,15 @@ def _activation(w: Writer, op: Any, x: str, slope: str, y: str, rank: int) -> No
 def _smooth(w: Writer, kind: str, x: str, y: str) -> None:
     """Activations that ONNX has no operator for (GELU: before opset 20)."""
     if kind == "silu":
-        w.emit("Sigmoid", [x], [y + ":gate"])
-        w.emit("Mul", [x, y + ":gate"], [y])
+        w.emit("Sigmoid", [x], [w.part(y, "gate")])
+        w.emit("Mul", [x, w.part(y, "gate")], [y])
         return
     root, one, half = (w.constant(y, v, np.float32) for v in (math.sqrt(2), 1.0, 0.5))
-    w.emit("Div", [x, root], [y + ":scaled"])
-    w.emit("Erf", [y + ":scaled"], [y + ":erf"])
-    w.emit("Add", [y + ":erf", one], [y + ":share"])
-    w.emit("Mul", [x, y + ":share"], [y + ":double"])
-    w.emit("Mul", [y + ":double", half], [y])
+    w.emit("Div", [x, root], [w.part(y, "scaled")])
+    w.emit("Erf", [w.part(y, "scaled")], [w.part(y, "erf")])
+    w.emit("Add", [w.part(y, "erf"), one], [w.part(y, "share")])
+    w.emit("Mul", [x, w.part(y, "share")], [w.part(y, "double")])
+    w.emit("Mul", [w.part(y, "double"), half], [y])
 
 
 def _stand_alone(w: Writer, node: Node, op: Any) -> None:
@@ -109,10 +114,10 @@ def _with_epilogue(
     """Conv or Gemm, then what was fused behind it."""
     x, weight, bias, slope, residual = (*node.inputs, "", "", "", "")[:5]
     y = node.outputs[0]
-    stage = y + ":product" if residual or op.act else y
+    stage = w.part(y, "product") if residual or op.act else y
     product([x, w.param(weight), *([w.param(bias)] if bias else [])], stage)
     if residual:
-        summed = y + ":sum" if op.act else y
+        summed = w.part(y, "sum") if op.act else y
         w.emit("Add", [stage, w.param(residual)], [summed])
         stage = summed
     if op.act:
@@ -133,11 +138,11 @@ def _linear(w: Writer, node: Node, op: Any) -> None:
             w.emit("Gemm", inputs, [y], transB=1)
             return
         x, weight, *bias = inputs  # Gemm knows matrices only
-        turned = y + ":weight"
+        turned = w.part(y, "weight")
         w.emit("Transpose", [weight], [turned], perm=(1, 0))
-        w.emit("MatMul", [x, turned], [y + ":rows" if bias else y])
+        w.emit("MatMul", [x, turned], [w.part(y, "rows") if bias else y])
         if bias:
-            w.emit("Add", [y + ":rows", *bias], [y])
+            w.emit("Add", [w.part(y, "rows"), *bias], [y])
 
     _with_epilogue(w, node, op, product)
 
@@ -172,42 +177,44 @@ def _resize(w: Writer, node: Node, op: Any) -> None:
         scales = w.constant(y, (1, 1, *op.scale), np.float32)
         w.emit("Resize", [x, "", scales], [y], **modes)
         return
-    w.emit("Shape", [x], [y + ":nc"], start=0, end=2)
+    w.emit("Shape", [x], [w.part(y, "nc")], start=0, end=2)
     if like:
-        w.emit("Shape", [like], [y + ":hw"], start=2, end=4)
-        side = y + ":hw"
+        w.emit("Shape", [like], [w.part(y, "hw")], start=2, end=4)
+        side = w.part(y, "hw")
     else:
         side = w.constant(y, op.size)
-    w.emit("Concat", [y + ":nc", side], [y + ":size"], axis=0)
-    w.emit("Resize", [x, "", "", y + ":size"], [y], **modes)
+    w.emit("Concat", [w.part(y, "nc"), side], [w.part(y, "size")], axis=0)
+    w.emit("Resize", [x, "", "", w.part(y, "size")], [y], **modes)
 
 
 def _max_feature_map(w: Writer, node: Node, op: Any) -> None:
     y = node.outputs[0]
-    w.emit("Split", node.inputs, [y + ":a", y + ":b"], axis=1)
-    w.emit("Max", [y + ":a", y + ":b"], [y])
+    w.emit("Split", node.inputs, [w.part(y, "a"), w.part(y, "b")], axis=1)
+    w.emit("Max", [w.part(y, "a"), w.part(y, "b")], [y])
 
 
 def _channel_shuffle(w: Writer, node: Node, op: Any) -> None:
     x, y = node.inputs[0], node.outputs[0]
     c = w.graph.types[x].shape[1]
     apart = w.constant(y, (0, op.groups, c // op.groups, -1))  # (n, g, c/g, h w)
-    w.emit("Shape", [x], [y + ":shape"])
-    w.emit("Reshape", [x, apart], [y + ":apart"])
-    w.emit("Transpose", [y + ":apart"], [y + ":dealt"], perm=(0, 2, 1, 3))
-    w.emit("Reshape", [y + ":dealt", y + ":shape"], [y])
+    w.emit("Shape", [x], [w.part(y, "shape")])
+    w.emit("Reshape", [x, apart], [w.part(y, "apart")])
+    w.emit("Transpose", [w.part(y, "apart")], [w.part(y, "dealt")], perm=(0, 2, 1, 3))
+    w.emit("Reshape", [w.part(y, "dealt"), w.part(y, "shape")], [y])
 
 
 def _interleave(w: Writer, node: Node, op: Any) -> None:
     y, (bh, bw) = node.outputs[0], op.block
-    w.emit("Concat", node.inputs, [y + ":parts"], axis=1)
+    w.emit("Concat", node.inputs, [w.part(y, "parts")], axis=1)
     if bh == bw:
-        w.emit("DepthToSpace", [y + ":parts"], [y], blocksize=bh)
+        w.emit("DepthToSpace", [w.part(y, "parts")], [y], blocksize=bh)
         return
     _, c, h, w_ = w.graph.types[node.inputs[0]].shape
-    w.emit("Reshape", [y + ":parts", w.constant(y, (0, bh, bw, c, h, w_))], [y + ":block"])
-    w.emit("Transpose", [y + ":block"], [y + ":rows"], perm=(0, 3, 4, 1, 5, 2))
-    w.emit("Reshape", [y + ":rows", w.constant(y, (0, c, h * bh, w_ * bw))], [y])
+    w.emit(
+        "Reshape", [w.part(y, "parts"), w.constant(y, (0, bh, bw, c, h, w_))], [w.part(y, "block")]
+    )
+    w.emit("Transpose", [w.part(y, "block")], [w.part(y, "rows")], perm=(0, 3, 4, 1, 5, 2))
+    w.emit("Reshape", [w.part(y, "rows"), w.constant(y, (0, c, h * bh, w_ * bw))], [y])
 
 
 def _split(w: Writer, node: Node, op: Any) -> None:
@@ -243,9 +250,9 @@ def _reduce(w: Writer, node: Node, op: Any) -> None:
 
 def _l2_normalize(w: Writer, node: Node, op: Any) -> None:
     x, y = node.inputs[0], node.outputs[0]
-    w.emit("ReduceL2", [x], [y + ":norm"], axes=[op.axis], keepdims=1)
-    w.emit("Max", [y + ":norm", w.constant(y, op.eps, np.float32)], [y + ":safe"])
-    w.emit("Div", [x, y + ":safe"], [y])
+    w.emit("ReduceL2", [x], [w.part(y, "norm")], axes=[op.axis], keepdims=1)
+    w.emit("Max", [w.part(y, "norm"), w.constant(y, op.eps, np.float32)], [w.part(y, "safe")])
+    w.emit("Div", [x, w.part(y, "safe")], [y])
 
 
 def _layer_norm(w: Writer, node: Node, op: Any) -> None:
@@ -259,8 +266,8 @@ def _layer_norm(w: Writer, node: Node, op: Any) -> None:
     perm = (*(i for i in range(rank) if i != axis), axis)
     last = axis == rank - 1
     if not last:
-        w.emit("Transpose", [x], [y + ":turned"], perm=perm)
-    source, result = (x, y) if last else (y + ":turned", y + ":normalised")
+        w.emit("Transpose", [x], [w.part(y, "turned")], perm=perm)
+    source, result = (x, y) if last else (w.part(y, "turned"), w.part(y, "normalised"))
     w.emit("LayerNormalization", [source, *given], [result], axis=-1, epsilon=op.eps)
     if not last:
         w.emit("Transpose", [result], [y], perm=tuple(int(i) for i in np.argsort(perm)))
@@ -269,9 +276,9 @@ def _layer_norm(w: Writer, node: Node, op: Any) -> None:
 def _matmul(w: Writer, node: Node, op: Any) -> None:
     y = node.outputs[0]
     inputs = [w.param(name) for name in node.inputs]
-    w.emit("MatMul", inputs, [y + ":product" if op.scale != 1 else y])
+    w.emit("MatMul", inputs, [w.part(y, "product") if op.scale != 1 else y])
     if op.scale != 1:
-        w.emit("Mul", [y + ":product", w.constant(y, op.scale, np.float32)], [y])
+        w.emit("Mul", [w.part(y, "product"), w.constant(y, op.scale, np.float32)], [y])
 
 
 EMIT: dict[str, Emit] = {
