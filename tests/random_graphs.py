@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -166,13 +167,19 @@ LAYERS = (
 @st.composite
 def graphs(draw: Any) -> Graph:
     """A random network with random weights; batch norm variances are positive."""
-    graph = Grower(draw).graph()
+
+    def positive(name: str, w: Array) -> Array:
+        return 0.1 + np.abs(w) if name.endswith(".running_var") else w
+
+    return weighted(draw, Grower(draw).graph(), positive)
+
+
+def weighted(draw: Any, graph: Graph, change: Callable[[str, Array], Array]) -> Graph:
+    """The graph with random weights: ``change`` of each one's name and of normal numbers."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     state = {}
     for name, value in graph.params.items():
-        w = rng.standard_normal(value.shape)
-        if name.endswith(".running_var"):
-            w = 0.1 + np.abs(w)
+        w = change(name, np.asarray(rng.standard_normal(value.shape)))
         state[name] = np.asarray(w, np.float32)
         state[name].flags.writeable = False
     return graph.bind(state)

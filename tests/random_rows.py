@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 from hypothesis import strategies as st
+from random_graphs import weighted
 
 from tinyface import ops
 from tinyface.builder import Builder
 from tinyface.graph import Graph
+from tinyface.ops.spec import Array
 
 MOST = 4096  # values of a tensor
 ACTS = (ops.ReLU(), ops.GELU(), ops.Sigmoid(), ops.Tanh(), ops.LeakyReLU(0.1))
@@ -185,10 +186,9 @@ STEPS = (
 @st.composite
 def row_graphs(draw: Any) -> Graph:
     """A random graph with random weights; those of sums of K terms are of the size 1 / sqrt(K)."""
-    graph = Rows(draw).graph()
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    state = {}
-    for name, value in graph.params.items():
-        size = math.prod(value.shape[1:]) if name[0] == "c" or value.ndim == 2 else 1
-        state[name] = (rng.standard_normal(value.shape) / math.sqrt(size)).astype(np.float32)
-    return graph.bind(state)
+
+    def scaled(name: str, w: Array) -> Array:
+        size = math.prod(w.shape[1:]) if name[0] == "c" or w.ndim == 2 else 1
+        return w / math.sqrt(size)
+
+    return weighted(draw, Rows(draw).graph(), scaled)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SETTINGS
+from unplanned import unplanned
 
 from tinyface import ops
 from tinyface.backends import c as engine
@@ -17,7 +18,6 @@ from tinyface.builder import Builder
 from tinyface.errors import BackendError
 from tinyface.graph import Graph
 from tinyface.passes import fold_affine, fold_constants, optimise
-from tinyface.plan import arena
 
 IN_C = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
 ISAS = [isa.name for isa in engine.isas()] if engine.available() else []
@@ -120,22 +120,10 @@ def test_a_block_is_one_call(case: tuple[object, ...], isa: str, threads: int) -
     done, inputs = optimise(graph), inputs_of(graph)
     alone = engine.CExecutable(done, 1, isa).run(inputs)
     assert_close(graph, alone)
-    place, arena.place = arena.place, apart
-    try:
-        others = [engine.CExecutable(done, threads, isa)]
-    finally:
-        arena.place = place
-    for executable in others:
-        for name, y in executable.run(inputs).items():
-            assert np.array_equal(y, alone[name])
-
-
-def apart(life: dict[arena.Buffer, arena.Life], steps: int) -> tuple[int, int]:
-    """Every buffer at a place of its own."""
-    offset = 0
-    for buffer in life:
-        buffer.offset, offset = offset, offset + buffer.size + 16
-    return offset, 0
+    with unplanned():
+        executable = engine.CExecutable(done, threads, isa)
+    for name, y in executable.run(inputs).items():
+        assert np.array_equal(y, alone[name])
 
 
 @IN_C

@@ -14,6 +14,7 @@ from bounds import tolerance
 from hypothesis import given
 from random_graphs import graphs
 from strategies import SETTINGS, STRATEGIES, Case
+from unplanned import unplanned
 
 from tinyface.backends import c as engine
 from tinyface.backends.numpy import run_graph
@@ -226,23 +227,11 @@ def test_planned_equals_unplanned(graph: Graph) -> None:
         assert "cannot run" in str(error)
         return
     planned = run(graph, inputs, ISAS[-1])
-    place, arena.place = arena.place, apart
-    try:
-        unplanned = run(graph, inputs, ISAS[-1])
-    finally:
-        arena.place = place
+    with unplanned():
+        apart = run(graph, inputs, ISAS[-1])
     for key, ours in planned.items():
-        assert np.array_equal(ours, unplanned[key], equal_nan=True)
+        assert np.array_equal(ours, apart[key], equal_nan=True)
     assert executable.plan.lower_bound <= executable.plan.arena_bytes
-
-
-def apart(life: dict[arena.Buffer, arena.Life], steps: int) -> tuple[int, int]:
-    """Every buffer in a place of its own."""
-    size = 0
-    for buffer in life:
-        buffer.offset = size
-        size += arena.padded(buffer)
-    return size, size
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from random_graphs import assert_same_outputs, drift, inputs_for
 from random_rows import row_graphs
 from strategies import SETTINGS
-from test_attention import apart
+from unplanned import unplanned
 
 from tinyface import ops
 from tinyface.backends import c as engine
@@ -21,7 +20,6 @@ from tinyface.builder import Builder
 from tinyface.errors import NoKernelError
 from tinyface.graph import Graph
 from tinyface.passes import optimise
-from tinyface.plan import arena
 
 IN_C = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
 ISAS = [isa.name for isa in engine.isas()] if engine.available() else []
@@ -101,12 +99,3 @@ def test_in_c_as_in_numpy(graph: Graph, isa: str, threads: int) -> None:
         assert alone[name].shape == y.shape
         assert (np.abs(alone[name] - y) <= allowed[name]).all()
         assert np.array_equal(alone[name], others[name])
-
-
-@contextmanager
-def unplanned() -> Iterator[None]:
-    place, arena.place = arena.place, apart
-    try:
-        yield
-    finally:
-        arena.place = place

@@ -132,9 +132,9 @@ def _engines(graph: Any, threads: list[int], isa: str) -> Iterator[tuple[Any, st
     for name in names:
         for count in threads:
             try:
-                yield c.CExecutable(graph, count, c.choose_isa(name).name), name
+                yield c.CExecutable(graph, count, name), name
             except NoKernelError:
-                mixed = MixedExecutable(graph, count, {}, isa=c.choose_isa(name).name)
+                mixed = MixedExecutable(graph, count, {}, isa=name)
                 helped = ", ".join(mixed.foreign)
                 yield mixed, name
     if helped:

@@ -60,14 +60,16 @@ def open_model(name: str) -> tuple[Graph, Card | None]:
     from pathlib import Path
 
     from tinyface import modelstore, networks
-    from tinyface.formats.importer import IMPORTED, import_file
     from tinyface.formats.modelfile import load_model
-    from tinyface.formats.sniff import sniff
 
     installed = name in modelstore.installed()
-    if not installed and Path(name).is_file() and sniff(name) in IMPORTED:
-        imported = import_file(name)
-        return imported.graph, imported.card
+    if not installed and Path(name).is_file():
+        from tinyface.formats.importer import IMPORTED, import_file
+        from tinyface.formats.sniff import sniff
+
+        if sniff(name) in IMPORTED:
+            imported = import_file(name)
+            return imported.graph, imported.card
     if installed or Path(name).exists():
         return load_model(modelstore.find(name))
     if Path(name).suffix == modelstore.SUFFIX:

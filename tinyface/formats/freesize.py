@@ -18,6 +18,14 @@ from tinyface.ops import Add, Reshape, Resize
 FIELDS = (4, 2, 10, 1)  # numbers in a row of predictions
 
 
+def size_hint(height: int, width: int) -> str:
+    """What to do about maps that do not fit each other, where the size was our choice."""
+    return (
+        f" (the file leaves the picture's size free; tried was {height}x{width}, "
+        "see  tinyface import --size)"
+    )
+
+
 def free_size(graph: Graph) -> Graph:
     """The same network with those constants taken out; what computes at its own size is equal."""
     return replace(graph, nodes=tuple(_freed(graph, node) for node in graph.nodes))

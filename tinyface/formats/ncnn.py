@@ -32,12 +32,11 @@ class Converter:
     and their size was our choice.
     """
 
-    hint = ""
-
     def __init__(self, name: str, weights: Weights, size: tuple[int, int]) -> None:
         self.builder = Builder(name)
         self.weights = weights
         self.size = size
+        self.hint = ""
         self.blobs: dict[str, str] = {}
         self.state: dict[str, Array] = {}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tinyface.formats.freesize import size_hint
 from tinyface.formats.ncnn_file import Layer
 from tinyface.ops import (
     GELU,
@@ -64,10 +65,7 @@ def make_Input(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0, 1, 2)
     h, w = layer.whole(1, 0) or c.size[0], layer.whole(0, 0) or c.size[1]
     if not (layer.whole(1, 0) and layer.whole(0, 0)):
-        c.hint = (
-            f" (the file leaves the picture's size free; tried was {h}x{w}, "
-            "see  tinyface import --size)"
-        )
+        c.hint = size_hint(h, w)
     return [c.builder.input(layer.name, (1, layer.whole(2, 0) or 3, h, w))]
 
 

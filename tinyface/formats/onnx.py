@@ -27,6 +27,7 @@ from tinyface.formats import (
     onnx_written_out,
 )
 from tinyface.formats.arrays import Array
+from tinyface.formats.freesize import size_hint
 from tinyface.formats.onnx_constants import FOLD, fold
 from tinyface.formats.onnx_file import Branch, OnnxFile, OnnxNode, in_order, open_onnx
 from tinyface.graph import Graph
@@ -231,11 +232,7 @@ def _hint(file: OnnxFile, size: tuple[int, int]) -> str:
     """What to do about maps that do not fit each other, where the size was our choice."""
     if not any(len(shape) == 4 and None in shape[1:] for shape in file.inputs.values()):
         return ""
-    height, width = size
-    return (
-        f" (the file leaves the picture's size free; tried was {height}x{width}, "
-        "see  tinyface import --size)"
-    )
+    return size_hint(*size)
 
 
 def _finish(c: Converter) -> Graph:

@@ -26,14 +26,15 @@ def optimise(graph: Graph) -> Graph:
     """The graph that the engines run. Outputs equal the given graph's to rounding.
 
     What follows an interleave goes in front of it once, so that the others can take it up.
-    Five make work for each other (merged branches can take up the batch norm behind
+    Six make work for each other (merged branches can take up the batch norm behind
     their sum), so they go round until nothing is left to do; fusing ends it.
     ``name_patterns`` has been at work already when a file was imported.
     """
-    size, graph = 0, turn_maps(drop_noops(through_interleave(fold_constants(graph))))
+    size, graph = 0, through_interleave(fold_constants(graph))
     while len(graph.nodes) != size:
         size = len(graph.nodes)
-        graph = reparameterize(fold_affine(fold_scale(fold_batchnorm(drop_noops(graph)))))
+        graph = fold_batchnorm(turn_maps(drop_noops(graph)))
+        graph = reparameterize(fold_affine(fold_scale(graph)))
     return fuse_activation(graph)
 
 

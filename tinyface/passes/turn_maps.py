@@ -20,32 +20,36 @@ ROWS, TO_LAST, TO_FIRST = (0, 2, 1), (0, 2, 3, 1), (0, 3, 1, 2)
 
 def turn_maps(graph: Graph) -> Graph:
     """Let reshapes and transpositions between maps and tokens change places."""
-    seen = typings(graph)
+    seen: Typings = ()
     made: dict[str, Node] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
         source = made.get(node.inputs[0])
-        pair = _pair(graph, source, node, seen) if source else ()
-        nodes += pair or (node,)
         made[node.outputs[0]] = node
+        ops = _swapped(graph, source, node) if source else ()
+        if source and ops:
+            x, y = source.inputs[0], node.outputs[0]
+            seen = seen or typings(graph)  # takes its time, and most networks have no tokens
+            if all(_same(ops, x, source, y, types) for types in seen):
+                name = fresh(f"{node.name}.map", graph.types)
+                nodes.append(Node(name, ops[0], (x,), (name,)))
+                node = Node(node.name, ops[1], (name,), node.outputs)
+        nodes.append(node)
     return finish(graph, nodes, graph.params)
 
 
-def _pair(graph: Graph, source: Node, node: Node, seen: Typings) -> tuple[Node, ...]:
+def _swapped(graph: Graph, source: Node, node: Node) -> tuple[Op, ...]:
     """The two operators in the opposite order; () where they are something else."""
-    first, second, x, y = source.op, node.op, source.inputs[0], node.outputs[0]
-    rank, ops = graph.types[x].rank, tuple[Op, ...]()
+    first, second, x = source.op, node.op, source.inputs[0]
+    rank = graph.types[x].rank
     if isinstance(first, Reshape) and isinstance(second, Transpose) and second.perm == ROWS:
-        if rank == 4:
-            ops = Transpose(TO_LAST), Reshape((0, -1, graph.types[y].shape[-1]))
-    elif isinstance(first, Transpose) and first.perm == ROWS and isinstance(second, Reshape):
+        tokens = Reshape((0, -1, graph.types[node.outputs[0]].shape[-1]))
+        return (Transpose(TO_LAST), tokens) if rank == 4 else ()
+    if isinstance(first, Transpose) and first.perm == ROWS and isinstance(second, Reshape):
         sides = [side or -1 for side in second.shape[2:]]
         if rank == 3 and len(sides) == 2 and sides.count(-1) < 2:
-            ops = Reshape((0, *sides, graph.types[x].shape[-1])), Transpose(TO_FIRST)
-    if not ops or not all(_same(ops, x, source, y, types) for types in seen):
-        return ()
-    name = fresh(f"{node.name}.map", graph.types)
-    return Node(name, ops[0], (x,), (name,)), Node(node.name, ops[1], (name,), node.outputs)
+            return Reshape((0, *sides, graph.types[x].shape[-1])), Transpose(TO_FIRST)
+    return ()
 
 
 def _same(ops: Sequence[Op], x: str, source: Node, y: str, types: Mapping[str, TensorType]) -> bool:

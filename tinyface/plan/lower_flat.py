@@ -94,6 +94,11 @@ def broadcast(at: Place, shape: Shape, goal: Shape) -> Place:
     return at[0], at[1], tuple(strides)
 
 
+def permuted(at: Place, order: Sequence[int]) -> Place:
+    """The same tensor with its axes in another order."""
+    return at[0], at[1], tuple(at[2][axis] for axis in order)
+
+
 def walk(
     p: Planner, node: Node, name: str, sizes: Sequence[int], places: Sequence[Place], op: str,
     fields: dict[str, Any] | None = None,
@@ -179,9 +184,8 @@ def merged(sizes: Sequence[int], strides: Sequence[Strides]) -> list[Axis]:
 def transpose(p: Planner, node: Node) -> None:
     """Any order of the axes."""
     (name,), result = node.inputs, node.outputs[0]
-    buffer, offset, strides = known(p, name)
     perm: tuple[int, ...] = node.op.perm  # type: ignore[attr-defined]
-    put(p, result, (buffer, offset, tuple(strides[axis] for axis in perm)))
+    put(p, result, permuted(known(p, name), perm))
 
 
 def concat(p: Planner, node: Node) -> None:

@@ -21,6 +21,7 @@ from tinyface.plan.lower_flat import (
     constant,
     known,
     merged,
+    permuted,
     place,
     row_major,
     target,
@@ -86,8 +87,7 @@ def destination(p: Planner, node: Node, b: Place) -> Place:
         turned = row_major(p.shape(final))
         last, before = (turned[perm.index(len(perm) - i)] for i in (1, 2))
         if last == 1 or (before == 1 and b[2][-2] == 1):
-            buffer, offset, strides = target(p, final)
-            return buffer, offset, tuple(strides[perm.index(i)] for i in range(len(perm)))
+            return permuted(target(p, final), [perm.index(i) for i in range(len(perm))])
     return target(p, result)
 
 
@@ -103,44 +103,38 @@ def matrix(at: Place, i: int, loops: list[tuple[int, ...]], rows: int, side: int
     return View(at[0], (n, side, h, rows), at[1], imgs[i], high[i], at[2][-2])
 
 
+def reordered(p: Planner, node: Node, order: Sequence[int]) -> tuple[Place, Shape]:
+    """A copy of a node's operand, row-major with its axes in this order, and its shape."""
+    source, name = node.inputs[0], f"{node.outputs[0]}.turned"
+    shape = tuple(p.shape(source)[axis] for axis in order)
+    to = target(p, name, shape)
+    walk(p, node, name, shape, (permuted(known(p, source), order), to), "TF_AFFINE")
+    return to, shape
+
+
 def turned(p: Planner, node: Node, axis: int) -> View:
     """A copy of a node's operand, as a map whose channels are this axis."""
-    name, result = node.inputs[0], f"{node.outputs[0]}.turned"
-    buffer, offset, strides = known(p, name)
-    order = axis_last(len(strides), axis)
-    sizes = tuple(p.shape(name)[i] for i in order)
-    at = buffer, offset, tuple(strides[i] for i in order)
-    walk(p, node, result, sizes, (at, target(p, result, sizes)), "TF_AFFINE")
-    return innermost(p.at(result), sizes)
+    (buffer, offset, strides), shape = reordered(p, node, axis_last(p, node, axis))
+    return innermost(View(buffer, shape, offset, strides[0]), shape)
 
 
 def turn_back(p: Planner, node: Node, axis: int, x: View) -> None:
     """The result of a node from one whose innermost axis is ``axis``."""
-    result = node.outputs[0]
-    buffer, offset, strides = target(p, result)
-    order = axis_last(len(strides), axis)
-    sizes = tuple(p.shape(result)[i] for i in order)
-    to = buffer, offset, tuple(strides[i] for i in order)
-    walk(p, node, result, sizes, ((x.buffer, x.offset, row_major(sizes)), to), "TF_AFFINE")
+    result, order = node.outputs[0], axis_last(p, node, axis)
+    shape = tuple(p.shape(result)[axis] for axis in order)
+    to = permuted(target(p, result), order)
+    walk(p, node, result, shape, ((x.buffer, x.offset, row_major(shape)), to), "TF_AFFINE")
 
 
-def axis_last(rank: int, axis: int) -> list[int]:
-    """The order of axes in which ``axis`` comes last."""
-    return [i for i in range(rank) if i != axis] + [axis]
+def axis_last(p: Planner, node: Node, axis: int) -> list[int]:
+    """The order of a node's axes in which ``axis`` comes last."""
+    return [i for i in range(len(p.shape(node.outputs[0]))) if i != axis] + [axis]
 
 
-def neighbours(
-    p: Planner, node: Node, x: Place, axes: Sequence[int]
-) -> tuple[Place, Shape, list[int]]:
-    """A copy of a node's operand in which these axes follow each other, before the last of the
-    others; its shape, and where they are in it."""
-    shape, name = p.shape(node.inputs[0]), f"{node.outputs[0]}.turned"
-    kept = [i for i in range(len(shape)) if i not in axes]
-    order = [*kept[:-1], *axes, *kept[-1:]]
-    sizes = tuple(shape[i] for i in order)
-    to = target(p, name, sizes)
-    walk(p, node, name, sizes, ((x[0], x[1], tuple(x[2][i] for i in order)), to), "TF_AFFINE")
-    return to, sizes, [order.index(axis) for axis in axes]
+def neighbours(rank: int, axes: Sequence[int]) -> list[int]:
+    """An order in which these axes follow each other, before the last of the others."""
+    kept = [i for i in range(rank) if i not in axes]
+    return [*kept[:-1], *axes, *kept[-1:]]
 
 
 def reduce(p: Planner, node: Node) -> None:
@@ -156,9 +150,13 @@ def reduce(p: Planner, node: Node) -> None:
     length = math.prod(shape[axis] for axis in axes)
     if length > MAX_WINDOW or (axes[0] == 0 and shape[0] > 1):
         raise p.unsupported(node, f"of over {MAX_WINDOW} values, or along the batch")
-    x, n = place(p, name), 1 if axes[0] == 0 else shape[0]
-    if axes[-1] - axes[0] >= len(axes):
-        x, shape, axes = neighbours(p, node, x, axes)
+    n = 1 if axes[0] == 0 else shape[0]
+    if axes[-1] - axes[0] < len(axes):
+        x = place(p, name)
+    else:
+        order = neighbours(len(shape), axes)
+        x, shape = reordered(p, node, order)
+        axes = [order.index(axis) for axis in axes]
     first, inner = axes[0], math.prod(shape[axes[-1] + 1 :])
     if op.mode == "l2":
         square = target(p, f"{result}.square", shape)
