@@ -44,8 +44,8 @@ def work(tmp_path):
     for name in teachers.TEACHERS:
         rows = rng.standard_normal((80, 128)).astype(np.float32)
         rows[70:] = np.nan  # this teacher is not through yet
-        np.save(tmp_path / f"crops_{name}.npy", rows)
-        np.save(tmp_path / f"mixed_{name}.npy", rng.standard_normal((24, 128)).astype(np.float32))
+        np.save(tmp_path / f"crops_{name}_0.npy", rows)
+        np.save(tmp_path / f"mixed_{name}_0.npy", rng.standard_normal((24, 128)).astype(np.float32))
     return tmp_path
 
 

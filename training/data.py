@@ -5,13 +5,15 @@
 Everything is computed once and kept as plain arrays in the work folder, so that a training step
 only reads memory:
 
-    crops.npy            (n, 128, 128, 3) uint8, the 112x112 template in the middle
-    crops_<teacher>.npy  (n, 128) float32, one embedding per crop, NaN where not yet computed
-    mixed.npy, mixed_<teacher>.npy   the same for pictures made of two faces
+    crops.npy                  (n, 128, 128, 3) uint8, the 112x112 template in the middle
+    crops_<teacher>_<view>.npy (n, 128) float32, one embedding per crop, NaN where not yet computed
+    mixed.npy, mixed_<teacher>_<view>.npy   the same for pictures made of two faces
 
-Rows stand in random order, so that a training may start on the rows that are ready. The first
-teacher sees a picture as it is and the second its mirror image: an embedding hardly changes under
-reflection, and one run of each costs half of what two would.
+Rows stand in random order, so that a training may start on the rows that are ready. A teacher's
+answer also hangs on what tells nothing about a person: two of its embeddings of one face, moved
+by a pixel or mirrored, have a cosine of .94 to .97. So it may look several times (`--views`), and
+its target is the mean direction. At its first look the first teacher sees a picture as it is and
+the second the mirror image, at the second look the other way about; further looks are moved.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
+from itertools import product
 from multiprocessing import Pool as Workers
 from pathlib import Path
 
@@ -31,11 +34,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from training.alignment import Face, crop, faces, open_face
-from training.teachers import TARGET_WIDTH, TEACHERS, embed, fast, load_teacher, targets
+from training.augment import move
+from training.teachers import TARGET_WIDTH, TEACHERS, embed, fast, load_teacher, middle, targets
 
 POOL = ("faces_utk", "faces_masks", "faces_more")
 VALIDATION = "validation_identities"
 CROP = 128
+MOST_VIEWS = 8
 
 
 def progress() -> Progress:
@@ -107,10 +112,20 @@ def build_mixtures(work: Path, count: int) -> None:
     os.replace(work / "mixed.part.npy", work / "mixed.npy")
 
 
-def build_embeddings(work: Path, kind: str, teacher: str, folder: Path, threads: int) -> None:
+def look(x: Tensor, row: int, teacher: str, view: int) -> Tensor:
+    """What a teacher sees of crops (n, 3, 128, 128) from `row` on: (n, 3, 112, 112)."""
+    if view > 1:
+        return move(x, torch.Generator().manual_seed(row + view), 0.5)
+    x = middle(x)
+    return x.flip(3) if (view + TEACHERS.index(teacher)) % 2 else x
+
+
+def build_embeddings(
+    work: Path, kind: str, teacher: str, view: int, folder: Path, threads: int
+) -> None:
     """Run one teacher over `<kind>.npy`; goes on where an earlier run stopped."""
     crops = np.load(work / f"{kind}.npy", mmap_mode="r")
-    path = work / f"{kind}_{teacher}.npy"
+    path = work / f"{kind}_{teacher}_{view}.npy"
     if path.exists():
         out = open_memmap(path, "r+")
     else:
@@ -118,14 +133,39 @@ def build_embeddings(work: Path, kind: str, teacher: str, folder: Path, threads:
         out[:] = np.nan
     start = ready(out)
     model = fast(load_teacher(folder, teacher), threads)
-    mirror = teacher == TEACHERS[1]
+    first = start
+
+    def seen(x: Tensor, row: int) -> Tensor:
+        return look(x, first + row, teacher, view)
+
     with progress() as bar:
-        task = bar.add_task(f"{kind}: {teacher}", total=len(crops), completed=start)
-        for part in embed(model, crops[start:], mirror):
+        task = bar.add_task(f"{kind}: {teacher}, {view}", total=len(crops), completed=start)
+        for part in embed(model, crops[start:], seen):
             out[start : start + len(part)] = part.numpy()
             start += len(part)
             bar.advance(task, len(part))
     out.flush()
+
+
+def teacher_embeddings(work: Path, kind: str, teacher: str) -> NDArray[np.float32] | None:
+    """Mean of the unit embeddings of all looks at the rows that are ready; None without any.
+
+    A look that has not got as far as the first one counts where it has been.
+    """
+    total: NDArray[np.float32] | None = None
+    for view in range(MOST_VIEWS):
+        path = work / f"{kind}_{teacher}_{view}.npy"
+        if not path.exists():
+            break
+        found = np.load(path, mmap_mode="r")
+        found = np.array(found[: ready(found)])
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        if total is None:
+            total = found
+        else:
+            rows = min(len(total), len(found))
+            total[:rows] += found[:rows]
+    return total
 
 
 def ready(embeddings: NDArray[np.float32]) -> int:
@@ -151,14 +191,11 @@ class Pool:
         """Take in what the teachers have finished since; the number of rows."""
         self.parts: list[tuple[NDArray[np.uint8], Tensor]] = []
         for kind in self.kinds:
-            paths = [self.work / f"{kind}_{teacher}.npy" for teacher in TEACHERS]
-            if not all(path.exists() for path in paths):
-                continue
-            found = [np.load(path, mmap_mode="r") for path in paths]
-            rows = min(ready(e) for e in found)
+            found = [teacher_embeddings(self.work, kind, teacher) for teacher in TEACHERS]
+            rows = min(0 if e is None else len(e) for e in found)
             skip = self.held_out if kind == "crops" else 0
             if rows > skip:
-                goal = targets([torch.from_numpy(np.array(e[skip:rows])) for e in found])
+                goal = targets([torch.from_numpy(e[skip:rows]) for e in found if e is not None])
                 if self.width < TARGET_WIDTH:
                     goal = F.normalize(goal @ self._axes(goal), dim=1)
                 crops = np.load(self.work / f"{kind}.npy", mmap_mode="r")[skip:rows]
@@ -198,6 +235,8 @@ def main() -> None:
     parser.add_argument("--teachers", type=Path, required=True, help="folder of their weights")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--mixtures", type=int, default=0, help="pictures made of two faces")
+    parser.add_argument("--views", type=int, choices=range(1, MOST_VIEWS + 1), default=2,
+                        metavar="N", help="looks that each teacher takes at a picture")  # fmt: skip
     parser.add_argument("--teacher", choices=TEACHERS, action="append", help="only this one")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -206,8 +245,8 @@ def main() -> None:
     if args.mixtures:
         build_mixtures(args.work, args.mixtures)
     for kind in ("crops", "mixed") if args.mixtures else ("crops",):
-        for teacher in args.teacher or TEACHERS:
-            build_embeddings(args.work, kind, teacher, args.teachers, args.threads)
+        for view, teacher in product(range(args.views), args.teacher or TEACHERS):
+            build_embeddings(args.work, kind, teacher, view, args.teachers, args.threads)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ class Run:
             half=args.bfloat16,
             fused=args.fused,
             frozen=tuple(args.frozen),
+            seldom=args.seldom,
         )
         self.student = Student(settings, device)
         self.folder = args.work / args.name
@@ -90,7 +91,7 @@ class Run:
             self.student.load(self.checkpoint)
         elif args.weights:
             self.student.start_from(args.weights)
-        self.pool = Pool(args.work, held_out=HELD_OUT, width=WIDTHS[args.network])
+        self.pool = Pool(args.work, tuple(args.kinds), HELD_OUT, WIDTHS[args.network])
         self.exam = Exam(args.data, args.work, self.pool)
         self.log = Log(self.folder / "log.jsonl")
         self.log.write(
@@ -200,6 +201,8 @@ def arguments() -> argparse.Namespace:
     add("--bfloat16", action="store_true", help="convolutions in bfloat16, where it is fast")
     add("--fused", action="store_true", help="normalisation and activation in one compiled pass")
     add("--frozen", nargs="*", default=[], metavar="LAYER", help="layers not trained: conv1 conv2")
+    add("--seldom", type=int, default=1, help="the first layers learn in one step of so many")
+    add("--kinds", nargs="+", default=["crops", "mixed"], help="arrays of the work folder to use")
     add("--log-every", type=int, default=10, help="steps")
     add("--save-every", type=float, default=4, help="minutes")
     add("--look-every", type=float, default=12, help="minutes")

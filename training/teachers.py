@@ -257,20 +257,25 @@ def targets(embeddings: list[Tensor]) -> Tensor:
     return F.normalize(joined, dim=1) @ projection(joined.shape[1]).to(joined.device)
 
 
+def middle(x: Tensor, row: int = 0) -> Tensor:
+    """Crops (n, 3, s, s) -> their middle (n, 3, 112, 112); what row it begins with is no matter."""
+    edge = (x.shape[-1] - 112) // 2
+    return x[:, :, edge : edge + 112, edge : edge + 112]
+
+
 @torch.inference_mode()
 def embed(
     model: Callable[[Tensor], Tensor],
     crops: NDArray[np.uint8],
-    mirror: bool = False,
+    seen: Callable[[Tensor, int], Tensor] = middle,
     batch: int = 4,
 ) -> Iterator[Tensor]:
-    """Embeddings of the middle 112x112 of uint8 crops (n, s, s, 3), `batch` at a time.
+    """Embeddings of uint8 crops (n, s, s, 3), `batch` at a time; `seen` makes of a part and the
+    row it begins with what the teacher looks at.
 
     Maps of four pictures stay in a core's cache: 150 pictures a second on a Zen 3 core, 118 when
     32 go together.
     """
-    edge = (crops.shape[1] - 112) // 2
     for start in range(0, len(crops), batch):
-        part = crops[start : start + batch, edge : edge + 112, edge : edge + 112]
-        x = torch.from_numpy(np.array(part)).permute(0, 3, 1, 2).float().contiguous()
-        yield model(x.flip(3) if mirror else x)
+        part = torch.from_numpy(np.array(crops[start : start + batch]))
+        yield model(seen(part.permute(0, 3, 1, 2).float(), start).contiguous())
