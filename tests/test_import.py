@@ -418,6 +418,7 @@ CASES: dict[str, tuple[tuple[str, ...], bytes]] = {
     "swish": (("Swish l 1 1 y out",), b""),
     "tanh": (("TanH l 1 1 y out",), b""),
     "gelu": (("GELU l 1 1 y out 0=0",), b""),
+    "gelu by tanh": (("GELU l 1 1 y out 0=1",), b""),
     "hard sigmoid": (("HardSigmoid l 1 1 y out 0=0.2 1=0.5",), b""),
     "hard swish": (("HardSwish l 1 1 y out 0=0.166667 1=0.5",), b""),
     "hard swish of Keras": (("HardSwish l 1 1 y out 0=0.2 1=0.5",), b""),

@@ -270,10 +270,20 @@ def make_TanH(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 
 
 def make_GELU(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """As it is defined, or (parameter 0) x (1 + tanh z) / 2 = x sigmoid(2 z), where
+    z = sqrt(2 / pi) (x + 0.044715 x^3).
+    """
     layer.known(0)
-    if layer.whole(0, 0):
-        raise layer.refuse("its approximation by tanh is not known here")
-    return [c.apply(GELU(), x[0], layer=layer)]
+    if not layer.whole(0, 0):
+        return [c.apply(GELU(), x[0], layer=layer)]
+    slope = 2 * math.sqrt(2 / math.pi)
+    square = c.apply(Mul(), x[0], x[0], layer=layer, part="square")
+    cubic = c.constant(layer, "cubic", slope * 0.044715)
+    bent = c.apply(Mul(), square, cubic, layer=layer, part="bent")
+    steep = c.apply(Add(), bent, c.constant(layer, "linear", slope), layer=layer, part="steep")
+    gate = c.apply(Mul(), x[0], steep, layer=layer, part="twice")
+    gate = c.apply(Sigmoid(), gate, layer=layer, part="gate")
+    return [c.apply(Mul(), x[0], gate, layer=layer)]
 
 
 def make_HardSigmoid(c: Converter, layer: Layer, x: list[str]) -> list[str]:
