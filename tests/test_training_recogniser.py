@@ -13,7 +13,6 @@ torch = pytest.importorskip("torch")
 
 from training import data, pairs, teachers  # noqa: E402
 from training.alignment import TEMPLATE, crop, similarity  # noqa: E402
-from training.augment import augment, centre, cover, move, recolour  # noqa: E402
 from training.fused import FusedTail, StridedDepthwise, norm_prelu, use_fused  # noqa: E402
 from training.gemm import GemmConv2d, use_gemm  # noqa: E402
 from training.muon import Muon, orthogonalise  # noqa: E402
@@ -141,36 +140,7 @@ def test_crop_puts_the_landmarks_on_the_template():
         assert abs((cols * window).sum() / window.sum() - x) < 0.4
 
 
-# Augmentation ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [97, 112])
-def test_augmentation_keeps_shape_and_range(size):
-    gen = torch.Generator().manual_seed(0)
-    x = torch.rand(16, 3, 128, 128) * 255
-    y = augment(x, gen, size=size)
-    assert y.shape == (16, 3, size, size) and y.is_contiguous(memory_format=torch.channels_last)
-    assert y.min() >= -1 and y.max() <= 1 and y.isfinite().all()
-    again = augment(x, torch.Generator().manual_seed(0), size=size)
-    assert torch.equal(y, again)
-
-
-def test_moving_by_nothing_is_the_middle_or_its_mirror():
-    x = torch.rand(12, 3, 128, 128) * 255
-    y = move(x, torch.Generator().manual_seed(0), strength=0.0) / 127.5 - 1
-    plain = centre(x)
-    kept = [(y[i] - plain[i]).abs().max() < 1e-3 for i in range(12)]
-    mirrored = [(y[i] - plain[i].flip(2)).abs().max() < 1e-3 for i in range(12)]
-    assert all(a or b for a, b in zip(kept, mirrored, strict=True))
-    assert any(kept) and any(mirrored)
-
-
-def test_cover_changes_only_what_it_is_asked_to():
-    x = torch.rand(32, 3, 112, 112)
-    assert torch.equal(cover(x, torch.Generator().manual_seed(0), 0.0, 0.0), x)
-    y = cover(x, torch.Generator().manual_seed(0), 1.0, 0.0)
-    changed = (y != x).any(1).flatten(1).float().mean(1)
-    assert changed.max() < 0.3 and (changed > 0).float().mean() > 0.7
+# Mixtures -------------------------------------------------------------------------------------
 
 
 def test_mixtures_lie_between_their_two_faces():
@@ -463,11 +433,3 @@ def test_a_run_may_start_from_a_model_file(tmp_path):
             torch.testing.assert_close(second.model.state_dict()[name], value)
     with pytest.raises(ValueError, match="not this network's weights"):
         Student(Settings(network="dwfn")).start_from(tmp_path / "state.safetensors")
-
-
-def test_a_dark_share_is_dark():
-    gen = torch.Generator().manual_seed(0)
-    x = torch.full((400, 3, 4, 4), 0.5)
-    light = recolour(x, gen, dark=0.5).mean((1, 2, 3))
-    assert 0.2 < (light < 0.25).float().mean() < 0.55
-    assert (recolour(x, gen, dark=0.0).mean((1, 2, 3)) < 0.15).float().mean() < 0.02

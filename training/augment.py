@@ -6,9 +6,13 @@ The targets stay those of the clean pictures, so a change must leave the person 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from training.turn import turns
 
 SIZE = 112
 
@@ -21,10 +25,13 @@ def _chance(n: int, p: float, gen: torch.Generator) -> Tensor:
     return torch.rand(n, generator=gen) < p
 
 
-def move(x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = SIZE) -> Tensor:
+def move(
+    x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = SIZE, aside: float = 0.0
+) -> Tensor:
     """(b,3,s,s) -> (b,3,size,size): the 112x112 middle, turned, scaled, shifted, mirrored.
 
-    At strength 1: 5 degrees (deviation), scale +-8 %, each side +-3 % more, shift +-4 pixels.
+    At strength 1: 5 degrees (deviation), scale +-8 %, each side +-3 % more, shift +-4 pixels. An
+    `aside` share looks aside, up or down (`turn.py`; pictures of 112x112 alone).
     """
     n, side = x.shape[0], x.shape[-1]
     angle = torch.empty(n).normal_(0, 0.087, generator=gen).clamp_(-0.2, 0.2) * strength
@@ -38,8 +45,29 @@ def move(x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = SIZ
     theta = torch.stack(
         [flip * cos * sx, -sin * sy, shift[0], flip * sin * sx, cos * sy, shift[1]], 1
     ).view(n, 2, 3)
-    grid = F.affine_grid(theta, [n, 3, size, size], align_corners=False)
+    points = F.affine_grid(torch.eye(2, 3)[None], [1, 3, size, size], align_corners=False)
+    if aside and size == SIZE:
+        which = torch.randint(1, len(turns()), (n,), generator=gen)
+        points = points + turns()[torch.where(_chance(n, aside, gen), which, 0)]
+    grid = points.view(len(points), -1, 2) @ theta[:, :, :2].mT + theta[:, None, :, 2]
+    grid = grid.view(n, size, size, 2)
     return F.grid_sample(x, grid.to(x.device), "bilinear", "border", align_corners=False)
+
+
+def relight(x: Tensor, gen: torch.Generator, share: float) -> Tensor:
+    """Light from one side on a `share` of the pictures, hard contrast on another; x in [0, 1]."""
+    n, side = len(x), x.shape[-1]
+    axis = torch.linspace(-1, 1, side)
+    angle, steep = _uniform(n, 0, 2 * math.pi, gen), _uniform(n, 0.2, 1.4, gen)
+    steep = torch.where(_chance(n, share, gen), steep, 0.0)
+    across, down = (torch.exp(f(angle) * steep * axis[:, None]).T for f in (torch.cos, torch.sin))
+    across = (
+        across * torch.exp(-0.6 * steep)[:, None]
+    )  # one side in the dark, the other not glaring
+    x = x * (down[:, None, :, None] * across[:, None, None, :]).to(x.device)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    hard = torch.exp(torch.where(_chance(n, share, gen), _uniform(n, 0, 0.9, gen), 0.0))
+    return (mean + (x - mean) * hard.view(n, 1, 1, 1).to(x.device)).clamp(0, 1)
 
 
 def soften(x: Tensor, gen: torch.Generator, share: float = 0.3) -> Tensor:
@@ -94,7 +122,8 @@ def cover(x: Tensor, gen: torch.Generator, share: float = 0.2, border: float = 0
 
 def augment(x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = SIZE) -> Tensor:
     """(b,3,128,128) in 0..255 -> (b,3,size,size) in [-1, 1], channels last."""
-    x = recolour(move(x / 255, gen, strength, size), gen, 0.15 * strength)
+    x = move(x / 255, gen, strength, size, 0.7 * strength)
+    x = recolour(relight(x, gen, 0.5 * strength), gen, 0.15 * strength)
     x = soften(x, gen, 0.3 * strength)
     some = slice(len(x) * 3 // 4, len(x))  # those least often softened
     sigma = _uniform(len(x[some]), 0, 0.04, gen).view(-1, 1, 1, 1)
