@@ -432,6 +432,27 @@ def test_hostile_zip_archives(tmp_path: Path) -> None:
     refused(tmp_path, buffer.getvalue(), "several checkpoints")
 
 
+def test_changed_bytes_do_not_pass_their_checksum(tmp_path: Path) -> None:
+    data = struct.pack("<4f", 1, 2, 3, 4)
+    whole = attack.zipped(GOOD, {"data/0": data})
+    refused(tmp_path, whole.replace(data, data[:-1] + b"\x41"), "'data/0' is not what was written")
+    refused(tmp_path, whole.replace(b"FloatStorage", b"HalfStorage\0"), "'data.pkl' is not what")
+    unused = attack.zipped(GOOD, {"data/0": data, "data/1": b"spare"})
+    read_checkpoint(write(tmp_path, unused.replace(b"spare", b"spore")))  # nobody asks for it
+
+
+def test_checksums_that_pytorch_was_told_to_leave_out(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "w.pth"
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.arange(3.0)}, path)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    np.testing.assert_array_equal(read_checkpoint(path)["w"], np.float32([0, 1, 2]))
+
+
 def patched(content: bytes, signature: bytes, at: int, value: bytes) -> bytes:
     """Overwrite bytes of the *last* header that begins with the signature."""
     start = content.rindex(signature) + at

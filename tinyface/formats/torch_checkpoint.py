@@ -22,7 +22,7 @@ from tinyface.formats.arrays import ITEMSIZE, Array, map_file, view
 from tinyface.formats.pickle_reader import PickleReader, read_pickle
 from tinyface.formats.state_dict import find_state_dict, tidy_keys
 from tinyface.formats.torch_objects import STORAGES, Name, StorageRef, TensorRef
-from tinyface.formats.torch_zip import Record, read_records
+from tinyface.formats.torch_zip import Record, check_bytes, read_records
 
 LEGACY_MAGIC: Final = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL: Final = 1001
@@ -122,7 +122,9 @@ def _read_zip(path: Path, stream: BinaryIO) -> _Container:
             f"{path}: 'data.pkl' takes {records['data.pkl'].nbytes} bytes "
             f"(at most {limits.MAX_PICKLE_BYTES}): this is no checkpoint of a face network"
         )
+    check_bytes(path, stream, "data.pkl", records["data.pkl"])
     pickled = io.BytesIO(_read(stream, records["data.pkl"], limits.MAX_PICKLE_BYTES))
+    used: dict[str, Record] = {}
 
     def storage(reader: PickleReader, saved: Any) -> StorageRef:
         kind, key, numel, _ = _parse_storage_id(reader, saved)
@@ -136,11 +138,13 @@ def _read_zip(path: Path, stream: BinaryIO) -> _Container:
                 f"storage {f'data/{key}'[:80]!r} should hold {numel} x {itemsize} bytes "
                 f"and has {record.nbytes}: the file is damaged"
             )
+        used[key] = record
         return StorageRef(key, dtype, numel)
 
     content = read_pickle(pickled, f"{path}: data.pkl", storage)
-    storages = {n.removeprefix("data/"): r for n, r in records.items() if n.startswith("data/")}
-    return _Container("zip", content, storages, order)
+    for key, record in used.items():
+        check_bytes(path, stream, f"data/{key}", record)
+    return _Container("zip", content, used, order)
 
 
 def _read(stream: BinaryIO, record: Record, limit: int) -> bytes:

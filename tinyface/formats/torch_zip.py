@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,18 @@ _END64_LOCATOR: Final = struct.Struct("<4sLQL")
 _END64: Final = struct.Struct("<4sQ2H2L4Q")
 _LOCAL: Final = struct.Struct("<4s5H3L2H")  # local file header
 _MAX_COMMENT: Final = 0xFFFF
+_PIECE: Final = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """``nbytes`` bytes from ``start`` of the file."""
+    """``nbytes`` bytes from ``start`` of the file; their CRC-32, or 0 where none was written
+    (``torch.serialization.set_crc32_options(False)``).
+    """
 
     start: int
     nbytes: int
+    crc: int = 0
 
 
 def read_records(path: Path, stream: BinaryIO) -> tuple[str, dict[str, Record]]:
@@ -113,7 +118,25 @@ def _locate(path: Path, stream: BinaryIO, entry: zipfile.ZipInfo, size: int) -> 
             f"{path}: the record {name!r} reaches beyond the end of the file, which is truncated; "
             "fetch it again"
         )
-    return Record(start, entry.file_size)
+    return Record(start, entry.file_size, entry.CRC)
+
+
+def check_bytes(path: Path, stream: BinaryIO, name: str, record: Record) -> None:
+    """Compare a record with its checksum, read piece by piece and not through the map, so that
+    no page of it stays in memory. Raises CheckpointError.
+    """
+    if not record.crc:
+        return
+    stream.seek(record.start)
+    left, crc = record.nbytes, 0
+    while left and (piece := stream.read(min(left, _PIECE))):
+        crc = zlib.crc32(piece, crc)
+        left -= len(piece)
+    if crc != record.crc:
+        raise CheckpointError(
+            f"{path}: the record {name[:200]!r} is not what was written (its checksum differs); "
+            "fetch the file again"
+        )
 
 
 def _root(path: Path, names: list[str]) -> str:
