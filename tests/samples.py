@@ -1,5 +1,5 @@
 """Small models and pictures of their own, so that the way from photo to embedding is tested
-without trained weights.
+without trained weights; and networks of the catalogue with random ones.
 
 The detector is a real one, run by the real engine, that takes white squares for faces: one
 convolution averages 64x64 pixels, and a softmax says whether that is bright. Its priors are
@@ -8,6 +8,7 @@ convolution averages 64x64 pixels, and a softmax says whether that is bright. It
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from tinyface.builder import Builder
 from tinyface.formats.modelfile import Card, Preprocess, save_model
 from tinyface.graph import Graph
-from tinyface.networks import random_state
+from tinyface.networks import find, random_state
 from tinyface.ops import Concat, Reshape, Softmax, Transpose
+from tinyface.passes import optimise
 from tinyface.vision.align import TEMPLATE
 
 CELL = 64
@@ -35,6 +37,13 @@ def picture(*cells: tuple[int, int], size: tuple[int, int] = (256, 256)) -> NDAr
         y, x = row * CELL, column * CELL
         rgb[y : y + CELL, x : x + CELL] = np.kron(noise, np.ones((8, 8, 1)))
     return rgb
+
+
+@cache
+def network(name: str) -> Graph:
+    """Of the catalogue, optimised, with the random weights that belong to it."""
+    graph = find(name).build()
+    return optimise(graph.bind(random_state(graph)))
 
 
 def save_png(path: Path, rgb: NDArray[np.uint8]) -> Path:

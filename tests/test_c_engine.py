@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 import threading
-from functools import cache
 
 import numpy as np
 import pytest
 from bounds import tolerance
 from hypothesis import given
 from random_graphs import graphs
+from samples import network
 from strategies import SETTINGS, STRATEGIES, Case
 from unplanned import unplanned
 
@@ -20,7 +20,6 @@ from tinyface.backends import c as engine
 from tinyface.backends.numpy import run_graph
 from tinyface.errors import BackendError
 from tinyface.graph import Graph, Node
-from tinyface.networks import find, random_state
 from tinyface.ops import OPS
 from tinyface.ops.spec import Array
 from tinyface.passes import optimise
@@ -182,12 +181,6 @@ def random_inputs(graph: Graph, seed: int = 0) -> dict[str, Array]:
     return {
         name: rng.standard_normal(t.shape).astype(np.float32) for name, t in graph.inputs.items()
     }
-
-
-@cache
-def network(name: str) -> Graph:
-    graph = find(name).build()
-    return optimise(graph.bind(random_state(graph)))
 
 
 SMALL = ("fdfacenet", "mobilefacenet", "retinaface", "shufflefacenet-x0.5", "cnn-8-ds-cifar")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import network
 from strategies import SETTINGS
 
 from tinyface import ops
@@ -16,18 +16,12 @@ from tinyface.backends import c as engine
 from tinyface.builder import Builder
 from tinyface.errors import BackendError
 from tinyface.graph import Graph
-from tinyface.networks import find, random_state
+from tinyface.networks import random_state
 from tinyface.ops.spec import Array
 from tinyface.passes import optimise
 from tinyface.plan import chain
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
-
-
-@cache
-def network(name: str) -> Graph:
-    graph = find(name).build()
-    return optimise(graph.bind(random_state(graph)))
 
 
 def outputs_of(

@@ -16,7 +16,8 @@ from tinyface.formats.importer import import_file
 
 onnx = pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
 
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+import onnx_models as small  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402
 
 from tinyface.formats.onnx import read_onnx  # noqa: E402
 from tinyface.formats.onnx_file import open_onnx  # noqa: E402
@@ -31,14 +32,7 @@ def model(constants: dict[str, np.ndarray]) -> Any:
     for name in constants:
         nodes.append(helper.make_node("Add", [last, name], [f"{name}_sum"]))
         last = f"{name}_sum"
-    graph = helper.make_graph(
-        nodes,
-        "hand",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 4])],
-        [helper.make_tensor_value_info(last, TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return small.model(nodes, [1, 3, 4, 4], constants, outputs=[last])
 
 
 def elsewhere(tensor: Any, **entries: Any) -> None:
@@ -56,11 +50,9 @@ def four(location: str, **entries: Any) -> Any:
 
 
 def write(folder: Path, proto: Any, data: bytes | None = None) -> Path:
-    path = folder / "net.onnx"
-    path.write_bytes(proto.SerializeToString())
     if data is not None:
         (folder / "net.data").write_bytes(data)
-    return path
+    return small.save(folder / "net.onnx", proto)
 
 
 def test_every_type(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tinyface.runtime import Session
 onnx = pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx_models import model, save  # noqa: E402
 
 from tinyface.formats.onnx import OPERATORS, Converter, read_onnx  # noqa: E402
 from tinyface.formats.onnx_constants import FOLD  # noqa: E402
@@ -73,13 +74,13 @@ CASES = {case.name: case for case in node_tests()}
 
 def run_case(path: Path, case: Any, inputs: list[np.ndarray], baked: set[int]) -> None:
     """Make ``baked`` inputs constants, convert, run, compare."""
-    model = onnx.ModelProto()
-    model.CopyFrom(case.model)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(case.model)
     for i in baked:
-        model.graph.initializer.append(
-            numpy_helper.from_array(inputs[i], model.graph.input[i].name)
+        proto.graph.initializer.append(
+            numpy_helper.from_array(inputs[i], proto.graph.input[i].name)
         )
-    path.write_bytes(model.SerializeToString())
+    save(path, proto)
     converter = Converter(open_onnx(path), (8, 8))
     for node in converter.file.nodes:
         converter.convert(node)
@@ -87,7 +88,7 @@ def run_case(path: Path, case: Any, inputs: list[np.ndarray], baked: set[int]) -
     computed = dict(converter.constants)
     if tensors:
         graph = converter.builder.build(*(converter.tensors[name] for name in tensors))
-        given = {model.graph.input[i].name: a for i, a in enumerate(inputs) if i not in baked}
+        given = {proto.graph.input[i].name: a for i, a in enumerate(inputs) if i not in baked}
         results = run_graph(graph.bind(converter.state), given)
         computed |= dict(zip(tensors, results.values(), strict=True))
     for name, wanted in zip(converter.file.outputs, case.data_sets[0][1], strict=False):
@@ -267,34 +268,13 @@ def test_torch_export_newer(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- by hand
 
-F = TensorProto.FLOAT
-
-
-def model(
-    nodes: list[Any],
-    shape: list[Any] | None = None,
-    constants: dict[str, np.ndarray] | None = None,
-    opset: int = 17,
-    outputs: tuple[str, ...] = ("y",),
-) -> Any:
-    graph = helper.make_graph(
-        nodes,
-        "hand",
-        [helper.make_tensor_value_info("x", F, shape or ["n", 3, 4, 4])],
-        [helper.make_tensor_value_info(name, F, None) for name in outputs],
-        [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
 
 def node(kind: str, *inputs: str, outputs: str = "y", **attributes: Any) -> Any:
     return helper.make_node(kind, list(inputs) or ["x"], [outputs], **attributes)
 
 
 def read(tmp_path: Path, proto: Any) -> Graph:
-    path = tmp_path / "x.onnx"
-    path.write_bytes(proto.SerializeToString())
-    return read_onnx(path)
+    return read_onnx(save(tmp_path / "x.onnx", proto))
 
 
 RNG = np.random.default_rng(0)
@@ -324,7 +304,7 @@ def test_keras_sandwich(tmp_path: Path) -> None:
         "eps": np.float32(1e-12).reshape(()),
     }  # fmt: skip
     path = tmp_path / "x.onnx"
-    path.write_bytes(model(nodes, ["n", 8, 8, 3], constants).SerializeToString())
+    save(path, model(nodes, ["n", 8, 8, 3], constants))
     imported = import_file(path)
     assert imported.graph.inputs["x:nchw"].shape == (1, 3, 8, 8)
     x = RNG.standard_normal((2, 8, 8, 3)).astype(np.float32)
@@ -476,14 +456,14 @@ def test_nodes_in_any_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got, np.maximum(-x, 0) + x)
     straight = [node("Relu", outputs="a"), node("Neg", outputs="b"), node("Neg", "a")]
     proto = model(straight)
-    (tmp_path / "x.onnx").write_bytes(proto.SerializeToString())
+    save(tmp_path / "x.onnx", proto)
     assert [n.outputs[0] for n in open_onnx(tmp_path / "x.onnx").nodes] == ["a", "b", "y"]
 
 
 def test_free_sides(tmp_path: Path) -> None:
     proto = model([helper.make_node("Relu", ["x"], ["y"])], ["n", 3, "h", "w"])
     path = tmp_path / "x.onnx"
-    path.write_bytes(proto.SerializeToString())
+    save(path, proto)
     assert read_onnx(path).inputs["x"].shape == (1, 3, 112, 112)
     assert read_onnx(path, (64, 48)).inputs["x"].shape == (1, 3, 64, 48)
 
@@ -505,7 +485,7 @@ def test_a_size_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.onnx"
-    path.write_bytes(model([helper.make_node("Relu", ["x"], ["y"])]).SerializeToString())
+    save(path, model([helper.make_node("Relu", ["x"], ["y"])]))
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(MissingExtraError, match=r"tinyface\[onnx\]"):
         read_onnx(path)
