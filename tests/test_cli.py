@@ -289,6 +289,10 @@ def test_detect(tinyface: Any) -> None:
         assert image.size == (256, 256) and not np.array_equal(np.asarray(image), TWO)
     faces = tinyface("detect", "two.png", "--json").json["results"][0]["faces"]
     assert len(faces) == 2 and np.shape(faces[0]["landmarks"]) == (5, 2)
+    least = min(face["score"] for face in faces)
+    assert len(tinyface("detect", "two.png", "--score", str(least - 0.01)).out.splitlines()) == 2
+    assert tinyface("detect", "two.png", "--score", "0.999999").status == 1
+    assert tinyface("detect", "two.png", "--score", "1").status == 2
     nothing = tinyface("detect", "night.png", "--json")
     assert nothing.status == 1 and nothing.json["results"][0]["faces"] == []
 

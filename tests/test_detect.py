@@ -257,6 +257,18 @@ def test_boxes_end_at_the_edge_and_landmarks_do_not():
     np.testing.assert_allclose(found.landmarks, faces[0].landmarks, atol=1e-6)
 
 
+def test_a_lower_score_finds_more_and_a_higher_one_less():
+    shape = (480, 640)
+    faces = [face(300, 100, 200, 0.9), face(50, 60, 150, 0.5), face(60, 300, 100, 0.7)]
+    detector = Detector(Oracle(faces, shape), card())
+    blank = np.zeros((*shape, 3), np.uint8)
+    found = [len(detector.detect(blank, score)) for score in (0.0, 0.45, 0.65, 0.8, 0.95, None)]
+    assert found == [3, 3, 2, 1, 0, 2] and detector.priors.score == 0.6
+    for score in (-0.1, 1, float("nan")):
+        with pytest.raises(UsageError, match="give 0 or more"):
+            detector.detect(blank, score)
+
+
 def test_a_second_look_finds_what_is_too_large_or_too_small():
     shape = (1920, 2560)
     blank = np.zeros((*shape, 3), np.uint8)

@@ -108,7 +108,9 @@ at the score that ships ({score:g}). *Found* is the share of the teacher's faces
 detections that the teacher does not share, *error* is the mean distance of the five landmarks
 from the teacher's, over the distance of the eyes. *Recall* and the last two errors are against
 YuNet's faces instead, beside the teacher's own figures. `portraits` and `identities` come from
-sources that no training picture is of.
+sources that no training picture is of. All this is one look of the network at each picture;
+`tinyface detect` looks up to three times (figures in `training/README.md`): it finds more small
+faces, and more where there are none.
 """
 
 DETECTOR_FAILS = """\

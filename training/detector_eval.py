@@ -181,7 +181,7 @@ def evaluate(net: RetinaFace, evaluation: Evaluation, limit: int | None) -> dict
     return figures
 
 
-def summary(figures: dict[str, Any], threshold: str = "0.6") -> str:
+def summary(figures: dict[str, Any], threshold: str = "0.7") -> str:
     """A line for each set."""
     lines = []
     for name, entry in figures.items():

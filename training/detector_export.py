@@ -14,7 +14,7 @@ from torch import nn
 
 from .detector_net import ANCHORS, MEAN_BGR, NMS_IOU, STRIDES, VARIANCES, RetinaFace
 
-THRESHOLD = 0.6
+THRESHOLD = 0.7
 
 
 @torch.no_grad()

@@ -22,6 +22,10 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 @click.command("detect", short_help="Find the faces in pictures.")
 @click.argument("images", nargs=-1, required=True, metavar="IMG|DIR|- ...")
 @click.option("--draw", metavar="OUT.png", help="Write the picture with boxes and landmarks.")
+@click.option(
+    "--score", type=click.FloatRange(0, 1, max_open=True), metavar="S",
+    help="Keep faces with more than this, 0 to 1; by default what the detector's card says.",
+)  # fmt: skip
 @common.recursive_option
 @common.detector_option
 @common.engine_options
@@ -29,6 +33,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 def command(
     images: tuple[str, ...],
     draw: str | None,
+    score: float | None,
     recursive: bool,
     detector: str | None,
     backend: str,
@@ -39,7 +44,8 @@ def command(
 
     Coordinates are pixels of the upright picture: left, top, right, bottom; landmarks are the
     left eye, the right eye, the nose, and the corners of the mouth, left as seen in the
-    picture. A picture without a face counts as failed (exit status 1).
+    picture. A picture without a face counts as failed (exit status 1). A lower --score finds
+    smaller and half-hidden faces, and more that are none.
 
     \b
     Example:
@@ -60,7 +66,7 @@ def command(
 
     def work(source: str) -> None:
         rgb = read_image(source)
-        faces = finder.detect(rgb)
+        faces = finder.detect(rgb, score)
         results.append({"file": source, "faces": [face.to_json() for face in faces]})
         if not as_json:
             _print(source, faces)

@@ -44,12 +44,16 @@ def _load(path: str, mtime_ns: int, backend: str, threads: int | None) -> Detect
     return Detector(Session(graph, backend, threads), card)
 
 
-def detect(image: Source, detector: Detector | None = None) -> list[Face]:
+def detect(
+    image: Source, detector: Detector | None = None, score: float | None = None
+) -> list[Face]:
     """All faces of a picture, the largest first.
 
     Args:
         image: a path, encoded bytes, a Pillow image, or an RGB uint8 array (H, W, 3).
         detector: from :func:`load_detector`; None for the default one.
+        score: 0 <= score < 1, what a face must have more of; None for what the detector's card
+            says. Less finds smaller and half-hidden faces, and more that are none.
 
     Returns:
         faces with ``box`` (x0, y0, x1, y1), ``landmarks`` (5, 2), both in pixels of the upright
@@ -57,9 +61,9 @@ def detect(image: Source, detector: Detector | None = None) -> list[Face]:
 
     Raises:
         ImageError: the picture cannot be read.
-        UsageError: no detector is installed.
+        UsageError: no detector is installed, or a score out of range.
     """
-    return (detector or load_detector()).detect(read_image(image))
+    return (detector or load_detector()).detect(read_image(image), score)
 
 
 def align(

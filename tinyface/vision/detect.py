@@ -256,7 +256,7 @@ class Detector:
                 f"max_side is {max_side}: give {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
             )
 
-    def detect(self, image: RGB) -> list[Face]:
+    def detect(self, image: RGB, score: float | None = None) -> list[Face]:
         """The faces in a picture, the largest first; an empty list if there are none.
 
         A second look follows where the first one is not enough: at half the size if nothing was
@@ -266,17 +266,25 @@ class Detector:
 
         Args:
             image: ``uint8 (H, W, 3)``, RGB, upright.
+            score: 0 <= score < 1, what a face must have more of; by default what the card says.
+
+        Raises:
+            UsageError: a score out of range.
         """
+        least = self.priors.score if score is None else score
+        if not 0 <= least < 1:
+            raise UsageError(f"a score of {least}: give 0 or more, less than 1")
         longest = max(image.shape[:2])
         side = min(longest, self.max_side, self.largest)
-        faces = self._look(image, side) or self._look(image, max(SMALLEST_SIDE, side // 2))
+        half = max(SMALLEST_SIDE, side // 2)
+        faces = self._look(image, side, least) or self._look(image, half, least)
         double = min(2 * side, max(longest, self.max_side), self.largest)
         smallest = min((face.box[3] - face.box[1] for face in faces), default=0.0)
         if double > side and smallest * side < SMALL_FACE * longest:
-            faces = self._merge(faces + self._look(image, double))
+            faces = self._merge(faces + self._look(image, double, least))
         return sorted(faces, key=lambda face: -face.area)
 
-    def _look(self, image: RGB, side: int) -> list[Face]:
+    def _look(self, image: RGB, side: int, least: float) -> list[Face]:
         """What the network sees when the longer side of the picture has ``side`` pixels."""
         height, width = image.shape[:2]
         factor = side / max(height, width)
@@ -284,7 +292,7 @@ class Detector:
             rows, columns = self.priors.canvas
             factor = min(factor, rows / height, columns / width)
         small = resize(image, max(1, round(height * factor)), max(1, round(width * factor)))
-        boxes, scores, landmarks = self._answers(small)
+        boxes, scores, landmarks = self._answers(small, least)
         keep = suppress(boxes, scores, self.priors.overlap)[:MAX_FACES]
         back = np.array([width / small.shape[1], height / small.shape[0]])  # to full size
         boxes = np.clip(boxes[keep].reshape(-1, 2, 2) * back, 0, (width, height)).reshape(-1, 4)
@@ -298,7 +306,7 @@ class Detector:
         scores = np.array([face.score for face in faces])
         return [faces[i] for i in suppress(boxes, scores, self.priors.overlap)]
 
-    def _answers(self, image: RGB) -> tuple[Float, Float, Float]:
+    def _answers(self, image: RGB, least: float) -> tuple[Float, Float, Float]:
         """Boxes (n, 4), scores (n,) and landmarks (n, 5, 2), in pixels of ``image``."""
         image = self.priors.fill(image)
         lattice = self.priors.lattice(*image.shape[:2])
@@ -308,7 +316,7 @@ class Detector:
             for name, fields in (("loc", (4,)), ("conf", (2, 1)), ("landms", (10,)))
         )
         scores = conf[:, -1].clip(0) ** self.priors.score_power
-        chosen = np.flatnonzero((scores > self.priors.score) & (scores <= 1.001))
+        chosen = np.flatnonzero((scores > least) & (scores <= 1.001))
         answers = np.concatenate([loc[chosen], landms[chosen]], axis=1)
         chosen = chosen[(np.abs(answers) < LARGEST_ANSWER).all(axis=1)]  # false for NaN, too
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:MAX_CANDIDATES]
