@@ -55,7 +55,7 @@ def test_the_best_share_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     best = soup.stir(
         argparse.Namespace(
             began=tmp_path / "1.safetensors", ended=tmp_path / "2.safetensors", network="fdfacenet",
-            work=tmp_path, data=tmp_path, share=[0.0, 0.5, 1.0],
+            work=tmp_path, data=tmp_path, kinds=["crops", "mixed"], share=[0.0, 0.5, 1.0],
             export=tmp_path / "mean.safetensors",
         )
     )  # fmt: skip
