@@ -25,7 +25,7 @@ if [ ${#archs[@]} -gt 1 ]; then # one beside the other, each to its own log, whi
     for i in "${!archs[@]}"; do
         scripts/arm-python.sh "${archs[i]}" "$@" >"$logs/${archs[i]}.log" 2>&1 &
         jobs[i]=$!
-        [ "$(nproc)" -gt 1 ] || wait "${jobs[i]}" || true # its status is asked for below
+        [ "$(env -u OMP_NUM_THREADS nproc)" -gt 1 ] || wait "${jobs[i]}" || true # its status is asked for below
     done
     for i in "${!archs[@]}"; do
         status=0
