@@ -12,9 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.turn import turns
-
-SIZE = 112
+from training.turn import SIZE, turns
 
 
 def _uniform(n: int, low: float, high: float, gen: torch.Generator) -> Tensor:
@@ -132,8 +130,12 @@ def augment(x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = 
     return (x * 2 - 1).contiguous(memory_format=torch.channels_last)
 
 
+def middle(x: Tensor) -> Tensor:
+    """(b,3,s,s) -> (b,3,112,112)."""
+    edge = (x.shape[-1] - SIZE) // 2
+    return x[:, :, edge : edge + SIZE, edge : edge + SIZE]
+
+
 def centre(x: Tensor) -> Tensor:
     """The clean middle: (b,3,s,s) in 0..255 -> (b,3,112,112) in [-1, 1], channels last."""
-    edge = (x.shape[-1] - SIZE) // 2
-    x = x[:, :, edge : edge + SIZE, edge : edge + SIZE]
-    return ((x - 127.5) / 127.5).contiguous(memory_format=torch.channels_last)
+    return ((middle(x) - 127.5) / 127.5).contiguous(memory_format=torch.channels_last)

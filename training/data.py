@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 from multiprocessing import Pool as Workers
 from pathlib import Path
@@ -34,13 +35,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from training.alignment import Face, crop, faces, open_face
-from training.augment import move
-from training.teachers import TARGET_WIDTH, TEACHERS, embed, fast, load_teacher, middle, targets
+from training.augment import middle, move
+from training.teachers import TARGET_WIDTH, TEACHERS, embed, fast, load_teacher, targets
 
 POOL = ("faces_utk", "faces_masks", "faces_more")
 VALIDATION = "validation_identities"
 CROP = 128
 MOST_VIEWS = 8
+KINDS = ("crops", "mixed")
 
 
 def progress() -> Progress:
@@ -133,14 +135,10 @@ def build_embeddings(
         out[:] = np.nan
     start = ready(out)
     model = fast(load_teacher(folder, teacher), threads)
-    first = start
-
-    def seen(x: Tensor, row: int) -> Tensor:
-        return look(x, first + row, teacher, view)
-
+    seen = partial(look, teacher=teacher, view=view)
     with progress() as bar:
         task = bar.add_task(f"{kind}: {teacher}, {view}", total=len(crops), completed=start)
-        for part in embed(model, crops[start:], seen):
+        for part in embed(model, crops, seen, start):
             out[start : start + len(part)] = part.numpy()
             start += len(part)
             bar.advance(task, len(part))
@@ -180,7 +178,7 @@ class Pool:
     def __init__(
         self,
         work: Path,
-        kinds: tuple[str, ...] = ("crops", "mixed"),
+        kinds: Sequence[str] = KINDS,
         held_out: int = 0,
         width: int = TARGET_WIDTH,
     ) -> None:
@@ -244,7 +242,7 @@ def main() -> None:
     build_crops(args.data, args.work, args.threads)
     if args.mixtures:
         build_mixtures(args.work, args.mixtures)
-    for kind in ("crops", "mixed") if args.mixtures else ("crops",):
+    for kind in KINDS if args.mixtures else KINDS[:1]:
         for view, teacher in product(range(args.views), args.teacher or TEACHERS):
             build_embeddings(args.work, kind, teacher, view, args.teachers, args.threads)
 

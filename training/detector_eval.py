@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from .detector_data import Pool, Portraits, is_held_out, scattered
+from .detector_export import THRESHOLD
 from .detector_net import Faces, RetinaFace, decode, iou, to_input
 from .detector_noface import no_face_pictures
 
@@ -181,7 +182,7 @@ def evaluate(net: RetinaFace, evaluation: Evaluation, limit: int | None) -> dict
     return figures
 
 
-def summary(figures: dict[str, Any], threshold: str = "0.7") -> str:
+def summary(figures: dict[str, Any], threshold: str = str(THRESHOLD)) -> str:
     """A line for each set."""
     lines = []
     for name, entry in figures.items():

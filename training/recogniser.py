@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from training.data import Pool, progress, validation
+from training.data import KINDS, Pool, progress, validation
 from training.networks import NETWORKS, WIDTHS
 from training.pairs import evaluate
 from training.recogniser_export import export
@@ -91,7 +91,7 @@ class Run:
             self.student.load(self.checkpoint)
         elif args.weights:
             self.student.start_from(args.weights)
-        self.pool = Pool(args.work, tuple(args.kinds), HELD_OUT, WIDTHS[args.network])
+        self.pool = Pool(args.work, args.kinds, HELD_OUT, WIDTHS[args.network])
         self.exam = Exam(args.data, args.work, self.pool)
         self.log = Log(self.folder / "log.jsonl")
         self.log.write(
@@ -202,7 +202,7 @@ def arguments() -> argparse.Namespace:
     add("--fused", action="store_true", help="normalisation and activation in one compiled pass")
     add("--frozen", nargs="*", default=[], metavar="LAYER", help="layers not trained: conv1 conv2")
     add("--seldom", type=int, default=1, help="the first layers learn in one step of so many")
-    add("--kinds", nargs="+", default=["crops", "mixed"], help="arrays of the work folder to use")
+    add("--kinds", nargs="+", default=KINDS, help="arrays of the work folder to use")
     add("--log-every", type=int, default=10, help="steps")
     add("--save-every", type=float, default=4, help="minutes")
     add("--look-every", type=float, default=12, help="minutes")

@@ -25,6 +25,8 @@ YAW, PITCH = math.radians(25), math.radians(10)
 
 Floats = NDArray[np.float64]
 
+PIXELS: Floats = np.stack(np.meshgrid(*[np.arange(SIZE, dtype=np.float64)] * 2), -1)  # (x, y)
+
 
 def depth(points: Floats) -> Floats:
     """Of points (..., 2); 0 beside the face."""
@@ -45,11 +47,9 @@ def turned(points: Floats, yaw: float, pitch: float) -> Floats:
 def origin(yaw: float, pitch: float) -> Floats:
     """For each pixel (112, 112, 2) of the turned and aligned crop the point that it shows."""
     back = similarity(turned(TEMPLATE, yaw, pitch), TEMPLATE)
-    axis = np.arange(SIZE, dtype=np.float64)
-    pixels = np.stack(np.meshgrid(axis, axis), -1)
-    found = pixels.copy()
+    found = PIXELS.copy()
     for _ in range(60):  # damped, since where the face is steep the map is nearly flat
-        found -= 0.6 * (turned(found, yaw, pitch) @ back[:, :2].T + back[:, 2] - pixels)
+        found -= 0.6 * (turned(found, yaw, pitch) @ back[:, :2].T + back[:, 2] - PIXELS)
     return found
 
 
@@ -57,10 +57,8 @@ def origin(yaw: float, pitch: float) -> Floats:
 def turns(count: int = 48) -> Tensor:
     """Shifts (count + 1, 112, 112, 2) in halves of the crop; the first is none."""
     rng = np.random.default_rng(3)
-    axis = np.arange(SIZE, dtype=np.float64)
-    pixels = np.stack(np.meshgrid(axis, axis), -1)
-    shifts = [np.zeros_like(pixels)]
+    shifts = [np.zeros_like(PIXELS)]
     for _ in range(count):
         yaw, pitch = rng.uniform(-YAW, YAW), rng.uniform(-PITCH, PITCH)
-        shifts.append((origin(yaw, pitch) - pixels) * (2 / SIZE))
+        shifts.append((origin(yaw, pitch) - PIXELS) * (2 / SIZE))
     return torch.from_numpy(np.stack(shifts).astype(np.float32))
