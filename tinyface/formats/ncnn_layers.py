@@ -6,11 +6,13 @@ The numbers are ncnn's parameter ids, as its operation-param-weight-table.md lis
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from tinyface.formats.freesize import size_hint
+from tinyface.formats.gelu import gelu_by_tanh
 from tinyface.formats.ncnn_file import Layer
 from tinyface.ops import (
     GELU,
@@ -270,20 +272,12 @@ def make_TanH(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 
 
 def make_GELU(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    """As it is defined, or (parameter 0) x (1 + tanh z) / 2 = x sigmoid(2 z), where
-    z = sqrt(2 / pi) (x + 0.044715 x^3).
-    """
+    """As it is defined, or by tanh (parameter 0)."""
     layer.known(0)
     if not layer.whole(0, 0):
         return [c.apply(GELU(), x[0], layer=layer)]
-    slope = 2 * math.sqrt(2 / math.pi)
-    square = c.apply(Mul(), x[0], x[0], layer=layer, part="square")
-    cubic = c.constant(layer, "cubic", slope * 0.044715)
-    bent = c.apply(Mul(), square, cubic, layer=layer, part="bent")
-    steep = c.apply(Add(), bent, c.constant(layer, "linear", slope), layer=layer, part="steep")
-    gate = c.apply(Mul(), x[0], steep, layer=layer, part="twice")
-    gate = c.apply(Sigmoid(), gate, layer=layer, part="gate")
-    return [c.apply(Mul(), x[0], gate, layer=layer)]
+    apply, constant = partial(c.apply, layer=layer), partial(c.constant, layer)
+    return [gelu_by_tanh(x[0], apply, constant)]
 
 
 def make_HardSigmoid(c: Converter, layer: Layer, x: list[str]) -> list[str]:

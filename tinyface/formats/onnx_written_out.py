@@ -6,10 +6,12 @@ Instance and group norm are layer norm of a map that is seen as rows.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinyface.formats.gelu import gelu_by_tanh
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.ops import (
     GELU,
@@ -25,7 +27,6 @@ from tinyface.ops import (
     Reshape,
     Sqrt,
     Sub,
-    Tanh,
 )
 
 if TYPE_CHECKING:
@@ -128,18 +129,11 @@ def make_Sqrt(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_Gelu(c: Converter, node: OnnxNode) -> list[str]:
-    """As it is defined, or x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
+    """As it is defined, or by tanh."""
     x = c.tensor(node, 0)
     if node.attribute("approximate", "none") != "tanh":
         return [c.apply(GELU(), x, node=node)]
-    square = c.apply(Mul(), x, x, node=node, part="square")
-    slope = _times(c, node, square, 0.044715, "slope")
-    more = c.apply(Add(), slope, _scalar(c, node, "one", 1), node=node, part="more")
-    bent = c.apply(Mul(), x, more, node=node, part="bent")
-    scaled = _times(c, node, bent, math.sqrt(2 / math.pi), "scaled")
-    share = c.apply(Tanh(), scaled, node=node, part="share")
-    whole = c.apply(Add(), share, _scalar(c, node, "unit", 1), node=node, part="whole")
-    return [c.apply(Mul(), _times(c, node, x, 0.5, "half"), whole, node=node)]
+    return [gelu_by_tanh(x, partial(c.apply, node=node), partial(_scalar, c, node))]
 
 
 def make_Elu(c: Converter, node: OnnxNode) -> list[str]:
