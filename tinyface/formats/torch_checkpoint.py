@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -122,8 +122,9 @@ def _read_zip(path: Path, stream: BinaryIO) -> _Container:
             f"{path}: 'data.pkl' takes {records['data.pkl'].nbytes} bytes "
             f"(at most {limits.MAX_PICKLE_BYTES}): this is no checkpoint of a face network"
         )
-    check_bytes(path, stream, "data.pkl", records["data.pkl"])
     pickled = io.BytesIO(_read(stream, records["data.pkl"], limits.MAX_PICKLE_BYTES))
+    check_bytes(path, pickled, "data.pkl", replace(records["data.pkl"], start=0))
+    pickled.seek(0)
     used: dict[str, Record] = {}
 
     def storage(reader: PickleReader, saved: Any) -> StorageRef:
