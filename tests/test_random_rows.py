@@ -47,6 +47,12 @@ def a_copy_that_others_read(b: Builder, x: str) -> tuple[str, ...]:
     return rest, b.apply(ops.Sigmoid(), y)
 
 
+def a_copy_read_twice(b: Builder, x: str) -> tuple[str, ...]:
+    """Only the last element-wise step may write over the map made of a row-major tensor."""
+    y = product(b, x)
+    return (b.apply(ops.Add(), b.apply(ops.ReLU(), y), b.apply(ops.Sigmoid(), y)),)
+
+
 def constant_channels(b: Builder, x: str) -> tuple[str, ...]:
     """Coordinates beside a map, as CoordConv has them."""
     y = b.conv(x, 4, 1, key="conv")
@@ -54,7 +60,10 @@ def constant_channels(b: Builder, x: str) -> tuple[str, ...]:
     return (b.conv(y, 3, 1, key="after"),)
 
 
-LAYOUTS = (parts_of_a_map, channels_last_result, a_copy_that_others_read, constant_channels)
+LAYOUTS = (
+    parts_of_a_map, channels_last_result, a_copy_that_others_read, a_copy_read_twice,
+    constant_channels,
+)  # fmt: skip
 
 
 @IN_C

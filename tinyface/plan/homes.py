@@ -64,6 +64,14 @@ class Home:
     block: tuple[int, int] = (1, 1)
 
 
+def joins_channels(graph: Graph, node: Node) -> bool:
+    """Is it a concatenation whose parts may be written in place? They are row-major along any
+    other axis, and beside constants, which are."""
+    op, rank = node.op, graph.types[node.outputs[0]].rank
+    constants = any(part in graph.params for part in node.inputs)
+    return isinstance(op, Concat) and rank >= 2 and op.axis % rank == 1 and not constants
+
+
 def find_homes(graph: Graph) -> dict[str, Home]:
     """Parts of concatenations and interleaves, and what is padded, by name."""
     homes: dict[str, Home] = {}
@@ -80,15 +88,13 @@ def _parts(graph: Graph, node: Node) -> Iterator[tuple[str, Home]]:
     """What an operator joins, and where it goes."""
     op, whole = node.op, node.outputs[0]
     rank = graph.types[whole].rank
-    if any(part in graph.params for part in node.inputs):
-        return  # row-major (``lower_shape.concat``)
     if isinstance(op, Interleave):
         for i, part in enumerate(node.inputs):
             yield part, Home(whole, 0, divmod(i, op.block[1]), op.block)
     elif isinstance(op, Pad) and rank == 4 and op.before[0] == op.after[0] == 0:
         _, front, top, left = op.before
         yield node.inputs[0], Home(whole, front, (top, left))
-    elif isinstance(op, Concat) and rank >= 2 and op.axis % rank == 1:
+    elif joins_channels(graph, node):
         offset = 0
         for part in node.inputs:
             yield part, Home(whole, offset)

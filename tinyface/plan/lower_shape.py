@@ -8,9 +8,9 @@ from typing import Any
 
 from tinyface.graph import Node
 from tinyface.plan import lower_flat as flat
-from tinyface.plan.homes import NHWC
+from tinyface.plan.homes import NHWC, joins_channels
 from tinyface.plan.model import Shuffle, View
-from tinyface.plan.planner import Planner, part_of
+from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
 
 HWNC = (2, 3, 0, 1)
@@ -82,9 +82,7 @@ def transpose(p: Planner, node: Node) -> None:
 def concat(p: Planner, node: Node) -> None:
     """Nothing to do for parts that were written in place; the others are copied."""
     whole = node.outputs[0]
-    rank = len(p.shape(whole))
-    known = any(part in p.graph.params for part in node.inputs)
-    if known or rank < 2 or node.op.axis % rank != 1:  # type: ignore[attr-defined]
+    if not joins_channels(p.graph, node):
         return flat.concat(p, node)
     host = p.joint(whole)
     offset = 0
@@ -93,12 +91,12 @@ def concat(p: Planner, node: Node) -> None:
         there = p.at(part)
         if there.buffer is not host.buffer or there.offset != host.offset + offset:
             if host.is_map and there.shuffled:
-                p.shuffle_into(part, part_of(host, there.shape, host.offset + offset))
+                p.shuffle_into(part, host.part(there.shape, host.offset + offset))
                 offset += size
                 continue
             if host.is_map:
                 x = p.as_map(part)
-                y = part_of(host, x.shape, host.offset + offset)
+                y = host.part(x.shape, host.offset + offset)
             else:
                 x = p.as_map_of_flat(p.as_flat(part))
                 y = replace(x, buffer=host.buffer, offset=host.offset + offset, img=host.img)
@@ -113,7 +111,7 @@ def interleave(p: Planner, node: Node) -> None:
     block: tuple[int, int] = node.op.block  # type: ignore[attr-defined]
     for i, part in enumerate(node.inputs):
         x = p.as_map(part)
-        y = part_of(host, x.shape, host.offset, divmod(i, block[1]), block)
+        y = host.part(x.shape, host.offset, divmod(i, block[1]), block)
         if (x.buffer, x.offset, x.ld) != (y.buffer, y.offset, y.ld):
             copy_part(p, node, i, x, y)
 

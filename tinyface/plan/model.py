@@ -12,6 +12,8 @@ from tinyface.types import Cost, Shape
 FLOAT = 4  # bytes
 ALIGN = 16  # floats: buffers begin on a cache line of 64 bytes
 
+Cell = tuple[int, int]  # row, column
+
 
 @dataclass(frozen=True)
 class Isa:
@@ -90,6 +92,12 @@ class View:
             return True
         _, c, h, w = self.shape
         return (self.ld == c or h * w == 1) and (self.row == w * self.ld or h == 1)
+
+    def part(self, shape: Shape, at: int, cell: Cell = (0, 0), block: Cell = (1, 1)) -> View:
+        """A map among the pixels of this one: from ``cell`` on, every ``block``-th row and column;
+        at: the float that the part would begin with in the first cell."""
+        at += cell[0] * self.row + cell[1] * self.ld
+        return View(self.buffer, shape, at, self.img, self.row * block[0], self.ld * block[1])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ written straight into the joint buffer, slices and splits are views.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,7 +27,6 @@ from tinyface.plan.pack import Packer
 from tinyface.plan.tiling import row_tasks
 from tinyface.types import Shape
 
-Cell = tuple[int, int]
 TAKES_ACT = ("conv2d", "linear", "add", "mul", "maximum", "max_feature_map", "batch_norm")
 
 
@@ -54,8 +54,8 @@ class Planner:
         self.homes = find_homes(graph)
         self.direct: set[str] = set()  # tensors that are computed in the caller's array
         self.tails: dict[str, Node] = {}  # node -> activation that it applies itself
-        self.pending = {name: len(readers) for name, readers in graph.readers.items()}
-        self.alive: dict[Buffer, int] = {}  # readers of anything in a buffer still to come
+        self.pending = Counter({name: len(readers) for name, readers in graph.readers.items()})
+        self.alive: Counter[Buffer] = Counter()  # readers of anything in a buffer still to come
         self.outputs: dict[str, Buffer] = {}
         self.constants = Buffer("weights", "", 0)  # operands among the weights
         self.node = Node("", Identity(), (), ())  # the one being lowered
@@ -179,7 +179,7 @@ class Planner:
     def keep(self, name: str, place: Place) -> None:
         """Note the strides of a tensor, of which nothing is moved for now."""
         self.strided[name] = place
-        self.alive[place[0]] = self.alive.get(place[0], 0) + self.pending[name]
+        self.alive[place[0]] += self.pending[name]
 
     def param(self, name: str, node: Node) -> Array:
         """A weight's array; only constants can be packed."""
@@ -210,7 +210,7 @@ class Planner:
         at = host.offset + home.offset
         if host.is_map and as_map:
             full = shape if len(shape) == 4 else (*shape, 1, 1)
-            return part_of(host, full, at, home.cell, home.block)
+            return host.part(full, at, home.cell, home.block)
         dense = _dense(host.buffer, shape, as_map)
         return replace(dense, offset=at, img=host.img)
 
@@ -218,15 +218,16 @@ class Planner:
         """Note where a tensor lies."""
         if name not in self.views:
             self.views[name] = view
-            readers = self.pending.get(name, 0) + (name in self.graph.outputs)
-            self.alive[view.buffer] = self.alive.get(view.buffer, 0) + readers
+            self.alive[view.buffer] += self.pending[name] + (name in self.graph.outputs)
         return view
 
     def _release(self, name: str, node: Node) -> None:
-        place = self.unmoved(name)
-        if place is not None or name in self.views:
-            buffer = self.views[name].buffer if place is None else place[0]
-            self.alive[buffer] = self.alive.get(buffer, 0) - node.inputs.count(name)
+        count, place = node.inputs.count(name), self.unmoved(name)
+        copies = (self.moved.get((name, layout)) for layout in ("map", "flat"))
+        views = (self.views.get(name), *copies)
+        self.pending[name] -= count
+        for buffer in [view.buffer for view in views if view] if place is None else [place[0]]:
+            self.alive[buffer] -= count
 
     def take_over(self, name: str, source: View, node: Node, readers: int) -> View:
         """A place for an element-wise result: that of ``source`` where this is its last use."""
@@ -234,10 +235,9 @@ class Planner:
         free = (
             buffer.kind == "arena"
             and not buffer.shared
-            and all(buffer is not copy.buffer for copy in self.moved.values())
             and name not in self.homes
             and name not in self.direct
-            and self.alive.get(buffer, 0) == readers
+            and self.alive[buffer] == readers
             and source.dense
             and buffer.size == math.prod(result)
         )
@@ -253,7 +253,7 @@ class Planner:
         shape = self.shape(name)
         if view.shuffled:
             if (name, "map") not in self.moved:
-                self.moved[name, "map"] = self.shuffle_into(name, _fresh(name, shape))
+                self.note_copy(name, "map", self.shuffle_into(name, _fresh(name, shape)))
             return self.moved[name, "map"]
         if view.is_map and view.planar is None:
             return view
@@ -268,8 +268,13 @@ class Planner:
         if (name, "map") not in self.moved:
             if len(shape) != 4:
                 raise self.unsupported(self.node, "a tensor of this rank")
-            self.moved[name, "map"] = self.from_planes(name, view, (0, 0, 0, 0))
+            self.note_copy(name, "map", self.from_planes(name, view, (0, 0, 0, 0)))
         return self.moved[name, "map"]
+
+    def note_copy(self, name: str, layout: str, copy: View) -> None:
+        """Keep a copy for later readers, and alive for as long as there will be any."""
+        self.moved[name, layout] = copy
+        self.alive[copy.buffer] += self.pending[name] + (name in self.graph.outputs)
 
     def shuffle_into(self, name: str, y: View) -> View:
         """Carry out the channel shuffle under which a tensor is known."""
@@ -294,7 +299,7 @@ class Planner:
         n, c, h, w = view.shape
         top, left, bottom, right = pads
         shape = (n, c, h + top + bottom, w + left + right)
-        out = _dense(Buffer("arena", f"{name}.nhwc", math.prod(shape)), shape, True)
+        out = _fresh(f"{name}.nhwc", shape)
         planes = View(view.buffer, (n, c, h, w), view.offset, view.img, w, h * w)
         self.emit(
             f"{name}.nhwc", "layout", "from_nchw", planes, out,
@@ -316,7 +321,7 @@ class Planner:
         if (name, "flat") not in self.moved:
             out = _dense(Buffer("arena", f"{name}.nchw", math.prod(shape)), shape, False)
             self.to_planes(name, view, out)
-            self.moved[name, "flat"] = out
+            self.note_copy(name, "flat", out)
         return self.moved[name, "flat"]
 
     def to_planes(self, name: str, view: View, out: View) -> None:
@@ -375,12 +380,6 @@ class Planner:
             step.compulsory = cost
         self.steps.append(step)
         return step
-
-
-def part_of(host: View, shape: Shape, at: int, cell: Cell = (0, 0), block: Cell = (1, 1)) -> View:
-    """A map among the pixels of ``host``: from ``cell`` on, every ``block``-th row and column."""
-    at += cell[0] * host.row + cell[1] * host.ld
-    return View(host.buffer, shape, at, host.img, host.row * block[0], host.ld * block[1])
 
 
 def _whole(buffer: Buffer, shape: Shape) -> View:
