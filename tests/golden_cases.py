@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from shared import SHARED
 
 from tinyface import networks
 from tinyface.graph import Graph
 from tinyface.ops import BatchNorm, PReLU
 
 HERE = Path(__file__).parent / "golden" / "networks"
-SHARED = Path(__file__).parent.parent.parent / "shared" / "golden"
 
 MEASURED = ("mean", "var")  # roles of weights that are stored, not drawn
 
@@ -192,7 +192,7 @@ def write(name: str, step: int = 1) -> None:
 
 
 def from_shared(name: str) -> Case | None:
-    path = SHARED / f"{name}.safetensors"
+    path = SHARED / "golden" / f"{name}.safetensors"
     if not path.exists():
         return None
     with safe_open(path, "np") as f:

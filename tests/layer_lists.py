@@ -9,13 +9,15 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from pathlib import Path
 from typing import NamedTuple
+
+from shared import SHARED
 
 from tinyface import ops
 from tinyface.graph import Graph, Node
 
-FOLDER = Path(__file__).parent.parent.parent / "shared" / "specs" / "layers"
+FOLDER = SHARED / "specs" / "layers"
+
 
 # file -> (name in the registry, options), where it is more than a different spelling
 BUILDS: dict[str, tuple[str, dict[str, object]]] = {

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file
+from shared import SHARED, needs_shared
 
 from tinyface.errors import ImageError, UsageError
 from tinyface.vision.align import TEMPLATE, align, similarity, template, warp
@@ -18,10 +19,6 @@ from tinyface.vision.image import collect_images, read_image
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden" / "alignment" / "io.safetensors"
-SHARED = HERE.parent.parent / "shared"
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="needs the project's shared material in ../shared"
-)
 
 coordinates = st.floats(-2000, 2000, allow_nan=False, width=32)
 points = hnp.arrays(np.float64, st.tuples(st.integers(2, 9), st.just(2)), elements=coordinates)

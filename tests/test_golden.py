@@ -6,7 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from golden_cases import ALL, HERE, SHARED, Case, entry, from_repository, from_shared, load
+from golden_cases import ALL, HERE, Case, entry, from_repository, from_shared, load
+from shared import SHARED, needs_shared
 
 from tinyface import passes
 from tinyface.backends import c as c_backend
@@ -111,7 +112,7 @@ def test_repository_and_shared_material_agree(name: str) -> None:
     """The short form of a case holds the same weights and outputs as the long one."""
     shared = from_shared(name)
     if shared is None:
-        pytest.skip(f"the project's shared material is not there ({SHARED.name})")
+        pytest.skip("needs the project's shared material in ../shared")
     ours = from_repository(name)
     for key, value in shared.graph.params.items():
         assert np.array_equal(value, ours.graph.params[key]), key
@@ -120,9 +121,9 @@ def test_repository_and_shared_material_agree(name: str) -> None:
         assert np.array_equal(rows, ours.exact[key])
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the shared material (../shared) is absent")
+@needs_shared
 def test_no_shared_case_is_left_out() -> None:
-    assert {path.stem for path in SHARED.glob("*.safetensors")} == set(ALL)
+    assert {path.stem for path in (SHARED / "golden").glob("*.safetensors")} == set(ALL)
 
 
 def test_the_repository_has_every_family() -> None:

@@ -19,18 +19,7 @@ from tinyface.runtime import Session
 from tinyface.vision.align import align as align_by
 from tinyface.vision.detect import Detector
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return samples.install(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(autouse=True)
-def only_samples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models of the machine and of the package must not decide what is tested."""
-    monkeypatch.setenv("TINYFACE_CACHE", str(folder))
-    monkeypatch.delenv("TINYFACE_MODEL", raising=False)
-    monkeypatch.delenv("TINYFACE_DETECTOR", raising=False)
+pytestmark = pytest.mark.usefixtures("only_samples")
 
 
 @pytest.fixture(scope="module")
@@ -229,25 +218,26 @@ def test_cosine() -> None:
 # ------------------------------------------------------------------------------- the store
 
 
-def test_load_by_name_and_path(folder: Path) -> None:
+def test_load_by_name_and_path(models: Path) -> None:
     assert tinyface.load().card.embedding_size == 16
     assert tinyface.load("fdfacenet").name == "sample"
-    assert tinyface.load(folder / "fdfacenet.safetensors").name == "sample"
+    assert tinyface.load(models / "fdfacenet.safetensors").name == "sample"
 
 
-def test_a_name_with_a_dot_is_a_name(folder: Path) -> None:
+def test_a_name_with_a_dot_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of networks whose width is in their name."""
-    (folder / "fdfacenet.safetensors").rename(folder / "net-x0.25.safetensors")
+    monkeypatch.setenv("TINYFACE_CACHE", str(tmp_path))
+    save_model(tmp_path / "net-x0.25.safetensors", *samples.recogniser())
     assert tinyface.load("net-x0.25").name == "sample"
 
 
-def test_load_refuses(folder: Path) -> None:
+def test_load_refuses(models: Path) -> None:
     with pytest.raises(UsageError, match="no weights named 'nosuch'.*detector, dwfn, fdfacenet"):
         tinyface.load("nosuch")
     with pytest.raises(UsageError, match="no such model file"):
-        tinyface.load(folder / "nosuch.safetensors")
+        tinyface.load(models / "nosuch.safetensors")
     with pytest.raises(UsageError, match="is a folder"):
-        tinyface.load(str(folder))
+        tinyface.load(str(models))
     for network in ("retinaface-mnet0.25", "mobilefacenet"):
         with pytest.raises(UsageError, match=f"import FILE --network {network}$"):
             tinyface.load(network)

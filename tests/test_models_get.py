@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import save_file
+from shared import SHARED, needs_shared
 
 from tinyface import networks
 from tinyface.cli.common import si
@@ -111,10 +112,9 @@ def test_what_is_said_of_public_weights(name: str) -> None:
     assert not file.network or networks.find(file.network)
 
 
+@needs_shared
 def test_the_shared_copies_are_the_public_files() -> None:
-    folder = Path(__file__).parents[2] / "shared" / "weights"
-    if not folder.exists():
-        pytest.skip("the project's shared material is not beside the checkout")
+    folder = SHARED / "weights"
     files = {hashlib.sha256(p.read_bytes()).hexdigest(): p for p in folder.iterdir()}
     for sha256, file in known.public().values():
         assert files[sha256].stat().st_size == file.size

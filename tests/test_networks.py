@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import layer_lists
 import numpy as np
 import pytest
 from golden_cases import ALL, HERE, from_shared, load
+from shared import SHARED
 
 from tinyface import networks
 from tinyface.backends.numpy import run_graph
@@ -20,7 +20,6 @@ from tinyface.networks.vgg import VGG16, vgg
 from tinyface.passes import optimise
 from tinyface.traffic.tables import counts
 
-SHARED = Path(__file__).parent.parent.parent / "shared"
 NAMES = list(networks.REGISTRY)
 
 LISTS = sorted(path.stem for path in layer_lists.FOLDER.glob("*.tsv"))
