@@ -143,7 +143,7 @@ choice=(
     tests/test_chain.py::test_{every_member_has_its_record,check_refuses_broken_chains,check_refuses_broken_links}
     tests/test_half.py::test_{every_instruction_set_equals_numpy_with_rounded_weights,networks_equal_numpy}
     'tests/test_golden.py::test_c_engine['{fdfacenet,dwfn_star_x1.25}']'
-    tests/test_cli.py::test_{embed_one,embed_prints_the_vector_when_asked,aligned,verify}
+    tests/test_cli_embed.py::test_{embed_one,embed_prints_the_vector_when_asked,aligned} tests/test_cli.py::test_verify
 )
 [ $# -gt 0 ] || set -- "${choice[@]}" -k 'not (scalar or retinaface or shuffle or mobilefacenet)'
 TINYFACE_EXAMPLES=${TINYFACE_EXAMPLES:-8} exec "$home/python" -m pytest -q -p no:cacheprovider "$@"

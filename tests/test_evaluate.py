@@ -1,178 +1,24 @@
-"""``tinyface evaluate``: figures against brute force and closed forms, lists of pairs, pictures."""
+"""``tinyface evaluate``: failed pairs, pictures, the command; and what its figures are good for."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import samples
-from hypothesis import example, given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 import tinyface
-from tinyface import limits
 from tinyface.cli.main import run
 from tinyface.errors import ImageError, UsageError
 from tinyface.faces import evaluate as evaluation
-from tinyface.faces import metrics
 from tinyface.faces.evaluate import summarise
-from tinyface.faces.pairs import Pair, locate, pictures, read_pairs
-
-# Few different values, so that many scores are equal.
-COARSE = st.integers(-8, 8).map(lambda i: i / 8)
-FINE = st.floats(-1, 1, allow_subnormal=False)
-SCORES = st.one_of(*(st.lists(v, min_size=1, max_size=40) for v in (COARSE, FINE))).map(np.array)
-RATES = st.sampled_from([1e-3, 1e-2, 0.1, 0.25, 1 / 3, 0.5, 0.9])
-
-
-# ------------------------------------------------------------------------------- metrics
-
-
-@given(SCORES, st.randoms(use_true_random=False))
-def test_no_threshold_is_better_than_the_best(scores: Any, random: Any) -> None:
-    same = np.array([random.random() < 0.5 for _ in scores])
-    candidates = [*scores, np.inf]  # the accuracy changes at scores only
-    most = max(int(((scores >= t) == same).sum()) for t in candidates)
-    found = metrics.best_threshold(scores, same)
-    assert int(((scores >= found) == same).sum()) == most
-
-
-@given(SCORES, SCORES)
-def test_the_area_counts_pairs_of_pairs(genuine: Any, impostor: Any) -> None:
-    won = sum((g > i) + Fraction(int(g == i), 2) for g in genuine for i in impostor)
-    expected = Fraction(won) / (len(genuine) * len(impostor))
-    assert metrics.area_under_roc(genuine, impostor) == pytest.approx(float(expected), abs=1e-12)
-
-
-@given(SCORES, SCORES)
-def test_the_roc_encloses_the_area(genuine: Any, impostor: Any) -> None:
-    far, tar, thresholds = metrics.roc(genuine, impostor)
-    assert (far[0], tar[0], far[-1], tar[-1]) == (0, 0, 1, 1)
-    assert (np.diff(far) >= 0).all() and (np.diff(tar) >= 0).all()
-    assert (np.diff(thresholds) < 0).all()
-    for f, t, threshold in zip(far, tar, thresholds, strict=True):
-        assert f == (impostor >= threshold).mean() and t == (genuine >= threshold).mean()
-    area = (np.diff(far) * (tar[1:] + tar[:-1]) / 2).sum()
-    assert metrics.area_under_roc(genuine, impostor) == pytest.approx(area, abs=1e-9)
-
-
-@given(SCORES, RATES)
-def test_the_largest_set_that_the_rate_allows(impostor: Any, rate: float) -> None:
-    threshold = metrics.threshold_at(impostor, rate)
-    allowed = math.floor(Fraction(rate).limit_denominator(10**6) * len(impostor))
-    accepted = int((impostor >= threshold).sum())
-    assert accepted <= allowed
-    # the next lower score would let in too many
-    refused = impostor[impostor < threshold]
-    assert refused.size
-    assert int((impostor >= refused.max()).sum()) > allowed
-
-
-def test_a_thousandth_of_three_thousand_is_three() -> None:
-    impostor = np.linspace(-1, 1, 3000)
-    for rate, allowed in ((1e-2, 30), (1e-3, 3), (1e-4, 0)):
-        point = metrics.operating_point(impostor, impostor, rate)
-        assert (point.fmr.count, point.resolved) == (allowed, allowed > 0)
-    for total in range(1000, 60_000, 1000):  # some products fall just below the whole number
-        assert (np.arange(total) >= metrics.threshold_at(np.arange(total) * 1.0, 1e-3)).sum() == (
-            total // 1000
-        )
-
-
-@given(SCORES, SCORES)
-def test_equal_error(genuine: Any, impostor: Any) -> None:
-    def errors(t: float) -> tuple[float, float]:
-        return float((impostor >= t).mean()), float((genuine < t).mean())
-
-    rate, threshold = metrics.equal_error_rate(genuine, impostor)
-    fmr, fnmr = errors(threshold)
-    assert rate == pytest.approx((fmr + fnmr) / 2)
-    least = min(abs(a - b) for a, b in map(errors, [*genuine, *impostor, np.inf]))
-    assert abs(fmr - fnmr) == pytest.approx(least, abs=1e-12)
-
-
-def test_normal_scores_have_the_figures_of_the_closed_form() -> None:
-    """Two normal distributions of deviation 1, d apart: AUC = Phi(d/sqrt 2), EER = Phi(-d/2)."""
-    from statistics import NormalDist
-
-    normal, d, n = NormalDist(), 2.5, 20_000
-    grid = np.array([normal.inv_cdf((i + 0.5) / n) for i in range(n)])
-    genuine, impostor = grid + d, grid
-    assert metrics.area_under_roc(genuine, impostor) == pytest.approx(
-        normal.cdf(d / math.sqrt(2)), abs=1e-4
-    )
-    rate, threshold = metrics.equal_error_rate(genuine, impostor)
-    assert rate == pytest.approx(normal.cdf(-d / 2), abs=1e-4)
-    assert threshold == pytest.approx(d / 2, abs=1e-3)
-    for fmr in (1e-1, 1e-2, 1e-3):
-        point = metrics.operating_point(genuine, impostor, fmr)
-        t = normal.inv_cdf(1 - fmr)
-        assert point.threshold == pytest.approx(t, abs=0.02)
-        assert point.tar.value == pytest.approx(1 - normal.cdf(t - d), abs=0.01)
-        assert point.interval[1] is not None
-        assert point.interval[0] < point.threshold < point.interval[1]
-
-
-@given(st.integers(0, 500), st.integers(1, 500))
-@example(0, 300)
-@example(300, 300)
-def test_wilson_solves_its_equation(count: int, extra: int) -> None:
-    total = count + extra if count != 300 else 300
-    share = count / total
-    low, high = metrics.wilson(share, total)
-    assert 0 <= low <= share <= high <= 1
-    for p in (low, high):
-        assert (share - p) ** 2 == pytest.approx(metrics.Z95**2 * p * (1 - p) / total, abs=1e-12)
-    if count == 0:  # closed form: z^2 / (n + z^2)
-        assert high == pytest.approx(metrics.Z95**2 / (total + metrics.Z95**2))
-    assert metrics.wilson(float("nan"), 0) == (0, 1)
-
-
-def test_wilson_against_a_printed_value() -> None:
-    """10 of 100: 5.52 % to 17.44 % (Brown, Cai, DasGupta 2001 print such intervals)."""
-    low, high = metrics.Share(10, 100).interval
-    assert (round(low, 4), round(high, 4)) == (0.0552, 0.1744)
-
-
-@given(
-    arrays(np.float64, 40, elements=COARSE),
-    arrays(np.bool_, 40),
-    arrays(np.bool_, 40),
-)
-def test_folds_one_by_one(scores: Any, same: Any, failed: Any) -> None:
-    folds = np.arange(40) // 4
-    failed[:2] = False  # something to choose a threshold on, whichever fold is tested
-    failed[-2:] = False
-    accuracies, thresholds = metrics.fold_accuracies(scores, same, folds, failed)
-    for fold, accuracy, threshold in zip(range(10), accuracies, thresholds, strict=True):
-        others = [i for i in range(40) if folds[i] != fold and not failed[i]]
-        assert threshold == metrics.best_threshold(scores[others], same[others])
-        right = sum(
-            not failed[i] and (scores[i] >= threshold) == same[i]
-            for i in range(40)
-            if folds[i] == fold
-        )
-        assert accuracy == right / 4
-
-
-def test_a_threshold_is_never_chosen_on_its_own_fold() -> None:
-    """Nine folds separate at 0.5, the tenth at 0.9: there half of the answers must be wrong."""
-    scores = np.array([0.6, 0.4] * 9 + [0.95, 0.85])
-    same = np.array([True, False] * 10)
-    accuracies, _ = metrics.fold_accuracies(scores, same, np.arange(20) // 2)
-    assert accuracies.tolist() == [1] * 9 + [0.5]
-    with pytest.raises(UsageError, match="one fold"):
-        metrics.fold_accuracies(scores, same, np.zeros(20, int))
-
+from tinyface.faces.pairs import read_pairs
 
 # ------------------------------------------------------------------------------ failures
 
@@ -212,153 +58,18 @@ def test_the_report_is_json_whatever_happened() -> None:
     assert json.loads(text)["points"][0]["interval"][1] is None
 
 
-# --------------------------------------------------------------------------- pairs files
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def test_lfw_lists(tmp_path: Path) -> None:
-    text = "2\t1\nAbel_Pacheco\t1\t4\nAbdel_Madi\t5\tDean_Barker\t1\nA\t2\t3\nB\t1\tC\t12345\n"
-    expected = [
-        Pair("Abel_Pacheco/Abel_Pacheco_0001", "Abel_Pacheco/Abel_Pacheco_0004", True, 0),
-        Pair("Abdel_Madi/Abdel_Madi_0005", "Dean_Barker/Dean_Barker_0001", False, 0),
-        Pair("A/A_0002", "A/A_0003", True, 1),
-        Pair("B/B_0001", "C/C_12345", False, 1),
-    ]
-    for form in (
-        text,
-        text.replace("\t", "   "),
-        text.replace("\n", "\r\n") + "\n\n",
-        "\ufeff" + text,
-    ):
-        assert read_pairs(write(tmp_path / "pairs.txt", form)) == expected
-    assert pictures(expected)[:3] == [expected[0].a, expected[0].b, expected[1].a]
-
-
-def test_a_development_list_is_cut_into_folds(tmp_path: Path) -> None:
-    lines = [f"P{i}\t1\t2" for i in range(25)] + [f"P{i}\t1\tP{i + 1}\t1" for i in range(25)]
-    found = read_pairs(write(tmp_path / "pairsDevTest.txt", "25\n" + "\n".join(lines)))
-    for same in (True, False):
-        counts = np.bincount([pair.fold for pair in found if pair.same is same])
-        assert len(counts) == 10 and set(counts) <= {2, 3}
-
-
-def test_tables(tmp_path: Path) -> None:
-    path = write(tmp_path / "p.csv", 'a,b,same\nx/1.jpg,x/2.jpg,1\n"y,1.jpg",z.png,no\n')
-    assert read_pairs(path) == [
-        Pair("x/1.jpg", "x/2.jpg", True, 0),
-        Pair("y,1.jpg", "z.png", False, 0),
-    ]
-    path = write(tmp_path / "p.csv", "fold, same, b, a\none,true,2,1\ntwo,0,3,1\none,0,3,2\n")
-    assert read_pairs(path) == [
-        Pair("1", "2", True, 0), Pair("1", "3", False, 1), Pair("2", "3", False, 0),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "empty"),
-        ("\n\n", "empty"),
-        ("hello\n", "line 1"),
-        ("10 300 5\n", "line 1"),
-        ("-1 300\n", "line 1"),
-        ("0\n", "line 1"),
-        ("99999999 99999999\nA\t1\t2\n", "there are 1"),
-        ("1 1\nA\t1\t2\n", "there are 1"),
-        ("1 1\nA\t1\t2\nA\t1\tB\t1\nA\t1\t3\n", "there are 3"),
-        ("1 1\nA\t1\t2\nA\t1\tB\n", "line 3"),
-        ("1 1\nA\t1\nA\t1\tB\t1\n", "line 2"),
-        ("1 1\nA\tone\t2\nA\t1\tB\t1\n", "line 2"),
-        ("1 1\nA\t0\t2\nA\t1\tB\t1\n", "line 2"),
-        ("1 1\nA\t1\t²\nA\t1\tB\t1\n", "line 2"),
-        ("1 1\nA\t1\t999999999999999999999\nA\t1\tB\t1\n", "line 2"),
-        ("1 1\n../../etc\t1\t2\nA\t1\tB\t1\n", "name must be"),
-        ("1 1\n..\t1\t2\nA\t1\tB\t1\n", "name must be"),
-        ("1 1\nA\t1\t2\nA\t1\tC:\\x\t1\n", "name must be"),
-        ("a,b\n1,2\n", "columns"),
-        ("a,b,same\n1,2\n", "row 2"),
-        ("a,b,same\n1,2,1\n1,2,maybe\n", "row 3"),
-        ("a,b,same\n1,2,1,4\n", "row 2"),
-        ("a,b,same\n,2,1\n", "row 2"),
-        ("a,b,same,fold\n1,2,1,0\n1,2,1,\n", "row 3"),
-        ("1 1\nA\0\t1\t2\n", "not a text file"),
-    ],
-)
-def test_malformed_lists_name_the_place(text: str, said: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "pairs.txt", text)
-    with pytest.raises(UsageError, match=said) as error:
-        read_pairs(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_lists_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in (tmp_path, tmp_path / "nosuch.txt"):
-        with pytest.raises(UsageError, match="cannot be read"):
-            read_pairs(path)
-    monkeypatch.setattr(limits, "MAX_PAIRS_BYTES", 10)
-    with pytest.raises(UsageError, match="larger than"):
-        read_pairs(write(tmp_path / "pairs.txt", "1 1\n" + "A\t1\t2\n" * 9))
-
-
-@given(st.binary(max_size=60) | st.text("12 \tA/,.\nabsmef", max_size=60).map(str.encode))
-def test_any_bytes_are_a_list_or_refused(tmp_path_factory: Any, data: bytes) -> None:
-    path = tmp_path_factory.mktemp("pairs") / "pairs.txt"
-    path.write_bytes(data)
-    try:
-        found = read_pairs(path)
-    except UsageError as error:
-        assert "\n" not in str(error)
-    else:
-        assert all(0 <= pair.fold < len(found) * 10 + 10 for pair in found)
-
-
-# ------------------------------------------------------------------------------ pictures
-
-
-@pytest.mark.parametrize(
-    "place",
-    ["A/A_0001.jpg", "A/A_0001.PNG", "lfw/A/A_0001.webp", "A_0001.jpeg",
-     "lfw-deepfunneled/lfw-deepfunneled/A/A_0001.jpg"],
-)  # fmt: skip
-def test_pictures_of_lfw_are_found(place: str, tmp_path: Path) -> None:
-    path = tmp_path / place
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    assert locate(["A/A_0001", "A/A_0002"], tmp_path) == {"A/A_0001": path}
-
-
-def test_a_flat_folder_is_for_names_that_say_whose_they_are(tmp_path: Path) -> None:
-    (tmp_path / "1.jpg").touch()
-    assert locate(["x/1", "y/1"], tmp_path) == {}
-    assert locate(["1.jpg"], tmp_path) == {"1.jpg": tmp_path / "1.jpg"}
-    with pytest.raises(UsageError, match="no such folder"):
-        locate(["1.jpg"], tmp_path / "nosuch")
-
-
 # --------------------------------------------------------------------------- the command
 
 PEOPLE = 6
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return samples.install(tmp_path_factory.mktemp("models"))
-
-
 @pytest.fixture
-def lfw(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def lfw(tmp_path: Path, only_samples: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six "people" of four pictures, a pairs.txt of six folds; in A's picture 4 is no face.
 
     A person is a square of coloured noise, hence a face to the sample detector; the pictures
     of one differ in place, and by noise.
     """
-    monkeypatch.setenv("TINYFACE_CACHE", str(models))
-    for name in ("TINYFACE_MODEL", "TINYFACE_DETECTOR", "TINYFACE_THREADS", "TINYFACE_ISA"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     lines = [f"{PEOPLE}\t3"]
     for p in range(PEOPLE):
@@ -374,7 +85,7 @@ def lfw(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             samples.save_png(tmp_path / "lfw" / name / f"{name}_{i + 1:04d}.png", rgb)
         lines += [f"{name}\t1\t{j}" for j in (2, 3, 4)]
         lines += [f"{name}\t{j}\t{other}\t{j}" for j in (1, 2, 3)]
-    write(tmp_path / "pairs.txt", "\n".join(lines) + "\n")
+    (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
     return tmp_path
 
 

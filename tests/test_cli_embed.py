@@ -1,0 +1,158 @@
+"""``tinyface embed``: what it prints and writes, and what becomes of bad pictures."""
+
+import csv
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import samples
+from command_line import ONE, leftovers
+
+from tinyface import modelstore
+
+pytestmark = pytest.mark.usefixtures("surroundings")
+
+
+def test_embed_one(tinyface: Any) -> None:
+    done = tinyface("embed", "one.png")
+    assert done.status == 0
+    assert done.out.startswith("one.png: face 0 at 64,128 64x64") and "16 values" in done.out
+    assert done.out.count("\n") == 1
+
+
+def test_embed_prints_the_vector_when_asked(tinyface: Any) -> None:
+    import tinyface as package
+
+    expected = package.load().embed(ONE)
+    row = tinyface("embed", "one.png", "--json").json["results"][0]
+    np.testing.assert_array_equal(np.float32(row["embedding"]), expected)
+    assert row["file"] == "one.png" and row["face"] == 0
+    line = tinyface("embed", "one.png", "-o", "-").json
+    np.testing.assert_array_equal(np.float32(line["embedding"]), expected)
+    assert line["schema"] == "tinyface.embed/1"
+
+
+def test_one_bad_picture_does_not_end_the_batch(tinyface: Any, tmp_path: Path) -> None:
+    done = tinyface("embed", ".", "nosuch.png", "-o", "faces.npz", "--json")
+    assert done.status == 1
+    for bad in ("broken.jpg", "night.png", "nosuch.png"):
+        assert done.err.count(f"{bad}: ") == 1
+    assert "3 of 5 inputs failed" in done.err
+    assert {row["file"] for row in done.json["failed"]} == {
+        "broken.jpg", "night.png", "nosuch.png",
+    }  # fmt: skip
+    assert [(r["row"], r["file"]) for r in done.json["results"]] == [(0, "one.png"), (1, "two.png")]
+    with np.load("faces.npz", allow_pickle=False) as stored:
+        assert stored["files"].tolist() == ["one.png", "two.png"]
+        assert stored["embeddings"].shape == (2, 16)
+        assert stored["embeddings"].dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(stored["embeddings"], axis=1), 1, atol=1e-6)
+    assert not leftovers(tmp_path)
+
+
+def test_output_formats_agree(tinyface: Any) -> None:
+    for suffix in ("npy", "npz", "csv", "jsonl"):
+        done = tinyface("embed", "one.png", "two.png", "--all-faces", "-o", f"faces.{suffix}")
+        assert (done.status, done.out) == (0, "")
+        assert f"faces.{suffix}: 3 embeddings" in done.err
+    expected = np.load("faces.npy", allow_pickle=False)
+    assert expected.shape == (3, 16) and expected.dtype == np.float32
+    with np.load("faces.npz", allow_pickle=False) as stored:
+        np.testing.assert_array_equal(stored["embeddings"], expected)
+        assert stored["faces"].tolist() == [0, 0, 1] and stored["boxes"].shape == (3, 4)
+        assert str(stored["model"]) == "sample"
+    with open("faces.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    values = [[float(row[f"e{i}"]) for i in range(16)] for row in rows]
+    np.testing.assert_array_equal(np.float32(values), expected)
+    assert [row["file"] for row in rows] == ["one.png", "two.png", "two.png"]
+    assert float(rows[0]["left"]) == 64
+    lines = [json.loads(line) for line in Path("faces.jsonl").read_text().splitlines()]
+    np.testing.assert_array_equal(np.float32([line["embedding"] for line in lines]), expected)
+
+
+def test_jsonl_names_what_failed(tinyface: Any) -> None:
+    assert tinyface("embed", "one.png", "broken.jpg", "-o", "faces.jsonl").status == 1
+    lines = [json.loads(line) for line in Path("faces.jsonl").read_text().splitlines()]
+    assert lines[1]["file"] == "broken.jpg" and "damaged" in lines[1]["error"]
+
+
+def test_nothing_is_written_where_nothing_was_embedded(tinyface: Any, tmp_path: Path) -> None:
+    Path("faces.npy").write_text("older")
+    done = tinyface("embed", "broken.jpg", "night.png", "-o", "faces.npy")
+    assert done.status == 1
+    assert "faces.npy is not written" in done.err
+    assert Path("faces.npy").read_text() == "older"
+    assert not leftovers(tmp_path)
+
+
+def test_aligned(tinyface: Any) -> None:
+    assert tinyface("align", "two.png", "-o", "crops").status == 0
+    done = tinyface("embed", "crops", "--aligned", "--json").json["results"]
+    direct = tinyface("embed", "two.png", "--all-faces", "--json").json["results"]
+    for a, b in zip(done, direct, strict=True):
+        np.testing.assert_allclose(a["embedding"], b["embedding"], atol=1e-6)
+    assert "box" not in done[0]
+    # a picture without a face is fine, because nothing is detected
+    assert tinyface("embed", "night.png", "--aligned").status == 0
+
+
+def test_standard_input(tinyface: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stdin:
+        buffer = io.BytesIO(Path("one.png").read_bytes())
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    row = tinyface("embed", "-", "--json").json["results"][0]
+    assert row["file"] == "-"
+    assert (
+        row["embedding"] == tinyface("embed", "one.png", "--json").json["results"][0]["embedding"]
+    )
+
+
+def test_folders_are_searched_when_asked(tinyface: Any) -> None:
+    Path("a/b").mkdir(parents=True)
+    samples.save_png(Path("a/b/deep.png"), ONE)
+    done = tinyface("embed", "a")
+    assert done.status == 1 and "no picture in this directory" in done.err
+    assert tinyface("embed", "a", "-r").out.startswith("a/b/deep.png: ")
+
+
+def test_odd_names(tinyface: Any) -> None:
+    for name in ("Zoë Müller.png", "-dash.png", "a,b\"c'.png", "[bold]x.png", "新.png"):
+        samples.save_png(Path(name), ONE)
+        argument = f"./{name}"
+        assert tinyface("embed", argument, "-o", "out.csv").status == 0
+        with open("out.csv", newline="", encoding="utf-8") as file:
+            assert next(csv.DictReader(file))["file"] == argument
+    raw = os.fsdecode(b"caf\xe9.png")  # not UTF-8
+    samples.save_png(Path(raw), ONE)
+    assert tinyface("embed", raw).status == 0
+    assert tinyface("embed", raw, "-o", "out.jsonl").status == 0
+    assert json.loads(Path("out.jsonl").read_text())["file"] == raw
+    assert tinyface("embed", raw, "-o", "out.csv").status == 0
+    assert tinyface("embed", raw, "-o", "out.npz").status == 0
+
+
+def test_without_weights_it_says_how_to_import_some(
+    tinyface: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYFACE_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(modelstore, "packaged_folder", lambda: tmp_path / "none")
+    done = tinyface("embed", "one.png")
+    assert done.status == 2
+    assert "tinyface import" in done.err and done.err.count("\n") == 1
+    report = tinyface("doctor")
+    assert report.status == 1 and "tinyface import" in report.err
+
+
+def test_a_checkpoint_given_as_a_model_says_what_to_do(tinyface: Any) -> None:
+    torch_file = Path("weights.pt")
+    torch_file.write_bytes(b"PK\3\4 and so on")
+    for name, what in ((str(torch_file), "a PyTorch checkpoint"), ("one.png", "no format")):
+        done = tinyface("embed", "one.png", "-m", name)
+        assert done.status == 3 and what in done.err and f"tinyface import {name}" in done.err
