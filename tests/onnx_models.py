@@ -1,13 +1,21 @@
-"""Small ONNX models, node by node. Only for tests that have asked for ``onnx``."""
+"""Small ONNX models, node by node, and what onnxruntime makes of them.
+
+Only for tests that have asked for ``onnx``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from tinyface.formats.onnx import read_onnx
+from tinyface.graph import Graph
 
 
 def graph(
@@ -42,3 +50,34 @@ def model(
 def save(path: Path, proto: Any) -> Path:
     path.write_bytes(proto.SerializeToString())
     return path
+
+
+def onnxruntime_outputs(
+    path: Path, x: np.ndarray | Mapping[str, np.ndarray], names: Sequence[str] | None = None
+) -> list[np.ndarray]:
+    """Of an ``x`` for the only input, or of all inputs by name; all outputs unless told which."""
+    ort = pytest.importorskip("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    given = x if isinstance(x, Mapping) else {session.get_inputs()[0].name: x}
+    return list(session.run(names, given))
+
+
+def assert_close(
+    ours: Iterable[np.ndarray], theirs: Iterable[np.ndarray], bounds: Iterable[float] | None = None
+) -> None:
+    """Within 1e-5, or a bound of its own, of the largest value of each output."""
+    both = zip(ours, theirs, strict=True)
+    for (a, b), bound in zip(both, bounds or repeat(1e-5), strict=False):
+        assert a.shape == b.shape
+        assert np.abs(a - b).max() <= bound * max(1.0, float(np.abs(b).max()))
+
+
+def node(kind: str, *inputs: str, outputs: str = "y", **attributes: Any) -> Any:
+    return helper.make_node(kind, list(inputs) or ["x"], [outputs], **attributes)
+
+
+def read(folder: Path, proto: Any) -> Graph:
+    """By way of a file, ``x.onnx``."""
+    return read_onnx(save(folder / "x.onnx", proto))

@@ -23,7 +23,9 @@ from tinyface.vision.detect import Detector
 from tinyface.vision.image import read_image
 
 onnx = pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
-ort = pytest.importorskip("onnxruntime", reason="compares with onnxruntime")
+pytest.importorskip("onnxruntime", reason="compares with onnxruntime")
+
+from onnx_models import assert_close, onnxruntime_outputs  # noqa: E402
 
 from tinyface.formats.onnx_export import export_onnx  # noqa: E402
 
@@ -56,20 +58,6 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "vgg16": {"hidden": 64, "classes": 10},
 }
 SLOW = {"lightcnn29-v2", "resnet18", "resnet50", "vgg16", "mobilefacenet-arcface"}
-
-
-def onnxruntime(path: Path, x: np.ndarray) -> list[np.ndarray]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return list(session.run(None, {session.get_inputs()[0].name: x}))
-
-
-def assert_equal(ours: Any, theirs: Any, bounds: Any = (1e-5, 1e-5, 1e-5)) -> None:
-    """Within a bound of the largest value of each output."""
-    for a, b, bound in zip(ours, theirs, bounds, strict=False):
-        assert a.shape == b.shape
-        assert np.abs(a - b).max() <= bound * max(1.0, float(np.abs(b).max()))
 
 
 def rounding(graph: Graph, x: np.ndarray, ours: list[np.ndarray]) -> list[float]:
@@ -133,7 +121,7 @@ def test_import_export_import(tmp_path: Path, name: str) -> None:
     export_onnx(graph, path)
     errors = rounding(graph, x, wanted)
     assert max(errors) < 1e-4
-    assert_equal(onnxruntime(path, x), wanted, [max(1e-5, 4 * error) for error in errors])
+    assert_close(onnxruntime_outputs(path, x), wanted, [max(1e-5, 4 * error) for error in errors])
     again = import_file(path, name if entry.task == "detect" else None)
     (given,) = again.graph.inputs
     if entry.task == "detect":  # the size is free in the file, so a usual one was taken
@@ -144,7 +132,7 @@ def test_import_export_import(tmp_path: Path, name: str) -> None:
         assert again.card.embedding_size == wanted[0].shape[1]
         preprocess = again.card.preprocess
         assert (preprocess.height, preprocess.width) == kind.shape[2:]
-    assert_equal(run_graph(graph, {given: x}).values(), wanted)
+    assert_close(run_graph(graph, {given: x}).values(), wanted)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -173,7 +161,7 @@ def test_the_newer_exporter_of_pytorch(tmp_path: Path, free: bool) -> None:
         with torch.no_grad():
             wanted = net(torch.from_numpy(x)).numpy()
         graph = imported.graph.with_inputs({given: x.shape})
-        assert_equal(run_graph(graph, {given: x}).values(), [wanted])
+        assert_close(run_graph(graph, {given: x}).values(), [wanted])
 
 
 # ------------------------------------------------------------------------- detectors
@@ -225,7 +213,7 @@ def test_a_detector_of_others_becomes_ours(tmp_path: Path, name: str, constant: 
         wanted = run_graph(graph.with_inputs({"input": shape}), {"input": x})
         got = run_graph(imported.graph.with_inputs({given: shape}), {given: x})
         assert list(got) == ["loc", "conf", "landms"]
-        assert_equal(got.values(), [wanted[key] for key in got])
+        assert_close(got.values(), [wanted[key] for key in got])
     with pytest.raises(FormatError, match="priors there, so it is another network"):
         import_file(path, "ssd4-slim" if name.startswith("retina") else "retinaface-mnet0.25")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import subprocess
 import sys
@@ -13,32 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from attacks import checkpoints as attack
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from attacks.checkpoints import GOOD, GOOD_LEGACY, refused, write
+from shared import SHARED, needs_shared
 
 from tinyface import limits
 from tinyface.errors import CheckpointError
-from tinyface.formats.pickle_reader import read_pickle
 from tinyface.formats.torch_checkpoint import open_checkpoint, read_checkpoint
 
-SHARED = Path(__file__).parents[2] / "shared" / "weights"
 PUBLIC = ("mobilefacenet.pt", "retinaface_mnet025.pth", "retinaface_mnet025_lowres.pth")
-GOOD = attack.state({"w": attack.tensor()})
-ZERO = bytes(16)
-
-
-def write(tmp_path: Path, content: bytes) -> Path:
-    path = tmp_path / "file.pth"
-    path.write_bytes(content)
-    return path
-
-
-def refused(tmp_path: Path, content: bytes, match: str | None = None) -> str:
-    with pytest.raises(CheckpointError, match=match) as caught:
-        read_checkpoint(write(tmp_path, content))
-    message = str(caught.value)
-    assert "\n" not in message and "file.pth" in message
-    return message
 
 
 # ------------------------------------------------------- what PyTorch wrote
@@ -55,14 +36,14 @@ def assert_same(ours: dict[str, np.ndarray], theirs: dict[str, Any]) -> None:
         np.testing.assert_array_equal(ours[name], tensor.numpy(), err_msg=name, strict=True)
 
 
+@needs_shared
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_checkpoint_equals_pytorch(name: str) -> None:
     torch = pytest.importorskip("torch")
-    if not (SHARED / name).exists():
-        pytest.skip("the project's shared material is not beside the checkout")
-    theirs = torch.load(SHARED / name, weights_only=True, map_location="cpu")
+    path = SHARED / "weights" / name
+    theirs = torch.load(path, weights_only=True, map_location="cpu")
     assert_same(
-        read_checkpoint(SHARED / name),
+        read_checkpoint(path),
         {k: v for k, v in theirs.items() if not k.endswith("num_batches_tracked")},
     )
 
@@ -132,6 +113,18 @@ def test_training_checkpoint(tmp_path: Path, zipped: bool) -> None:
     assert_same(checkpoint.tensors, expected)
 
 
+def test_checksums_that_pytorch_was_told_to_leave_out(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "w.pth"
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.arange(3.0)}, path)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    np.testing.assert_array_equal(read_checkpoint(path)["w"], np.float32([0, 1, 2]))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_torchscript_and_whole_models_are_refused(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
@@ -184,11 +177,8 @@ def test_by_hand_zip_and_legacy(tmp_path: Path) -> None:
     data = struct.pack("<4f", 1, 2, 3, 4)
     got = read_checkpoint(write(tmp_path, attack.zipped(GOOD, {"data/0": data})))
     np.testing.assert_array_equal(got["w"], np.float32([1, 2, 3, 4]), strict=True)
-    body = attack.state({"w": attack.tensor("FloatStorage", "0", 4, 0, (4,), (1,))})
-    # the legacy id has a sixth field: None, or (key, offset, length) of a view
-    body = body.replace(attack.integer(4) + b"tQ", attack.integer(4) + b"NtQ")
     got = read_checkpoint(
-        write(tmp_path, attack.legacy(body, storages=struct.pack("<q", 4) + data))
+        write(tmp_path, attack.legacy(GOOD_LEGACY, storages=struct.pack("<q", 4) + data))
     )
     np.testing.assert_array_equal(got["w"], np.float32([1, 2, 3, 4]), strict=True)
 
@@ -203,20 +193,6 @@ def test_legacy_view_of_a_storage(tmp_path: Path) -> None:
     refused(tmp_path, attack.legacy(attack.state({"w": beyond}), ("0",), data), "reaches element 3")
 
 
-@pytest.mark.parametrize(
-    "view",
-    [
-        b"N\x85",
-        b"(" + attack.text("v") + attack.integer(-1) + attack.integer(3) + b"t",
-        b"(" + attack.text("v") + attack.integer(2) + attack.integer(3) + b"t",
-        b"(" + attack.text("v") + attack.integer(1 << 63) + attack.integer(1 << 63) + b"t",
-    ],
-)
-def test_lying_storage_views(tmp_path: Path, view: bytes) -> None:
-    tensor = attack.tensor("FloatStorage", "0", 4, 0, (2,), (1,), view)
-    refused(tmp_path, attack.legacy(attack.state({"w": tensor})), "storage view")
-
-
 def test_big_endian(tmp_path: Path) -> None:
     records = {"byteorder": b"big", "data/0": struct.pack(">4f", 1, 2, 3, 4)}
     got = read_checkpoint(write(tmp_path, attack.zipped(GOOD, records)))
@@ -226,7 +202,7 @@ def test_big_endian(tmp_path: Path) -> None:
     records = {"byteorder": b"big", "data/0": b"\x3f\x80\xc0\x00"}  # 1, -2
     got = read_checkpoint(write(tmp_path, attack.zipped(body, records)))
     np.testing.assert_array_equal(got["w"], np.float32([1, -2]), strict=True)
-    refused(tmp_path, attack.zipped(GOOD, {"byteorder": b"pdp", "data/0": ZERO}), "byte order")
+    refused(tmp_path, attack.zipped(GOOD, {"byteorder": b"pdp", "data/0": bytes(16)}), "byte order")
 
 
 @pytest.mark.parametrize("module", ["torch", "torch.cuda"])
@@ -291,201 +267,3 @@ def test_no_state_dict_or_several(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "a" * (limits.MAX_NAME_LENGTH + 1), "a\nb", "\x1b[31m"])
 def test_names_that_are_none(tmp_path: Path, name: str) -> None:
     refused(tmp_path, attack.zipped(attack.state({name: attack.tensor()})), "is named")
-
-
-def test_caps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    two = attack.zipped(attack.state({"a": attack.tensor(), "b": attack.tensor()}))
-    monkeypatch.setattr(limits, "MAX_PARAM_BYTES", 31)
-    refused(tmp_path, two, "the tensors take 32 bytes")
-    monkeypatch.setattr(limits, "MAX_TENSORS", 1)
-    refused(tmp_path, two, "2 tensors")
-    monkeypatch.setattr(limits, "MAX_PICKLE_BYTES", 100)
-    refused(tmp_path, two, "data.pkl' takes")
-    monkeypatch.setattr(limits, "MAX_ZIP_DIRECTORY_BYTES", 50)
-    refused(tmp_path, two, "zip directory takes")
-
-
-# ------------------------------------------------------------- hostile pickles
-
-
-@pytest.fixture
-def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Fails the test if a process was started or the trace file appeared."""
-    monkeypatch.chdir(tmp_path)
-    events: list[str] = []
-    watching = True
-    watched = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen")
-
-    def hook(event: str, _: object) -> None:
-        if watching and event in watched:
-            events.append(event)
-
-    sys.addaudithook(hook)
-    yield None
-    watching = False
-    assert not events
-    assert not (tmp_path / attack.TRACE).exists()
-
-
-@pytest.mark.parametrize("container", ["zip", "legacy", "legacy first pickle"])
-@pytest.mark.parametrize("case", attack.EXECUTING)
-def test_executing_pickle_is_refused(
-    tmp_path: Path, case: str, container: str, nothing_runs: None
-) -> None:
-    body, named = attack.EXECUTING[case]
-    wrap = {"zip": attack.zipped, "legacy": attack.legacy, "legacy first pickle": bytes}
-    message = refused(tmp_path, wrap[container](body))
-    assert named in message
-    assert "byte " in message
-
-
-def test_the_attacks_would_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards the test above: Python's own unpickler does execute such a pickle."""
-    import pickle
-
-    monkeypatch.chdir(tmp_path)
-    for case in ("reduce os.system", "stack global", "inst", "memo trick", "builtins.eval"):
-        (tmp_path / attack.TRACE).unlink(missing_ok=True)
-        pickle.loads(attack.EXECUTING[case][0])
-        assert (tmp_path / attack.TRACE).exists(), case
-
-
-@pytest.mark.parametrize("case", attack.MALFORMED)
-@pytest.mark.parametrize("container", ["zip", "legacy"])
-def test_malformed_pickle(tmp_path: Path, case: str, container: str) -> None:
-    body = attack.MALFORMED[case]
-    refused(tmp_path, attack.zipped(body) if container == "zip" else attack.legacy(body))
-
-
-@pytest.mark.parametrize("case", attack.LYING_TENSORS)
-def test_lying_tensor(tmp_path: Path, case: str) -> None:
-    body = attack.state({"w": attack.tensor(**attack.LYING_TENSORS[case])})  # type: ignore[arg-type]
-    refused(tmp_path, attack.zipped(body))
-
-
-@settings(max_examples=300)
-@given(data=st.binary(max_size=200))
-def test_random_bytes_are_refused_or_plain(data: bytes) -> None:
-    try:
-        read_pickle(io.BytesIO(b"\x80\x02}(X\x01\x00\x00\x00a" + data), "x")
-    except CheckpointError as error:
-        assert "\n" not in str(error)
-
-
-@settings(max_examples=300)
-@given(data=st.data())
-def test_mutated_checkpoints(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Any few changed bytes: refused, or tensors that lie within the file."""
-    legacy = attack.legacy(GOOD.replace(attack.integer(4) + b"tQ", attack.integer(4) + b"NtQ"))
-    content = bytearray(data.draw(st.sampled_from([attack.zipped(GOOD), legacy])))
-    for _ in range(data.draw(st.integers(1, 3))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path = tmp_path_factory.getbasetemp() / "mutated.pth"
-    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
-    try:
-        tensors = read_checkpoint(path)
-    except CheckpointError:
-        return
-    assert all(np.asarray(t).nbytes <= len(content) for t in tensors.values())
-    for tensor in tensors.values():
-        tensor.sum()
-
-
-# ---------------------------------------------------------- hostile containers
-
-
-def test_not_a_checkpoint(tmp_path: Path) -> None:
-    refused(tmp_path, b"", "empty")
-    refused(tmp_path, b"hello", "not a PyTorch checkpoint")
-    refused(tmp_path, bytes(257) + b"ustar" + bytes(300), "tar format")
-    refused(tmp_path, attack.pickled(b"N"), "magic number")
-    refused(tmp_path, attack.legacy(GOOD, version=1002), "unknown version")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_checkpoint(tmp_path / "missing.pth")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_checkpoint(tmp_path)
-
-
-def test_every_truncation(tmp_path: Path) -> None:
-    torch_like = attack.zipped(GOOD)
-    legacy = attack.legacy(GOOD.replace(attack.integer(4) + b"tQ", attack.integer(4) + b"NtQ"))
-    for whole in (torch_like, legacy):
-        read_checkpoint(write(tmp_path, whole))
-        for length in range(len(whole)):
-            refused(tmp_path, whole[:length])
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_hostile_zip_archives(tmp_path: Path) -> None:
-    refused(tmp_path, attack.zipped(GOOD, method=zipfile.ZIP_DEFLATED), "compressed")
-    refused(tmp_path, attack.zipped(GOOD, {}), "missing from the archive")
-    refused(tmp_path, attack.zipped(GOOD, {"data/0": bytes(15)}), "should hold 4 x 4 bytes")
-    refused(tmp_path, attack.zipped(GOOD, {"constants.pkl": b""}), "TorchScript")
-    refused(tmp_path, attack.zipped(GOOD, root="a/b"), r"without a 'data\.pkl'")
-    buffer = io.BytesIO(attack.zipped(GOOD))
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.writestr("archive/data/0", bytes(16))
-    refused(tmp_path, buffer.getvalue(), "there 2 times")
-    buffer = io.BytesIO(attack.zipped(GOOD))
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.writestr("other/data.pkl", GOOD)
-    refused(tmp_path, buffer.getvalue(), "several checkpoints")
-
-
-def test_changed_bytes_do_not_pass_their_checksum(tmp_path: Path) -> None:
-    data = struct.pack("<4f", 1, 2, 3, 4)
-    whole = attack.zipped(GOOD, {"data/0": data})
-    refused(tmp_path, whole.replace(data, data[:-1] + b"\x41"), "'data/0' is not what was written")
-    refused(tmp_path, whole.replace(b"FloatStorage", b"HalfStorage\0"), "'data.pkl' is not what")
-    unused = attack.zipped(GOOD, {"data/0": data, "data/1": b"spare"})
-    read_checkpoint(write(tmp_path, unused.replace(b"spare", b"spore")))  # nobody asks for it
-
-
-def test_checksums_that_pytorch_was_told_to_leave_out(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    path = tmp_path / "w.pth"
-    before = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(False)
-    try:
-        torch.save({"w": torch.arange(3.0)}, path)
-    finally:
-        torch.serialization.set_crc32_options(before)
-    np.testing.assert_array_equal(read_checkpoint(path)["w"], np.float32([0, 1, 2]))
-
-
-def patched(content: bytes, signature: bytes, at: int, value: bytes) -> bytes:
-    """Overwrite bytes of the *last* header that begins with the signature."""
-    start = content.rindex(signature) + at
-    return content[:start] + value + content[start + len(value) :]
-
-
-@pytest.mark.parametrize(
-    ("signature", "at", "value"),
-    [
-        (b"PK\1\2", 42, b"\xff\xff\xff\x7f"),  # local header far outside
-        (b"PK\1\2", 42, b"\x01\0\0\0"),  # local header at a wrong place
-        (b"PK\1\2", 20, b"\xff\xff\xff\x7f" * 2),  # both sizes huge
-        (b"PK\1\2", 20, b"\x01\0\0\0"),  # sizes differ: as if compressed
-        (b"PK\1\2", 8, b"\x01\0"),  # encrypted
-        (b"PK\3\4", 28, b"\xff\xff"),  # extra field beyond the file
-        (b"PK\5\6", 12, b"\xff\xff\xff\x7f"),  # directory larger than the file
-        (b"PK\5\6", 16, b"\xff\xff\xff\x7f"),  # directory outside the file
-    ],
-)
-def test_lying_zip_headers(tmp_path: Path, signature: bytes, at: int, value: bytes) -> None:
-    refused(tmp_path, patched(attack.zipped(GOOD), signature, at, value))
-
-
-def test_lying_legacy_storages(tmp_path: Path) -> None:
-    good = GOOD.replace(attack.integer(4) + b"tQ", attack.integer(4) + b"NtQ")
-    count = struct.Struct("<q").pack
-    refused(tmp_path, attack.legacy(good, storages=count(5) + bytes(20)), "should have 4 elements")
-    refused(tmp_path, attack.legacy(good, storages=count(1 << 60) + ZERO), "truncated")
-    refused(tmp_path, attack.legacy(good, storages=count(-4) + ZERO), "should have 4 elements")
-    refused(tmp_path, attack.legacy(good, storages=b""), "truncated")
-    refused(tmp_path, attack.legacy(good, ("0", "0")), "does not match")
-    refused(tmp_path, attack.legacy(good, ("0", "1")), "does not match")
-    refused(tmp_path, attack.legacy(good, ()), "does not match")
-    refused(tmp_path, attack.legacy(good, keys={"0": 1}), "list of storages is damaged")
-    twice = attack.state({"a": attack.tensor(), "b": attack.tensor("HalfStorage", numel=4)})
-    refused(tmp_path, attack.legacy(twice), "declared twice")

@@ -11,6 +11,12 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tinyface.errors import CheckpointError
+from tinyface.formats.torch_checkpoint import read_checkpoint
 
 TRACE = "tinyface-attack-was-executed"
 COMMAND = f"touch {TRACE}"
@@ -233,3 +239,22 @@ LYING_TENSORS: dict[str, dict[str, object]] = {
     "quantised storage": {"kind": "QInt8Storage"},
     "complex storage": {"kind": "ComplexFloatStorage"},
 }
+
+GOOD = state({"w": tensor()})
+# the older format's id of a storage has a sixth field: None, or (key, offset, length) of a view
+GOOD_LEGACY = GOOD.replace(integer(4) + b"tQ", integer(4) + b"NtQ")
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "file.pth"
+    path.write_bytes(content)
+    return path
+
+
+def refused(folder: Path, content: bytes, match: str | None = None) -> str:
+    """The message, which is one line and names the file."""
+    with pytest.raises(CheckpointError, match=match) as caught:
+        read_checkpoint(write(folder, content))
+    message = str(caught.value)
+    assert "\n" not in message and "file.pth" in message
+    return message

@@ -1,0 +1,192 @@
+"""ONNX files that are refused: each rule, and mutations of a good file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyface.errors import FormatError, TinyfaceError
+
+onnx = pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
+
+from onnx import helper  # noqa: E402
+from onnx_models import model, node, read  # noqa: E402
+
+from tinyface.formats.onnx import read_onnx  # noqa: E402
+
+
+def relu(**changes: Any) -> Any:
+    return model([helper.make_node("Relu", ["x"], ["y"])], **changes)
+
+
+def with_tensor(**fields: Any) -> Any:
+    """A constant whose shape and data do not agree."""
+    proto = model([helper.make_node("Add", ["x", "w"], ["y"])], None, {"w": np.ones(4, np.float32)})
+    tensor = proto.graph.initializer[0]
+    for name, value in fields.items():
+        if name == "dims":
+            del tensor.dims[:]
+            tensor.dims.extend(value)
+        else:
+            setattr(tensor, name, value)
+    return proto
+
+
+def with_a_name_of(raw: bytes) -> Any:
+    """A file with these bytes where an operator's name belongs."""
+
+    class Damaged:
+        @staticmethod
+        def SerializeToString() -> bytes:
+            good: bytes = model([node("Re")]).SerializeToString()
+            return good.replace(b"Re", raw, 1)
+
+    return Damaged()
+
+
+I = {"i": np.array([1], np.int64), "w": np.ones((2, 3, 1, 1), np.float32)}  # noqa: E741
+REFUSED: dict[str, tuple[Any, str]] = {
+    "opset 6": (relu(opset=6), "opset 6; 7 to"),
+    "opset 999": (relu(opset=999), "opset 999; 7 to"),
+    "quantised": (
+        model([node("QuantizeLinear", "x", "s"), ], None, {"s": np.float32([1])}),
+        "node 0, 'QuantizeLinear'.*quantised",
+    ),
+    "quantised as it runs": (model([node("DynamicQuantizeLinear", "x")]), "quantised"),
+    "rewritten by onnxruntime": (
+        model([node("FusedConv", "x", domain="com.microsoft")]), "the one that it was made from",
+    ),
+    "quantised convolution": (model([node("QLinearConv", "x")]), "quantised"),
+    "statistics per pixel": (
+        model([node("BatchNormalization", "x", *"wwww", spatial=0)], None, I, opset=7),
+        "for every pixel",
+    ),
+    "power": (model([node("Pow", "x", "e")], None, {"e": np.float32([1.5])}), "a power other"),
+    "name that is no text": (with_a_name_of(b"\xff\xfe"), "a name is not text"),
+    "custom domain": (model([node("Relu", "x", domain="com.example")]), "com.example"),
+    "unknown operator": (model([node("LSTM", "x")]), r"node 0, 'LSTM' \(makes 'y'\)"),
+    "unknown tensor": (model([node("Relu", "q")]), "reads 'q'"),
+    "cycle": (model([node("Relu", "y")]), "reads 'y'"),
+    "made twice": (model([node("Relu"), node("Relu")]), "a second time"),
+    "made over the input": (model([helper.make_node("Relu", ["x"], ["x"])]), "a second time"),
+    "output missing": (model([node("Relu")], outputs=("z",)), "made by no node"),
+    "output constant": (model([node("Relu")], None, I, outputs=("i",)), "is a constant"),
+    "input missing": (model([node("Conv", "x")]), "input 1 is missing"),
+    "input integers": (model([node("Add", "x", "i")], None, I), "only float32"),
+    "attribute type": (model([node("LeakyRelu", "x", alpha=3)]), "attribute alpha"),
+    "attribute missing": (model([node("MaxPool", "x")]), "kernel_shape"),
+    "strides": (model([node("Conv", "x", "w", strides=[0, 1])], None, I), "stride"),
+    "strides of three": (model([node("Conv", "x", "w", strides=[1, 1, 1])], None, I), "length"),
+    "pads": (model([node("Conv", "x", "w", pads=[-1, 0, 0, 0])], None, I), "pad"),
+    "same with stride 0": (
+        model([node("Conv", "x", "w", auto_pad="SAME_UPPER", strides=[0, 1])], None, I),
+        "below 1",
+    ),
+    "groups": (model([node("Conv", "x", "w", group=2)], None, I), "groups"),
+    "auto pad": (model([node("Conv", "x", "w", auto_pad="MAYBE")], None, I), "MAYBE"),
+    "axis": (model([node("Concat", "x", axis=9)]), "axis"),
+    "reshape": (model([node("Reshape", "x", "i")], None, I), "does not fit"),
+    "shape from a tensor": (model([node("Reshape", "x", "x")]), "must be a constant"),
+    "gather": (model([node("Gather", "x", "i", axis=0)], None, I), "indices"),
+    "rank": (relu(shape=[1] * 9), "no shape"),
+    "input huge": (relu(shape=[1, 3, 1 << 40, 4]), "side of"),
+    "constant bomb": (
+        model(
+            [helper.make_node("ConstantOfShape", ["s"], ["z"]), node("Add", "x", "z")],
+            None,
+            {"s": np.array([1 << 30, 1 << 30], np.int64)},
+        ),
+        "a constant of shape",
+    ),
+    "range bomb": (
+        model(
+            [helper.make_node("Range", ["a", "b", "c"], ["z"]), node("Reshape", "x", "z")],
+            None,
+            {"a": np.array(0), "b": np.array(1 << 60), "c": np.array(1)},
+        ),
+        "a constant of shape",
+    ),
+    "gather bomb": (
+        model(
+            [helper.make_node("Gather", ["a", "b"], ["z"]), node("Add", "x", "z")],
+            None,
+            {"a": np.ones((2, 1 << 15), np.float32), "b": np.zeros(1 << 10, np.int64)},
+        ),
+        "a constant of shape",
+    ),
+    "gather along no axis": (
+        model(
+            [helper.make_node("Gather", ["a", "b"], ["z"], axis=3), node("Add", "x", "z")],
+            None,
+            {"a": np.ones((2, 2), np.float32), "b": np.zeros(1, np.int64)},
+        ),
+        "do not fit",
+    ),
+    "range of step 0": (
+        model(
+            [helper.make_node("Range", ["a", "b", "c"], ["z"]), node("Reshape", "x", "z")],
+            None,
+            {"a": np.array(0), "b": np.array(9), "c": np.array(0)},
+        ),
+        "do not fit",
+    ),
+    "outer product bomb": (
+        model(
+            [helper.make_node("Mul", ["a", "b"], ["z"]), node("Add", "x", "z")],
+            None,
+            {"a": np.ones((1 << 17, 1), np.float32), "b": np.ones((1, 1 << 17), np.float32)},
+        ),
+        "too large",
+    ),
+    "matrix products": (model([node("MatMul", "x", "x")], [1, 100, 4, 5]), "matmul: .* multiplied"),
+    "tensor dims": (with_tensor(dims=[5]), "tensor 'w': damaged"),
+    "tensor dims negative": (with_tensor(dims=[-4]), r"tensor 'w': shape \[-4\]"),
+    "tensor dims overflow": (with_tensor(dims=[1 << 40, 1 << 40]), "elements"),
+    "tensor rank": (with_tensor(dims=[1] * 9), "tensor 'w': shape"),
+    "tensor type": (with_tensor(data_type=99), "tensor 'w': damaged"),
+    "tensor name": (
+        model([node("Add", "x", "\x1b[2J")], None, {"\x1b[2J": np.ones(3, np.float32)}),
+        "named",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(tmp_path: Path, case: str) -> None:
+    proto, says = REFUSED[case]
+    with pytest.raises(FormatError, match=says) as caught:
+        read(tmp_path, proto)
+    assert "x.onnx" in str(caught.value) and str(caught.value).isprintable()
+
+
+GOOD = model(
+    [
+        helper.make_node("Reshape", ["x", "s"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ],
+    None,
+    {"w": np.ones((48, 5), np.float32), "s": np.array([-1, 48], np.int64)},
+).SerializeToString()
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_mutations(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Any changed bytes, any truncation: refused with our own error, or a graph."""
+    content = bytearray(GOOD)
+    for _ in range(data.draw(st.integers(1, 4))):
+        position = data.draw(
+            st.integers(0, 150) | st.integers(len(content) - 150, len(content) - 1)
+        )
+        content[position] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "mutated.onnx"
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    try:
+        read_onnx(path)
+    except TinyfaceError as error:
+        assert "mutated" in str(error)
