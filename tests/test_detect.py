@@ -1,229 +1,24 @@
-"""The detector: its arithmetic by definition, its behaviour with a made-up network whose answers
-are known, and the public checkpoints against PyTorch's own detections."""
+"""The detector: with a made-up network whose answers are known, and the public checkpoints against
+PyTorch's own detections."""
 
 from __future__ import annotations
 
 import json
-import math
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from detections import MEAN, RETINAFACE, Oracle, assert_golden_faces, card, face, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import SHARED, needs_shared
 
 from tinyface.backends import c
-from tinyface.errors import FormatError, ModelError, UsageError
-from tinyface.formats.card import Card, Preprocess
+from tinyface.errors import ModelError, UsageError
 from tinyface.formats.torch_checkpoint import read_checkpoint
 from tinyface.networks import REGISTRY
 from tinyface.runtime import Session
-from tinyface.vision.align import TEMPLATE
-from tinyface.vision.detect import (
-    Detector,
-    Face,
-    Priors,
-    decode_boxes,
-    decode_landmarks,
-    suppress,
-)
-from tinyface.vision.draw import draw_faces, montage
-from tinyface.vision.image import collect_images, read_image
-
-HERE = Path(__file__).parent
-SHARED = HERE.parent.parent / "shared"
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="needs the project's shared material in ../shared"
-)
-DETECTORS = sorted(name for name, entry in REGISTRY.items() if entry.task == "detect")
-USUAL = dict(REGISTRY["retinaface-mnet0.25"].detector)
-RETINAFACE = Priors.from_card(USUAL)
-MEAN = (104.0, 117.0, 123.0)
-
-
-def card(**more: Any) -> Card:
-    how = Preprocess(320, 320, "bgr", MEAN, (1.0, 1.0, 1.0))
-    return Card("test detector", "detect", how, detector={**USUAL, **more})
-
-
-# --- the lattice ------------------------------------------------------------------------------
-
-
-@given(st.sampled_from(DETECTORS), st.integers(1, 300), st.integers(1, 300))
-def test_count_and_place_of_the_priors(name, height, width):
-    priors = Priors.from_card(REGISTRY[name].detector)
-    lattice = priors.lattice(height, width)
-    cells = [math.ceil(height / s) * math.ceil(width / s) for s in priors.steps]
-    sizes = [len(row) for row in priors.min_sizes]
-    assert lattice.shape == (sum(c * n for c, n in zip(cells, sizes, strict=True)), 3)
-    assert (lattice > 0).all()
-    # No centre lies further outside than half a cell.
-    assert (lattice[:, 0] < width + priors.steps[-1] / 2).all()
-    assert (lattice[:, 1] < height + priors.steps[-1] / 2).all()
-
-
-def test_priors_by_the_public_definition():
-    """Loops over rows, columns and sizes, relative to the picture, as public code has them."""
-    height, width = 50, 75
-    expected = []
-    for step, sizes in zip(RETINAFACE.steps, RETINAFACE.min_sizes, strict=True):
-        for i in range(math.ceil(height / step)):
-            for j in range(math.ceil(width / step)):
-                for size in sizes:
-                    x, y = (j + 0.5) * step / width, (i + 0.5) * step / height
-                    expected.append((x * width, y * height, size))
-    np.testing.assert_allclose(RETINAFACE.lattice(height, width), expected)
-
-
-@pytest.mark.parametrize("size", [(64, 64), (33, 70), (1, 1), (95, 129)])
-@pytest.mark.parametrize("name", DETECTORS)
-def test_networks_give_one_answer_per_prior(name, size):
-    """At sizes that no step divides, too. Shapes only: nothing is computed."""
-    rows = len(Priors.from_card(REGISTRY[name].detector).lattice(*size))
-    graph = REGISTRY[name].build(size=size)
-    types = [graph.types[output].shape for output in ("loc", "conf", "landms")]
-    assert types == [(1, rows, 4), (1, rows, 2), (1, rows, 10)]
-
-
-# --- decoding ---------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 10**6))
-def test_decoding_undoes_encoding(seed):
-    rng = np.random.default_rng(seed)
-    lattice = RETINAFACE.lattice(64, 96)
-    low = rng.uniform(-50, 50, (len(lattice), 2))
-    boxes = np.concatenate([low, low + rng.uniform(1, 300, low.shape)], axis=1)
-    marks = rng.uniform(-50, 200, (len(lattice), 5, 2))
-    loc, landms = encode(boxes, marks, lattice, RETINAFACE.variances)
-    np.testing.assert_allclose(
-        decode_boxes(loc, lattice, RETINAFACE.variances), boxes, atol=1e-9, rtol=1e-9
-    )
-    np.testing.assert_allclose(decode_landmarks(landms, lattice, 0.1), marks, atol=1e-9)
-
-
-def encode(boxes, marks, lattice, variances):
-    """What a network should answer: the equations of the SSD paper, section 2.2, with variances."""
-    side = lattice[:, 2:]
-    centre = ((boxes[:, :2] + boxes[:, 2:]) / 2 - lattice[:, :2]) / (side * variances[0])
-    size = np.log((boxes[:, 2:] - boxes[:, :2]) / side) / variances[1]
-    points = (marks - lattice[:, None, :2]) / (side[:, None] * variances[0])
-    return np.concatenate([centre, size], axis=1), points.reshape(-1, 10)
-
-
-# --- suppression ------------------------------------------------------------------------------
-
-
-def overlap(a, b):
-    """Intersection over union of two boxes that hold pixels, by counting."""
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]) + 1)
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]) + 1)
-    area = [(x[2] - x[0] + 1) * (x[3] - x[1] + 1) for x in (a, b)]
-    return width * height / (sum(area) - width * height)
-
-
-def random_boxes(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    low = rng.uniform(0, 60, (n, 2))
-    return np.concatenate([low, low + rng.uniform(0, 40, (n, 2))], axis=1), rng.permutation(n) / n
-
-
-@given(st.integers(0, 10**6), st.integers(0, 40), st.floats(0.05, 1))
-def test_suppression_keeps_what_nothing_better_overlaps(seed, n, limit):
-    boxes, scores = random_boxes(seed, n)
-    kept = suppress(boxes, scores, limit).tolist()
-    assert scores[kept].tolist() == sorted(scores[kept], reverse=True)
-    for i in range(n):
-        rivals = [k for k in kept if scores[k] > scores[i] and overlap(boxes[k], boxes[i]) > limit]
-        assert (i in kept) == (not rivals)
-
-
-@given(st.integers(0, 10**6), st.integers(1, 30))
-def test_suppression_does_not_depend_on_the_order(seed, n):
-    boxes, scores = random_boxes(seed, n)
-    order = np.random.default_rng(seed + 1).permutation(n)
-    again = order[suppress(boxes[order], scores[order], 0.4)]
-    assert again.tolist() == suppress(boxes, scores, 0.4).tolist()
-
-
-def test_suppression_counts_pixels():
-    """Boxes 0..9 and 5..14 share 5 of 15 pixels per row: 1/3, not (10-5)/(9+9-4)."""
-    boxes = np.array([[0, 0, 9, 9], [5, 0, 14, 9.0]])
-    assert suppress(boxes, np.array([0.9, 0.8]), 0.34).tolist() == [0, 1]
-    assert suppress(boxes, np.array([0.9, 0.8]), 0.33).tolist() == [0]
-    assert suppress(np.zeros((0, 4)), np.zeros(0), 0.4).tolist() == []
-
-
-# --- the card ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"steps": None}, {"steps": [8, 16]}, {"steps": [0, 16, 32]}, {"steps": [8, 16, 10**6]},
-        {"min_sizes": []}, {"min_sizes": [[], [1], [2]]}, {"min_sizes": [[-1], [1], [2]]},
-        {"min_sizes": [[math.inf], [1], [2]]}, {"min_sizes": "abc"}, {"min_sizes": 5},
-        {"steps": [1, 1, 1]}, {"variances": [0.1]}, {"variances": [0, 0.2]}, {"score": "high"},
-        {"score": 1.5}, {"overlap": -1}, {"max_side": 10**6}, {"max_side": 1}, {"scores": 0.5},
-    ],
-)  # fmt: skip
-def test_cards_that_describe_no_detector(bad):
-    detector = {**USUAL, **bad}
-    with pytest.raises(FormatError, match="card") as caught:
-        Priors.from_card(detector)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_empty_card_is_refused():
-    with pytest.raises(FormatError):
-        Priors.from_card({})
-
-
-# --- the detector with a made-up network ------------------------------------------------------
-
-
-class Oracle:
-    """Sees the faces that it is told of, where the height (in pixels of what the network sees)
-    is between ``least`` and ``most``. Answers come from the nearest priors."""
-
-    def __init__(self, faces: list[Face], picture: tuple[int, int], least=0.0, most=1e9):
-        self.faces, self.picture, self.least, self.most = faces, picture, least, most
-        self.seen: list[np.ndarray] = []
-
-    def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        self.seen.append(x)
-        lattice = RETINAFACE.lattice(*x.shape[2:])
-        loc, landms = np.zeros((len(lattice), 4)), np.zeros((len(lattice), 10))
-        face_scores = np.zeros(len(lattice))
-        factor = np.array([x.shape[3] / self.picture[1], x.shape[2] / self.picture[0]])
-        for face in self.faces:
-            box = (face.box.reshape(2, 2) * factor).ravel()
-            if not self.least <= box[3] - box[1] <= self.most:
-                continue
-            near = np.argsort(np.hypot(*(lattice[:, :2] - (box[:2] + box[2:]) / 2).T))[:6]
-            near = near[face_scores[near] == 0]
-            answers = encode(
-                np.tile(box, (len(near), 1)), np.tile(face.landmarks * factor, (len(near), 1, 1)),
-                lattice[near], RETINAFACE.variances,
-            )  # fmt: skip
-            loc[near], landms[near] = answers
-            face_scores[near] = face.score - 0.01 * np.arange(len(near))
-        conf = np.stack([1 - face_scores, face_scores], axis=1)
-        return {"loc": loc[None], "conf": conf[None], "landms": landms[None]}
-
-
-def face(left: float, top: float, height: float, score: float = 0.9) -> Face:
-    box = np.array([left, top, left + 0.8 * height, top + height])
-    return Face(box, score, box[:2] + TEMPLATE / 112 * (0.8 * height, height))
-
-
-def same(found: list[Face], expected: list[Face]) -> None:
-    assert len(found) == len(expected)
-    for f, e in zip(found, expected, strict=True):
-        np.testing.assert_allclose(f.box, e.box, atol=1e-6)
-        np.testing.assert_allclose(f.landmarks, e.landmarks, atol=1e-6)
-        assert f.score == pytest.approx(e.score)
+from tinyface.vision.detect import Detector
+from tinyface.vision.image import read_image
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (1200, 1600), (3000, 1000), (333, 217)])
@@ -388,60 +183,9 @@ def test_retinaface_finds_what_pytorch_finds(backend):
         assert areas == sorted(areas, reverse=True)
 
 
-def assert_golden_faces(detector: Detector) -> None:
-    """Another detector finds the same faces of the sample pictures as the public RetinaFace."""
-    golden = json.loads((SHARED / "golden/real/retinaface_detections.json").read_text())
-    for path in collect_images(HERE / "images"):
-        found = detector.detect(read_image(path))
-        assert len(found) == len(golden[path.name]), path.name
-        for f in found:
-            e = min(golden[path.name], key=lambda e: np.abs(f.box - e["box"]).max())
-            height = e["box"][3] - e["box"][1]
-            assert np.abs(f.landmarks - e["landmarks"]).max() < 0.1 * height
-
-
 @needs_shared
 def test_the_other_checkpoint_agrees_on_where_the_faces_are():
     """Other weights, other anchors, other activation: both must mean the same faces. With the
     anchors of the other network they would not."""
     detector = public("retinaface-mnet0.25-lowres", "retinaface_mnet025_lowres.pth")
     assert_golden_faces(detector)
-
-
-# --- drawing ----------------------------------------------------------------------------------
-
-
-def test_drawing_marks_the_faces_and_leaves_the_picture_alone():
-    image = np.full((200, 300, 3), 90, np.uint8)
-    faces = [face(150, 60, 100), face(20, 20, 24, score=0.61)]
-    drawn = np.asarray(draw_faces(image, faces))
-    assert drawn.shape == image.shape and (image == 90).all()
-    for f in faces:
-        left, top, right, bottom = f.box.astype(int)
-        middle = (top + bottom) // 2
-        assert (drawn[middle, left - 1 : left + 2] != 90).any()
-        assert (drawn[middle, right - 1 : right + 2] != 90).any()
-        for x, y in f.landmarks:
-            assert (drawn[round(y), round(x)] != 90).any()
-    assert (drawn[190:, :140] == 90).all()  # far from the faces nothing changes
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (20, 2000), (40, 40)])
-def test_faces_beyond_the_edge_can_be_drawn(shape):
-    image = np.zeros((*shape, 3), np.uint8)
-    assert draw_faces(image, [face(-50, -50, 200), face(0, 0, 0.5)]).size == shape[::-1]
-    assert (np.asarray(draw_faces(image, [])) == 0).all()
-
-
-def test_montage():
-    crops = [np.full((8, 6, 3), value, np.uint8) for value in (10, 20, 30)]
-    sheet = np.asarray(montage(crops, columns=2, gap=2))
-    assert sheet.shape == (2 + 2 * 10, 2 + 2 * 8, 3)
-    assert sheet[2, 2, 0] == 10 and sheet[9, 15, 0] == 20 and sheet[12, 7, 0] == 30
-    assert (sheet[0] == 255).all() and (sheet[12:20, 10:16] == 255).all()
-    assert montage(crops[:1]).size == (14, 16)
-    for bad in ([], [crops[0], np.zeros((9, 6, 3), np.uint8)]):
-        with pytest.raises(UsageError):
-            montage(bad)
-    with pytest.raises(UsageError):
-        montage(crops, columns=-1)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detections import assert_golden_faces, face, same
+from shared import SHARED, needs_shared
 
-from tests.test_detect import SHARED, assert_golden_faces, face, needs_shared, same
 from tinyface.builder import Builder
 from tinyface.crosscheck import crosscheck
 from tinyface.errors import FormatError

@@ -1,4 +1,4 @@
-"""Pictures in, RGB out: every mode and orientation, and every way for a file to be bad."""
+"""Pictures in, RGB out: every source, mode, orientation and size; the pictures of a folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import warnings
 import zlib
 from pathlib import Path
 
@@ -15,36 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import encode, picture, png_chunk, png_header
 from PIL import Image
 
-from tinyface import limits
 from tinyface.errors import ImageError
 from tinyface.vision.image import collect_images, read_image, resize
 
 IMAGES = Path(__file__).parent / "images"
 ORIENTATION = 0x0112
-
-
-def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def picture(height: int = 24, width: int = 36) -> np.ndarray:
-    """A smooth picture, no two corners alike: (height, width, 3)."""
-    y, x = np.mgrid[0:height, 0:width]
-    channels = (x * 255 / max(width - 1, 1), y * 255 / max(height - 1, 1), (x + y) * 3)
-    return np.clip(np.stack(channels, axis=2), 0, 255).astype(np.uint8)
-
-
-def png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png_header(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
-    ihdr = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", ihdr)
 
 
 # --- sources ----------------------------------------------------------------------------------
@@ -293,159 +270,6 @@ def test_resize_averages():
     assert small[1:-1, 1:-1].min() >= 126 and small[1:-1, 1:-1].max() <= 129
     same = picture()
     assert resize(same, *same.shape[:2]) is same
-
-
-# --- bad files --------------------------------------------------------------------------------
-
-
-def refused(source: object, *words: str, **options: object) -> str:
-    """The message: one line, naming the picture, with the words in it."""
-    with pytest.raises(ImageError) as caught:
-        read_image(source, **options)  # type: ignore[arg-type]
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 400
-    for word in words:
-        assert word in message
-    return message
-
-
-def test_missing_directory_empty(tmp_path):
-    refused(tmp_path / "nowhere.jpg", "nowhere.jpg", "no such file")
-    refused(tmp_path, str(tmp_path), "is a directory")
-    (tmp_path / "empty.jpg").write_bytes(b"")
-    refused(tmp_path / "empty.jpg", "empty.jpg", "empty")
-    refused("nul\0character.jpg", "cannot be read")
-    refused(b"", "empty")
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all files")
-def test_a_file_without_permission(tmp_path):
-    path = tmp_path / "secret.jpg"
-    path.write_bytes(b"x")
-    path.chmod(0)
-    refused(path, "secret.jpg", "may not be read")
-
-
-@pytest.mark.parametrize(
-    ("data", "word"),
-    [
-        (b"hello, this is text", "not a JPEG"),
-        (b"\0" * 100, "not a JPEG"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-        (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF"),
-        (b"GIF89a" + b"\0" * 20, "GIF"),
-        (b"II*\0" + b"\0" * 20, "TIFF"),
-        (b"%PDF-1.7", "PDF"),
-        (b"\0\0\0\x18ftypmp42", "video"),
-    ],
-)
-def test_other_formats_are_named_and_refused(tmp_path, data, word):
-    path = tmp_path / "file.jpg"
-    path.write_bytes(data)
-    refused(path, "file.jpg", word)
-
-
-def test_formats_that_pillow_could_read_are_refused():
-    for kind in ("GIF", "TIFF", "PPM", "TGA", "ICO"):
-        refused(encode(Image.fromarray(picture()), kind), name="x")
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
-@pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95])
-def test_cut_short(tmp_path, kind, part):
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)  # nothing to compress away
-    data = encode(Image.fromarray(noise), kind)
-    path = tmp_path / "short.img"
-    path.write_bytes(data[: max(4, int(len(data) * part))])
-    refused(path, "short.img", " again" if path.stat().st_size > 16 else "")
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
-@given(data=st.data())
-@settings(max_examples=60)
-def test_damaged_files_are_read_or_refused(kind, data):
-    """Whatever is changed, the answer is a picture or an ImageError, nothing else."""
-    good = bytearray(encode(Image.fromarray(picture()), kind))
-    for _ in range(data.draw(st.integers(1, 8))):
-        good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        got = read_image(bytes(good))
-    except ImageError as error:
-        assert "\n" not in str(error)
-    else:
-        assert got.ndim == 3 and got.shape[2] == 3 and got.dtype == np.uint8
-
-
-# --- the cap on pixels ------------------------------------------------------------------------
-
-
-def huge_headers(width: int, height: int) -> dict[str, bytes]:
-    """Nothing but headers: whoever tries to decode one of these fails in another way."""
-    sof = struct.pack(">HBHHB", 17, 8, height % 65536, width % 65536, 3)
-    sof += bytes([1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0])
-    sos = b"\xff\xda" + struct.pack(">H", 12) + bytes([3, 1, 0, 2, 0, 3, 0, 0, 63, 0])
-    vp8x = b"VP8X" + struct.pack("<I", 10) + bytes(4)
-    vp8x += (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    vp8l = b"VP8L" + struct.pack("<IB", 5, 0x2F)
-    vp8l += struct.pack("<I", (width - 1) & 0x3FFF | ((height - 1) & 0x3FFF) << 14)
-    vp8 = b"VP8 " + struct.pack("<I", 10) + b"\0\0\0\x9d\x01\x2a"
-    vp8 += struct.pack("<HH", width & 0x3FFF, height & 0x3FFF)
-    webp = {n: b"RIFF" + struct.pack("<I", 4 + len(c)) + b"WEBP" + c
-            for n, c in (("VP8X", vp8x), ("VP8L", vp8l), ("VP8", vp8))}  # fmt: skip
-    bmp = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
-    return {
-        "PNG": png_header(width, height) + png_chunk(b"IDAT", b""),
-        "JPEG": b"\xff\xd8\xff\xc0" + sof + sos,
-        "BMP": b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + bmp,
-        **webp,
-    }
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "VP8X", "VP8L", "VP8"])
-def test_the_cap_is_checked_in_the_header(kind):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Pillow's own warning must not show
-        refused(huge_headers(16000, 16000)[kind], "16000x16000", "megapixels")
-        refused(huge_headers(8000, 6251)[kind], "50.0 megapixels")
-
-
-def test_extreme_sides():
-    refused(png_header(2**31 - 1, 2**31 - 1) + png_chunk(b"IDAT", b""), "megapixels")
-    refused(np.zeros((0, 5, 3), np.uint8), "no picture")
-    refused(np.zeros((5, 0), np.uint8), "no picture")
-
-
-def test_the_cap_holds_for_arrays_and_pillow_images(monkeypatch):
-    import tinyface.vision.image as module
-
-    monkeypatch.setattr(module, "MAX_PIXELS", 100)
-    refused(picture(), "megapixels")
-    refused(Image.fromarray(picture()), "megapixels")
-    assert limits.MAX_PIXELS == 50_000_000
-
-
-def test_the_cap_on_bytes(monkeypatch, tmp_path):
-    import tinyface.vision.image as module
-
-    monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 1000)
-    data = encode(Image.fromarray(picture()), "BMP")
-    (tmp_path / "long.bmp").write_bytes(data)
-    refused(tmp_path / "long.bmp", "long.bmp", "MiB")
-    refused(data, "MiB")
-    refused(io.BytesIO(data), "MiB")
-
-
-# --- wrong arguments --------------------------------------------------------------------------
-
-
-def test_arrays_that_are_not_pictures():
-    refused(np.zeros((4, 4, 3)), "float64", "uint8")
-    refused(np.zeros((3, 4, 4, 3), np.uint8), "(3, 4, 4, 3)")
-    refused(np.zeros((4, 4, 2), np.uint8), "(4, 4, 2)")
-    refused(3, "int")
-    refused(io.StringIO("text"), "binary")
-    refused(picture(), "max_side", max_side=0)
 
 
 def test_pillow_is_not_imported_before_it_is_needed():
