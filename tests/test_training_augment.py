@@ -1,4 +1,4 @@
-"""What a student sees: moved, turned aside, lit, recoloured, covered."""
+"""What a student sees: crops on the template, moved, turned aside, lit, recoloured, covered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.alignment import TEMPLATE, similarity  # noqa: E402
+from training.alignment import TEMPLATE, crop, similarity  # noqa: E402
 from training.augment import augment, centre, cover, move, recolour, relight  # noqa: E402
 from training.turn import PITCH, YAW, origin, turned, turns  # noqa: E402
 
@@ -104,3 +104,28 @@ def test_turns_go_with_whatever_else_moves_a_picture():
         points = found[:2].permute(1, 2, 0)
         points = torch.stack([127 - points[..., 0], points[..., 1]], -1) if mirrored else points
         assert (shown - points).abs().amax((1, 2, 3)).min() < 0.02
+
+
+# Alignment ------------------------------------------------------------------------------------
+
+
+def test_similarity_recovers_a_known_transform():
+    turn = np.deg2rad(25)
+    m = 1.7 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    found = similarity(TEMPLATE, TEMPLATE @ m.T + [5, -3])
+    np.testing.assert_allclose(found, np.hstack([m, [[5], [-3]]]), atol=1e-9)
+
+
+def test_crop_puts_the_landmarks_on_the_template():
+    from PIL import Image
+
+    points = TEMPLATE * 2 + 20
+    picture = np.zeros((280, 280, 3), np.uint8)
+    for x, y in points.round().astype(int):
+        picture[y - 3 : y + 4, x - 3 : x + 4] = 255
+    small = crop(Image.fromarray(picture), points, 128)
+    for x, y in TEMPLATE + 8:
+        window = small[int(y) - 5 : int(y) + 7, int(x) - 5 : int(x) + 7, 0].astype(float)
+        rows, cols = np.mgrid[int(y) - 5 : int(y) + 7, int(x) - 5 : int(x) + 7]
+        assert abs((rows * window).sum() / window.sum() - y) < 0.4
+        assert abs((cols * window).sum() / window.sum() - x) < 0.4

@@ -1,4 +1,4 @@
-"""Targets from several looks of each teacher, and first layers that learn in some steps alone."""
+"""Targets from several looks of each teacher; mixtures; first layers that seldom learn."""
 
 from __future__ import annotations
 
@@ -87,3 +87,12 @@ def test_seldom_layers_move_in_one_step_of_so_many(work):
         student.step(pool, 0.1)
         moved.append([not torch.equal(a, b) for a, b in zip(before, weights(), strict=True)])
     assert moved == [[i % 3 == 0] * 2 + [True] for i in range(6)]
+
+
+# Mixtures -------------------------------------------------------------------------------------
+
+
+def test_mixtures_lie_between_their_two_faces():
+    crops = np.stack([np.full((128, 128, 3), v, np.uint8) for v in (10, 200)])
+    for mixed in data.mixtures(crops, 12):
+        assert mixed.shape == (128, 128, 3) and mixed.min() >= 10 and mixed.max() <= 200
