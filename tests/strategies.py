@@ -1,100 +1,22 @@
 """Hypothesis strategies: for every operator kind, cases of attributes and inputs that fit.
 
 ``STRATEGIES[kind]`` gives :class:`Case`; the property tests of the NumPy definitions and of the
-C kernels draw from the same ones. Sizes are small and odd on purpose (tails of vectors,
-windows that hang over the end, one channel, one row).
+C kernels draw from the same ones.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import fields
 
 import numpy as np
-from hypothesis import HealthCheck, settings
+import strategies_shapes as shapes
+from cases import Case, Draw, any_rank, axis_of, integers, maps, pairs, values
 from hypothesis import strategies as st
 
 from tinyface import ops
 from tinyface.ops import Op
 from tinyface.ops.conv import window_output
-from tinyface.ops.spec import Array, Types
-from tinyface.types import TensorType
-
-Draw = Callable[[st.SearchStrategy[Any]], Any]
-
-SETTINGS = settings(
-    max_examples=int(os.environ.get("TINYFACE_EXAMPLES", "40")),  # more for a long search
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-
-
-@dataclass(frozen=True)
-class Case:
-    """An operator and float64 inputs for it; None stands for an absent one."""
-
-    op: Op
-    inputs: tuple[Array | None, ...]
-
-    def arrays(self, dtype: str) -> tuple[Array | None, ...]:
-        """The inputs, rounded to ``dtype``, read-only: no kernel may write to its operands."""
-        arrays = tuple(None if a is None else a.astype(dtype) for a in self.inputs)
-        for a in arrays:
-            if a is not None:
-                a.flags.writeable = False
-        return arrays
-
-    def types(self, dtype: str) -> tuple[TensorType | None, ...]:
-        return tuple(None if a is None else TensorType(a.shape, dtype) for a in self.inputs)
-
-    def infer(self, dtype: str = "float32") -> Types:
-        return self.op.infer(*self.types(dtype))
-
-    def __repr__(self) -> str:
-        shapes = ["-" if a is None else "x".join(map(str, a.shape)) for a in self.inputs]
-        return f"{self.op} on {', '.join(shapes)}"
-
-
-def integers(low: int, high: int) -> st.SearchStrategy[int]:
-    return st.integers(low, high)
-
-
-def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
-    return st.tuples(integers(low, high), integers(low, high))
-
-
-def values(draw: Draw, shape: tuple[int, ...], low: float | None = None) -> Array:
-    """Numbers of one sign or both, of mixed magnitude, with zeros and repeated values.
-
-    Every one is a float32, so that float32 and float64 runs see the same inputs.
-    """
-    rng = np.random.default_rng(draw(integers(0, 2**32 - 1)))
-    spread = draw(st.sampled_from([0.0, 0.5, 2.0]))
-    x = np.array(rng.standard_normal(shape) * 10.0 ** rng.uniform(-spread, spread, shape))
-    x[rng.random(shape) < 0.1] = 0.0
-    x[rng.random(shape) < 0.1] = 1.5
-    if low is not None:
-        x = np.abs(x) + low
-    return np.asarray(x, np.float32).astype(np.float64)
-
-
-def maps(draw: Draw, channels: int | None = None, side: int = 9) -> Array:
-    """A feature map (n, c, h, w)."""
-    c = draw(integers(1, 6)) if channels is None else channels
-    h, w = draw(pairs(1, side))
-    return values(draw, (draw(integers(1, 2)), c, h, w))
-
-
-def any_rank(draw: Draw, low: int = 1, high: int = 5) -> Array:
-    return values(draw, tuple(draw(st.lists(integers(1, 4), min_size=low, max_size=high))))
-
-
-def axis_of(draw: Draw, x: Array) -> int:
-    """An axis of x, counted from the front or from the back."""
-    return draw(integers(-x.ndim, x.ndim - 1))
-
+from tinyface.ops.spec import Array
 
 # ------------------------------------------------------------------ activations
 
@@ -294,112 +216,6 @@ def max_feature_map(draw: Draw) -> Case:
     return Case(ops.MaxFeatureMap(), (np.concatenate([x, values(draw, x.shape)], 1),))
 
 
-# ------------------------------------------------------------------------ shapes
-
-
-@st.composite
-def concat(draw: Draw) -> Case:
-    x = any_rank(draw)
-    axis = axis_of(draw, x)
-    parts = []
-    for _ in range(draw(integers(1, 4))):
-        shape = list(x.shape)
-        shape[axis] = draw(integers(1, 4))
-        parts.append(values(draw, tuple(shape)))
-    return Case(ops.Concat(axis), tuple(parts))
-
-
-@st.composite
-def split(draw: Draw) -> Case:
-    sizes = tuple(draw(st.lists(integers(1, 4), min_size=1, max_size=4)))
-    shape = draw(st.lists(integers(1, 4), min_size=1, max_size=4))
-    axis = draw(integers(-len(shape), len(shape) - 1))
-    shape[axis] = sum(sizes)
-    return Case(ops.Split(axis, sizes), (values(draw, tuple(shape)),))
-
-
-@st.composite
-def slices(draw: Draw) -> Case:
-    x = any_rank(draw)
-    chosen = []
-    for axis in draw(st.lists(integers(0, x.ndim - 1), unique=True)):
-        side = x.shape[axis]
-        step = draw(st.sampled_from([1, 1, 2, 3, -1, -2]))
-        start, end = draw(pairs(-side - 2, side + 2))
-        if len(range(side)[start:end:step]) == 0:  # empty: take everything instead
-            start, end = (0, 2**31 - 1) if step > 0 else (-1, -(2**31) + 1)
-        chosen.append((axis, start, end, step))
-    return Case(ops.Slice(*(tuple(part) for part in zip(*chosen, strict=True))), (x,))
-
-
-@st.composite
-def pad(draw: Draw) -> Case:
-    x = any_rank(draw, 1, 4)
-    before, after = (tuple(draw(integers(0, 2)) for _ in x.shape) for _ in range(2))
-    return Case(ops.Pad(before, after, draw(st.sampled_from([0.0, -1.5]))), (x,))
-
-
-@st.composite
-def reshape(draw: Draw) -> Case:
-    """The sides, some neighbours multiplied together, some kept by 0, one left open by -1."""
-    x = any_rank(draw, 1, 5)
-    shape: list[int] = []
-    for i, side in enumerate(x.shape):
-        if shape and shape[-1] > 0 and draw(st.booleans()):
-            shape[-1] *= side
-        else:
-            keep = len(shape) == i and draw(st.booleans())
-            shape.append(0 if keep else side)
-    open_at = draw(integers(0, len(shape)))
-    if open_at < len(shape):
-        shape[open_at] = -1
-    return Case(ops.Reshape(tuple(shape)), (x,))
-
-
-@st.composite
-def flatten(draw: Draw) -> Case:
-    x = any_rank(draw)
-    return Case(ops.Flatten(draw(integers(-x.ndim, x.ndim))), (x,))
-
-
-@st.composite
-def transpose(draw: Draw) -> Case:
-    x = any_rank(draw)
-    return Case(ops.Transpose(tuple(draw(st.permutations(range(x.ndim))))), (x,))
-
-
-@st.composite
-def channel_shuffle(draw: Draw) -> Case:
-    groups = draw(integers(1, 4))
-    return Case(ops.ChannelShuffle(groups), (maps(draw, groups * draw(integers(1, 4))),))
-
-
-@st.composite
-def interleave(draw: Draw) -> Case:
-    block = draw(pairs(1, 3))
-    first = maps(draw, side=5)
-    others = (values(draw, first.shape) for _ in range(block[0] * block[1] - 1))
-    return Case(ops.Interleave(block), (first, *others))
-
-
-@st.composite
-def resize(draw: Draw) -> Case:
-    """To a size, to another map's size, by whole and by broken factors.
-
-    The broken ones are such that the new side is never the old one or twice the old one (but
-    for a side of 1): there PyTorch takes a short cut that ignores the factor's fraction.
-    """
-    x = maps(draw)
-    mode = draw(st.sampled_from(["nearest", "bilinear", "corners"]))
-    how = draw(st.sampled_from(["size", "like", "scale"]))
-    if how == "size":
-        return Case(ops.Resize(mode, size=draw(pairs(1, 20))), (x,))
-    if how == "like":
-        return Case(ops.Resize(mode), (x, maps(draw, side=20)))
-    scale = tuple(draw(st.sampled_from([1.0, 2.0, 3.0, 1.7, 2.6])) for _ in range(2))
-    return Case(ops.Resize(mode, scale=scale), (x,))
-
-
 def one_map(op: Op) -> st.SearchStrategy[Case]:
     @st.composite
     def case(draw: Draw) -> Case:
@@ -413,28 +229,28 @@ STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
     **{cls.kind: binary(cls) for cls in (ops.Add, ops.Sub, ops.Mul, ops.Div, ops.Maximum)},
     **{cls.kind: pool(cls) for cls in (ops.MaxPool, ops.AveragePool)},
     "batch_norm": batch_norm(),
-    "channel_shuffle": channel_shuffle(),
-    "concat": concat(),
+    "channel_shuffle": shapes.channel_shuffle(),
+    "concat": shapes.concat(),
     "conv2d": conv2d(),
     "exp": limited(ops.Exp(), -64, 64),
-    "flatten": flatten(),
+    "flatten": shapes.flatten(),
     "global_average_pool": one_map(ops.GlobalAveragePool()),
     "global_max_pool": one_map(ops.GlobalMaxPool()),
     "identity": one_map(ops.Identity()),
-    "interleave": interleave(),
+    "interleave": shapes.interleave(),
     "l2_normalize": l2_normalize(),
     "layer_norm": layer_norm(),
     "linear": linear(),
     "matmul": matmul(),
     "max_feature_map": max_feature_map(),
-    "pad": pad(),
+    "pad": shapes.pad(),
     "prelu": prelu(),
     "reduce": reduce(),
-    "reshape": reshape(),
-    "resize": resize(),
-    "slice": slices(),
+    "reshape": shapes.reshape(),
+    "resize": shapes.resize(),
+    "slice": shapes.slices(),
     "softmax": softmax(),
-    "split": split(),
+    "split": shapes.split(),
     "sqrt": limited(ops.Sqrt(), 0, 1e9),
-    "transpose": transpose(),
+    "transpose": shapes.transpose(),
 }

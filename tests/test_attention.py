@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cases import SETTINGS
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import SETTINGS
 from unplanned import unplanned
 
 from tinyface import ops

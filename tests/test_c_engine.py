@@ -10,10 +10,11 @@ import threading
 import numpy as np
 import pytest
 from bounds import tolerance
+from cases import SETTINGS, Case
 from hypothesis import given
 from random_graphs import graphs
 from samples import network
-from strategies import SETTINGS, STRATEGIES, Case
+from strategies import STRATEGIES
 from unplanned import unplanned
 
 from tinyface.backends import c as engine
@@ -51,23 +52,26 @@ def graph_of(case: Case, constant: bool) -> tuple[Graph, dict[str, Array]]:
     return graph, {n: arrays[n] for n in fed}
 
 
+def broadcasting(x: Array, y: Array, rng: np.random.Generator) -> list[tuple[Array, Array]]:
+    """Operands of an operator on two maps: equal ones, gates, vectors, a number, rows, columns."""
+    gate, vector = rng.integers(-99, 99, (2, 7, 1, 1)) / 64.0, rng.integers(9, 99, (7, 1, 1)) / 32.0
+    long = rng.integers(1, 99, (2, 3, 2, 77)) / 64.0  # one value for all that follows it
+    return [
+        *((x, other) for other in (y, gate, vector, np.array(1.5), y[:1, :, :, :1])),
+        # (2, 2, 1) beside (2, 2, 2, 1) is no gate: axes are aligned at the end
+        (x[:, :2, :1, 0], x[:, :2, :2, :1]),
+        *((x[:, 0], y[:1, 0, 0]), (y[:, :1], x), (y, y[:, 1:2])),
+        *((long, long[:, :, :, :1]), (long[:, :, 0, :1], long[:, :, 1]), (long, long[0, 0, :, :1])),
+    ]
+
+
 def sure(kind: str) -> list[Case]:
     """Cases that must run in C, whatever else the strategies draw."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(-999, 999, (2, 2, 7, 5, 3)) / 256.0
-    gate, vector = rng.integers(-99, 99, (2, 7, 1, 1)) / 64.0, rng.integers(9, 99, 7) / 32.0
-    pairs = [(x, y), (x, gate), (x, vector.reshape(7, 1, 1)), (x, np.array(1.5))]
+    vector = rng.integers(9, 99, 7) / 32.0
     if kind in ("add", "sub", "mul", "div", "maximum"):
-        # (2, 2, 1) beside (2, 2, 2, 1) is no gate: axes are aligned at the end
-        pairs.append((x[:, :2, :1, 0], x[:, :2, :2, :1]))
-        pairs += [(x, y[:1, :, :, :1]), (x[:, 0], y[:1, 0, 0]), (y[:, :1], x), (y, y[:, 1:2])]
-        long = rng.integers(1, 99, (2, 3, 2, 77)) / 64.0  # one value for all that follows it
-        pairs += [
-            (long, long[:, :, :, :1]),
-            (long[:, :, 0, :1], long[:, :, 1]),
-            (long, long[0, 0, :, :1]),
-        ]
-        return [Case(OPS[kind](), pair) for pair in pairs]
+        return [Case(OPS[kind](), pair) for pair in broadcasting(x, y, rng)]
     if kind == "transpose":  # of one picture, HWNC is NHWC
         return [
             Case(OPS[kind](p), (x[:1],))

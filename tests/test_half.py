@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cases import SETTINGS, Case
 from hypothesis import given
 from samples import picture, recogniser
-from strategies import SETTINGS, STRATEGIES, Case
+from strategies import STRATEGIES
 from test_c_engine import ISAS, SMALL, compare, graph_of, network, random_inputs, run
 
 from tinyface.backends import c as engine

@@ -10,8 +10,9 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 from bounds import BOUNDS
+from cases import SETTINGS, Case
 from hypothesis import given
-from strategies import SETTINGS, STRATEGIES, Case
+from strategies import STRATEGIES
 
 from tinyface import limits, ops
 from tinyface.ops import OPS, Op, from_json

@@ -7,9 +7,10 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from cases import SETTINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import SETTINGS, STRATEGIES
+from strategies import STRATEGIES
 
 from tinyface import limits, ops
 from tinyface.errors import AttributeBoundsError, GraphError

@@ -9,7 +9,8 @@ from hypothesis import given, note
 torch = pytest.importorskip("torch")
 
 from bounds import tolerance  # noqa: E402
-from strategies import SETTINGS, STRATEGIES, Case  # noqa: E402
+from cases import SETTINGS, Case  # noqa: E402
+from strategies import STRATEGIES  # noqa: E402
 from torch_oracles import ORACLES, oracle  # noqa: E402
 
 from tinyface.ops import OPS, Resize  # noqa: E402

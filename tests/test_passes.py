@@ -6,22 +6,16 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from cases import SETTINGS
 from hypothesis import given
 from random_graphs import assert_same_outputs, graphs, inputs_for, kinds
-from strategies import SETTINGS
 
 from tinyface import ops
 from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
 from tinyface.graph import Graph, Node
 from tinyface.networks import find, random_state
-from tinyface.passes import (
-    PASSES,
-    drop_noops,
-    fold_batchnorm,
-    fuse_activation,
-    optimise,
-)
+from tinyface.passes import PASSES, drop_noops, fold_batchnorm, fuse_activation, optimise
 from tinyface.types import TensorType
 
 Pass = Callable[[Graph], Graph]

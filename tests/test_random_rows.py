@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from cases import SETTINGS
 from hypothesis import given
 from hypothesis import strategies as st
 from random_graphs import assert_same_outputs, drift, inputs_for
 from random_rows import row_graphs
-from strategies import SETTINGS
 from unplanned import unplanned
 
 from tinyface import ops

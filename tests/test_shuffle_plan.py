@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import SETTINGS
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import SETTINGS
 
 from tinyface import ops
 from tinyface.backends import c as engine
