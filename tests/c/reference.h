@@ -136,6 +136,42 @@ static double shuffled(const tf_step *s, const operands *o, int64_t i, int64_t y
                        : (double)o->z[at(&s->z, i, y, x, from - half)];
 }
 
+/* Row oc of the weights by the one pixel. */
+static double row(const tf_step *s, const operands *o, int64_t oc, double *size)
+{
+    double sum = 0;
+    for (int64_t k = 0; k < s->c; k++) {
+        const double term = (double)o->x[k] * (double)o->w[oc * s->c + k];
+        sum += term, *size += fabs(term);
+    }
+    return sum;
+}
+
+/* x and z of two maps, or x by the weight w. */
+static double elementwise(const tf_step *s, double x, double z, double w, double bias)
+{
+    switch (s->op) {
+    case TF_ADD: return x + z;
+    case TF_SUB: return x - z;
+    case TF_MUL: return x * z;
+    case TF_DIV: return x / z;
+    case TF_MAXIMUM: return fmax(x, z);
+    default: return x * w + bias;
+    }
+}
+
+/* What is done to the sum v: shortcuts and the activation. */
+static double ending(const tf_step *s, double v, double z, double slope, double *size,
+                     double *terms)
+{
+    if (s->flags & TF_RESIDUAL) v += z, *size += fabs(z), *terms += 1;
+    v = activate(s, v, slope);
+    if (s->act != TF_NONE) *size = *size * 2 + 2, *terms += 12;
+    if (s->act == TF_EXP) *size = *size * fmin(v, FLT_MAX) + FLT_MIN; /* exp is its own slope */
+    if (s->flags & TF_RESIDUAL_END) v += z, *size += fabs(z), *terms += 1;
+    return v;
+}
+
 static double expected(const tf_step *s, const operands *o, int64_t i, int64_t oc, int64_t oy,
                        int64_t ox, double *size, double *terms)
 {
@@ -160,13 +196,9 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
         if (s->op == TF_WINOGRAD) *terms *= 4, *size += 1;
         break;
     case TF_GEMV:
-        v = bias;
-        *size = fabs(bias);
+        v = row(s, o, oc, size) + bias;
+        *size += fabs(bias);
         *terms = s->c + 1;
-        for (int64_t k = 0; k < s->c; k++) {
-            v += (double)o->x[k] * (double)o->w[oc * s->c + k];
-            *size += fabs((double)o->x[k] * (double)o->w[oc * s->c + k]);
-        }
         break;
     case TF_MAXPOOL: return slide(s, o, i, oc, oy, ox).most;
     case TF_AVGPOOL:
@@ -192,22 +224,12 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
     }
     if (s->op == TF_SOFTMAX || s->op == TF_L2NORM)
         return reduce_channels(s, o->x + at(&s->x, i, oy, ox, 0), oc);
-    const double x =
-        s->op >= TF_ADD && s->op <= TF_AFFINE ? (double)o->x[at(&s->x, i, oy, ox, oc)] : 0;
-    if (s->op == TF_ADD) v = x + z;
-    if (s->op == TF_SUB) v = x - z;
-    if (s->op == TF_MUL) v = x * z;
-    if (s->op == TF_DIV) v = x / z;
-    if (s->op == TF_MAXIMUM) v = fmax(x, z);
-    if (s->op == TF_AFFINE) v = x * (o->w ? (double)o->w[oc] : 1) + bias;
-    if (s->op >= TF_ADD)
-        *size = fabs(x) * (o->w ? fabs((double)o->w[oc]) : 1) + fabs(z) + fabs(bias);
-    if (s->flags & TF_RESIDUAL) v += z, *size += fabs(z), *terms += 1;
-    v = activate(s, v, o->slope ? (double)o->slope[oc] : 0);
-    if (s->act != TF_NONE) *size = *size * 2 + 2, *terms += 12;
-    if (s->act == TF_EXP) *size = *size * fmin(v, FLT_MAX) + FLT_MIN; /* exp is its own slope */
-    if (s->flags & TF_RESIDUAL_END) v += z, *size += fabs(z), *terms += 1;
-    return v;
+    if (s->op >= TF_ADD) {
+        const double x = (double)o->x[at(&s->x, i, oy, ox, oc)], w = o->w ? (double)o->w[oc] : 1;
+        v = elementwise(s, x, z, w, bias);
+        *size = fabs(x * w) + fabs(z) + fabs(bias);
+    }
+    return ending(s, v, z, o->slope ? (double)o->slope[oc] : 0, size, terms);
 }
 
 #endif
