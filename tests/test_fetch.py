@@ -187,7 +187,7 @@ def test_what_is_wrong_is_said(server: Any, tmp_path: Path, behaviour: str, says
         get(server, tmp_path / "x", behaviour)
     assert time.monotonic() - before < 20
     assert not (tmp_path / "x").exists()
-    recipe = f"curl -fL -o '{tmp_path / 'x'}' '{address(server, behaviour)}'"
+    recipe = f"curl -fL --create-dirs -o '{tmp_path / 'x'}' '{address(server, behaviour)}'"
     assert recipe in str(caught.value) and HASH in str(caught.value)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 1
     if behaviour == "corrupts":

@@ -88,8 +88,8 @@ def fetch(
         if urlsplit(address).scheme not in ("http", "https"):
             raise UsageError(f"{address[:200]!r}: only https and http addresses are fetched")
     by_hand = (
-        f"by hand:  curl -fL -o '{target}' '{addresses[0]}'  ({size} bytes, SHA-256 {sha256}), "
-        "then the same command again"
+        f"by hand:  curl -fL --create-dirs -o '{target}' '{addresses[0]}'  "
+        f"({size} bytes, SHA-256 {sha256}), then the same command again"
     )
     if offline():
         raise DownloadError(f"{OFFLINE} is set, so {target.name} is not fetched; {by_hand}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,8 +50,10 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **how: Any) -> 
             yield file
         os.chmod(name, _permissions(target))
         os.replace(name, target)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+            error.filename = os.fspath(path)  # write(2) does not know whose disk is full
         raise
 
 

@@ -60,6 +60,7 @@ class Model:
         self._graph: Graph | Path = graph
         self.session = Session(graph, backend, threads, weights)
         self._detector = detector
+        self._loaded: tuple[Any, ...] | None = None  # the arguments of load() that made it
 
     @property
     def graph(self) -> Graph:
@@ -71,6 +72,12 @@ class Model:
             f"<tinyface.Model {self.name}: {p.height}x{p.width} {p.colour} -> "
             f"{self.card.embedding_size}, {self.session.backend} engine>"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and multiprocessing: the other process loads the same file."""
+        if self._loaded is None:
+            raise TypeError("a Model made of a graph cannot be pickled; load() it from a file")
+        return load, self._loaded
 
     @property
     def detector(self) -> Detector:
@@ -160,14 +167,29 @@ class Model:
         return [FaceEmbedding(f, e) for f, e in zip(faces, embeddings, strict=True)]
 
     def embed_crops(self, crops: NDArray[np.uint8]) -> Floats:
-        """Embeddings ``(N, D)`` of aligned crops ``(N, H, W, 3)`` of the network's own size."""
+        """Embeddings ``(N, D)`` of aligned crops, ``uint8 (N, H, W, 3)`` RGB.
+
+        Raises:
+            ImageError: crops of another type, or not of the network's own size.
+        """
         output = self.run(self.prepare(crops))
         if isinstance(output, dict) or output.ndim != 2:
             raise ModelError(f"{self.name} gives no embeddings; name a recogniser")
         return l2_normalise(output)
 
     def prepare(self, crops: NDArray[np.uint8]) -> Floats:
-        """``uint8 (N, H, W, 3)`` RGB to the network's input, ``float32 (N, C, H, W)``."""
+        """``uint8 (N, H, W, 3)`` RGB to the network's input, ``float32 (N, C, H, W)``.
+
+        Raises:
+            ImageError: crops of another type, or not of the network's own size.
+        """
+        crops = np.asarray(crops)
+        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (*self._size, 3):
+            height, width = self._size
+            raise ImageError(
+                f"crops of type {crops.dtype} and shape {crops.shape}; give uint8 RGB of shape "
+                f"(N, {height}, {width}, 3), or embed(..., aligned=True), which scales"
+            )
         return self.card.preprocess.apply(crops)
 
     @property
@@ -214,6 +236,7 @@ def load(
         )
     model = Model(graph, card, backend=backend, threads=threads, detector=detector, weights=weights)
     model._graph = path.absolute()  # the weights need not be in memory twice
+    model._loaded = (model._graph, backend, threads, detector, weights)
     return model
 
 

@@ -40,6 +40,22 @@ def user_folder() -> Path:
     return Path(base) / "tinyface"
 
 
+def made_user_folder() -> Path:
+    """The user's folder of models, which is made when it is first needed.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    folder = user_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: cannot be made ({error.strerror}); set TINYFACE_CACHE to a folder of yours"
+        ) from None
+    return folder
+
+
 def packaged_folder() -> Path:
     """``tinyface/weights`` of an installed wheel, ``weights`` of a source checkout."""
     package = Path(__file__).parent

@@ -84,11 +84,14 @@ class Record:
         }
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace:
     """The records of the runs made while it was open: one list per run, in order."""
 
     runs: list[list[Record]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<tinyface.Trace of {len(self.runs)} runs, {len(self.records)} steps>"
 
     @property
     def records(self) -> list[Record]:
@@ -138,17 +141,22 @@ class Trace:
         The file appears whole or not at all. Raises UsageError for another suffix, or where
         the file cannot be written.
         """
+        check_name(path)
         name = Path(path).name
         if name.endswith(".chrome.json"):
             text = json.dumps(self.to_chrome())
         elif name.endswith(".json"):
             text = json.dumps(self.to_json())
-        elif name.endswith(".csv"):
-            text = self.to_csv()
         else:
-            raise UsageError(f"{path}: name a trace .json, .chrome.json or .csv")
+            text = self.to_csv()
         with atomic_write(path, "w", encoding="utf-8") as stream:
             stream.write(text)
+
+
+def check_name(path: str | Path) -> None:
+    """UsageError unless a trace can be written under that name."""
+    if not Path(path).name.endswith((".json", ".csv")):
+        raise UsageError(f"{path}: name a trace .json, .chrome.json or .csv")
 
 
 _current: ContextVar[Trace | None] = ContextVar("tinyface_trace", default=None)

@@ -87,7 +87,8 @@ def _folder(name: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{name}: no folder can be made here ({error.strerror})") from error
+        why = f"no folder can be made here ({error.strerror})"
+        raise UsageError(f"{name}: {why}; name another") from error
     return path
 
 

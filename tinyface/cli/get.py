@@ -32,7 +32,7 @@ def command(name: str | None, as_json: bool) -> int:
     from tinyface.formats.importer import import_file
     from tinyface.formats.known import public
     from tinyface.formats.modelfile import save_model
-    from tinyface.modelstore import SUFFIX, user_folder
+    from tinyface.modelstore import SUFFIX, made_user_folder
 
     if name is None:
         _list(as_json)
@@ -41,7 +41,7 @@ def command(name: str | None, as_json: bool) -> int:
     if name not in known:
         raise UsageError(f"{name!r} cannot be fetched; these can: {', '.join(known)}")
     sha256, file = known[name]
-    folder = user_folder()
+    folder = made_user_folder()
     target = folder / "downloads" / f"{name}-{file.addresses[0].rpartition('/')[2]}"
     with _bytes_bar(file.size, target.name) as progress:
         fetch(file.addresses, target, size=file.size, sha256=sha256, progress=progress)

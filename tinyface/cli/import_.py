@@ -139,12 +139,10 @@ def _checked(output: str) -> Path:
 
 
 def _own_folder(name: str) -> Path:
-    """A file in the user's folder of models, which is made when it is first needed."""
-    from tinyface.modelstore import SUFFIX, user_folder
+    """A file in the user's folder of models."""
+    from tinyface.modelstore import SUFFIX, made_user_folder
 
-    folder = user_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name.replace('/', '-')}{SUFFIX}"
+    return made_user_folder() / f"{name.replace('/', '-')}{SUFFIX}"
 
 
 def _size(text: str | None) -> dict[str, int]:

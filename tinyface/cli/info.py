@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from tinyface.cli import common
 from tinyface.cli.common import si
+from tinyface.errors import UsageError
 
 if TYPE_CHECKING:
     from tinyface.formats.modelfile import Card
@@ -74,6 +76,8 @@ def open_model(name: str) -> tuple[Graph, Card | None]:
         return load_model(modelstore.find(name))
     if Path(name).suffix == modelstore.SUFFIX:
         return load_model(modelstore.find(name))  # says that there is none
+    if os.sep in name or Path(name).suffix[1:].isalpha():  # cnn-8-fd-x0.5 is a network
+        raise UsageError(f"{name}: no such file; check the spelling")
     return networks.find(name).build(), None
 
 

@@ -121,6 +121,11 @@ def check(models: tuple[str, ...], compare: bool, output: str | None, wishes: Wi
         raise UsageError("a trace is of one network; leave out --compare or -o")
     if wishes.picture and not wishes.html:
         raise UsageError("--picture is shown in the report: add --html report.html")
+    if output:
+        from tinyface.tracing import check_name
+
+        check_name(output)
+    common.check_folders(output, wishes.png, wishes.html)
     if wishes.png:
         from tinyface import plots
 

@@ -45,13 +45,15 @@ def _load(path: str, mtime_ns: int, backend: str, threads: int | None) -> Detect
 
 
 def detect(
-    image: Source, detector: Detector | None = None, score: float | None = None
+    image: Source,
+    detector: Detector | str | os.PathLike[str] | None = None,
+    score: float | None = None,
 ) -> list[Face]:
     """All faces of a picture, the largest first.
 
     Args:
         image: a path, encoded bytes, a Pillow image, or an RGB uint8 array (H, W, 3).
-        detector: from :func:`load_detector`; None for the default one.
+        detector: from :func:`load_detector`, or a name or path; None for the default one.
         score: 0 <= score < 1, what a face must have more of; None for what the detector's card
             says. Less finds smaller and half-hidden faces, and more that are none.
 
@@ -63,14 +65,16 @@ def detect(
         ImageError: the picture cannot be read.
         UsageError: no detector is installed, or a score out of range.
     """
-    return (detector or load_detector()).detect(read_image(image), score)
+    if not isinstance(detector, Detector):
+        detector = load_detector(detector)
+    return detector.detect(read_image(image), score)
 
 
 def align(
     image: Source,
     landmarks: ArrayLike | None = None,
     size: Size = 112,
-    detector: Detector | None = None,
+    detector: Detector | str | os.PathLike[str] | None = None,
 ) -> RGB:
     """One face of a picture, upright, eyes and mouth where recognisers expect them.
 
@@ -79,7 +83,7 @@ def align(
         landmarks: ``(5, 2)``, in pixels: left eye, right eye, nose, left and right corner of
             the mouth; None to take those of the largest face.
         size: side of the crop, or (height, width).
-        detector: what finds the face where no landmarks are given.
+        detector: what finds the face where no landmarks are given, as for :func:`detect`.
 
     Returns:
         ``uint8 (height, width, 3)``, RGB.

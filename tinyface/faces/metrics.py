@@ -146,7 +146,10 @@ def fold_accuracies(
     """
     numbers = np.unique(folds)
     if len(numbers) < 2:
-        raise UsageError("one fold: the threshold must be chosen on other pairs than it is used on")
+        raise UsageError(
+            "one fold: the threshold must be chosen on other pairs than it is used on; "
+            "give more pairs, or two folds and more"
+        )
     failed = np.zeros(len(scores), bool) if failed is None else failed
     accuracies, thresholds = [], []
     for number in numbers:

@@ -94,8 +94,10 @@ def verify(
 
     Raises:
         ImageError: a picture cannot be read; NoFaceError: no face was found in one.
-        UsageError: the model has no threshold for ``fmr``.
+        UsageError: the model has no threshold for ``fmr``, or ``threshold`` is no cosine.
     """
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise UsageError(f"a threshold of {threshold:g}: give a cosine, from -1 to 1")
     if not isinstance(model, Model):
         model = _load(None if model is None else os.fspath(model))
     limit = threshold_for(model.card, fmr) if threshold is None else threshold

@@ -149,5 +149,5 @@ def lookup(registry: Mapping[str, Entry], aliases: Mapping[str, str], name: str)
     if key in registry:
         return registry[key]
     close = difflib.get_close_matches(key, registry, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else "they are listed by"
-    raise UsageError(f"there is no network {name!r}: {hint}  (tinyface models)")
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise UsageError(f"there is no network {name!r}; {hint}see  tinyface models")

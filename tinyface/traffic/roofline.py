@@ -20,7 +20,7 @@ import numpy as np
 
 from tinyface import machine, modelstore
 from tinyface.backends import c
-from tinyface.errors import TinyfaceError, UsageError
+from tinyface.errors import TinyfaceError
 from tinyface.files import atomic_write
 from tinyface.ops.spec import Array
 from tinyface.plan import Isa
@@ -139,14 +139,7 @@ def save(found: dict[str, Any]) -> Path:
     Raises:
         UsageError: it cannot be written.
     """
-    target = path()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{target.parent}: cannot be made ({error.strerror}); set TINYFACE_CACHE to a folder "
-            "of yours"
-        ) from None
+    target = modelstore.made_user_folder() / FILE
     with atomic_write(target, "w", encoding="utf-8") as file:
         json.dump(found, file, indent=1)
         file.write("\n")

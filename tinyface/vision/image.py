@@ -17,6 +17,7 @@ import re
 import stat
 import struct
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias, Union
@@ -50,6 +51,7 @@ _FOREIGN: Final = (
     (0, b"MM\0*", "a TIFF or camera raw picture"),
     (0, b"%PDF", "a PDF document"),
 )
+_FOREIGN_SUFFIXES: Final = (".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".dng", ".jxl")
 
 
 def read_image(source: Source, max_side: int | None = None, name: str | None = None) -> RGB:
@@ -87,21 +89,31 @@ def collect_images(path: str | os.PathLike[str], recursive: bool = False) -> lis
 
     Files are chosen by their suffix (``SUFFIXES``, in upper or lower case); hidden ones are
     left out. They are in natural order (``2.jpg`` before ``10.jpg``), directory by directory.
+    Pictures of other formats, and directories that may not be read, are passed over with a
+    warning: a folder of a phone's HEIC files must not look as if nobody were in it.
 
     Raises:
-        ImageError: there is nothing at ``path``, or no picture in it.
+        ImageError: there is nothing at ``path``, it may not be read, or no picture is in it.
     """
     root = Path(path)
     if not root.exists():
         raise ImageError(f"{root}: no such file or directory; check the spelling")
     if not root.is_dir():
         return [root]
-    found = sorted(_walk(root, recursive), key=_natural_key)
+    files = list(_walk(root, recursive))
+    found = sorted((p for p in files if _ends_with(p, SUFFIXES)), key=_natural_key)
+    other = [p for p in files if _ends_with(p, _FOREIGN_SUFFIXES)]
+    kinds = ", ".join(sorted({p.suffix.lower() for p in other}))
     if not found:
-        where = "" if recursive else ", or ask for its sub-directories too"
+        where = "" if recursive else ", or ask for its sub-directories too (-r, recursive=True)"
+        there = f"; {kinds} is not read, {_CONVERT}" if other else ""
         raise ImageError(
-            f"{root}: no picture in this directory ({', '.join(SUFFIXES)}); name another{where}"
+            f"{root}: no picture in this directory ({', '.join(SUFFIXES)}){there}; "
+            f"name another{where}"
         )
+    if other:
+        what = f"{root}: {len(other)} of other formats ({kinds}) left out"
+        warnings.warn(f"{what}; to have them, {_CONVERT}", stacklevel=2)
     return found
 
 
@@ -148,6 +160,8 @@ def _read_bytes(source: object, name: str) -> bytes:
             "give a path, bytes, a binary file, a Pillow image or a uint8 array"
         )
     if not data:
+        if isinstance(source, str) and source == "-":
+            raise ImageError(f"{name}: nothing came; pipe one picture in (it is read once)")
         raise ImageError(f"{name}: the file is empty; copy or download it again")
     if len(data) > MAX_IMAGE_BYTES:
         raise ImageError(_too_long(name))
@@ -358,11 +372,20 @@ def _is_pillow_image(source: object) -> bool:
 
 
 def _walk(root: Path, recursive: bool) -> Iterator[Path]:
-    for folder, children, files in os.walk(root):
+    """The files of a directory that are not hidden."""
+
+    def closed(error: OSError) -> None:
+        if error.filename == str(root):
+            raise ImageError(f"{root}: may not be read; name a directory that you may read")
+        warnings.warn(f"{error.filename}: may not be read and is left out", stacklevel=4)
+
+    for folder, children, files in os.walk(root, onerror=closed):
         children[:] = [c for c in children if recursive and not c.startswith(".")]
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(folder, name)
+        yield from (Path(folder, name) for name in files if not name.startswith("."))
+
+
+def _ends_with(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.name.lower().endswith(suffixes)
 
 
 def _natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], ...]:
