@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,31 @@ def test_nothing_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     with pytest.raises(ImageError, match="standard input: nothing came; pipe one picture in"):
         read_image("-")
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ImageError, match="standard input: is closed; pipe one picture in"):
+        read_image("-")
+
+
+# Latin-1 names on a UTF-8 system (an old USB stick), and a Latin-1 terminal.
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1"])
+def test_names_and_terminals_of_another_encoding(encoding: str) -> None:
+    try:
+        with open(b"k\xe9.png", "wb") as file:
+            file.write(samples.save_png(Path("one.png"), ONE).read_bytes())
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 only")
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+
+    def output(*args: str | bytes) -> bytes:
+        command = [sys.executable, "-m", "tinyface", *args]
+        done = subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout
+
+    assert (
+        json.loads(output("embed", b"k\xe9.png", "--json"))["results"][0]["file"] == "k\udce9.png"
+    )
+    assert output("embed", b"k\xe9.png").startswith(b"k\\udce9.png: face 0 at ")
 
 
 # ----------------------------------------------------------------------------- commands, files

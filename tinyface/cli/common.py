@@ -86,8 +86,17 @@ def fail(message: str, status: int) -> int:
 
 
 def print_json(schema: str, document: dict[str, Any]) -> None:
-    """One JSON document on stdout; ``schema`` names and numbers its form (``embed/1``)."""
-    click.echo(json.dumps({"schema": f"tinyface.{schema}", **document}, ensure_ascii=False))
+    """One JSON document on stdout; ``schema`` names and numbers its form (``embed/1``).
+
+    Legible letters where the terminal has them, else escapes: names of files may be anything.
+    """
+    whole = {"schema": f"tinyface.{schema}", **document}
+    text = json.dumps(whole, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(whole)
+    click.echo(text)
 
 
 def print_table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -118,6 +119,8 @@ def main() -> NoReturn:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before Python began, as by a daemon
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (to the end)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a Latin-1 terminal has no "…"
     status = run(sys.argv[1:])
     with suppress(OSError):  # said already, and the status shows it
         sys.stdout.flush()

@@ -147,6 +147,8 @@ def _read_bytes(source: object, name: str) -> bytes:
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
     elif isinstance(source, str) and source == "-":
+        if sys.stdin is None:  # closed before Python began
+            raise ImageError(f"{name}: is closed; pipe one picture in")
         data = sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1)
     elif isinstance(source, (str, os.PathLike)):
         data = _read_file(os.fspath(source), name)
