@@ -4,7 +4,8 @@
  * input that several windows share is loaded once (3x3 stride 1: 18 instead of 36 loads) and a
  * weight serves 4 outputs. Inputs come through a table of pixel pointers, one row of it per
  * kernel row, in which padding points to zeros; a row of the table is made once and used by all
- * output rows whose windows touch it.
+ * output rows whose windows touch it. Where channels do not fill the last vector, it begins so much
+ * earlier: some are computed twice, which costs less than a part of a vector.
  * Kernels as large as the map (GDC) and other shapes take one output and 4 vectors at a time.
  */
 enum { STRIP = 4 };
@@ -100,7 +101,10 @@ dw_strip(const int kh, const int kw, const int sw, const int flat, const int nv,
             dw_strip(kh, kw, sw, 0, 2, 0, NULL, call, table, pitch, y, c);                         \
         for (; c + VL <= n; c += VL)                                                               \
             dw_strip(kh, kw, sw, 0, 1, 0, NULL, call, table, pitch, y, c);                         \
-        if (c < n) dw_strip(kh, kw, sw, 0, 1, 1, NULL, call, table, pitch, y, c);                  \
+        if (c < n && n > VL)                                                                       \
+            dw_strip(kh, kw, sw, 0, 1, 0, NULL, call, table, pitch, y, n - VL);                    \
+        else if (c < n)                                                                            \
+            dw_strip(kh, kw, sw, 0, 1, 1, NULL, call, table, pitch, y, c);                         \
     }
 DW_STRIPS(dw_3x3x1, 3, 3, 1)
 DW_STRIPS(dw_3x3x2, 3, 3, 2)

@@ -22,10 +22,21 @@ static inline vf v_load_n(const float *p, int64_t n)
 }
 static inline void v_store_n(float *p, vf a, int64_t n)
 {
-    if (n >= VL) /* a masked store takes 12 cycles on Zen 2 to 4, whatever its mask */
+    if (n >= VL) {
         v_store(p, a);
-    else
-        _mm256_maskstore_ps(p, v_mask(n), a);
+        return;
+    }
+    /* no masked store: it takes 12 cycles on Zen 2 to 4, whatever its mask */
+    __m128 rest = _mm256_castps256_ps128(a);
+    if (n & 4) {
+        _mm_storeu_ps(p, rest);
+        rest = _mm256_extractf128_ps(a, 1);
+    }
+    if (n & 2) {
+        _mm_storel_pi((__m64 *)(p + (n & 4)), rest);
+        rest = _mm_movehl_ps(rest, rest);
+    }
+    if (n & 1) _mm_store_ss(p + (n & 6), rest);
 }
 static inline void v_store_zip3(float *p, vf a, vf b, vf c)
 {

@@ -153,13 +153,14 @@ def test_winograd_in_two_steps_by_hand() -> None:
 
 
 def test_depthwise_by_hand() -> None:
-    """10 channels. On 6x6, strips of 4 write 8 outputs for 6; on 40x40, 16 tasks share rows."""
+    """10 channels: two vectors of 8 that overlap. On 6x6, strips of 4 write 8 outputs for 6; on
+    40x40, 16 tasks share rows."""
     small = only(
         lambda b, x: b.conv(x, 10, 3, pad=1, groups=10, bias=True, key="k"),
         (1, 10, 6, 6), "TF_DEPTHWISE",
     )  # fmt: skip
     table = 6 * 3 * 8 * POINTER  # for every output row, 3 rows of 6 + 2 pixels
-    assert counts(small) == (4 * 360, 4 * 6 * 8 * 10, 4 * (90 + 10 + 10), 2 * table)
+    assert counts(small) == (4 * 360, 4 * 6 * 8 * 16, 4 * (90 + 10 + 10), 2 * table)
     assert small.algorithmic.macs == 6 * 8 * 16 * 9  # and 16 channels for 10
     large = only(
         lambda b, x: b.conv(x, 10, 3, pad=1, groups=10, bias=True, key="k"),

@@ -269,7 +269,7 @@ def _matmul(step: Step) -> Floats:
 
 
 def _depthwise(step: Step) -> Floats:
-    """Tasks: rows of the output. Strips of 4 outputs; the last one may overlap."""
+    """Tasks: rows of the output."""
     n, c, oh, ow = step.y.shape
     window = window_of(step)
     rows = [(a * ow, b * ow) for a, b in share(n * oh, int(step.fields["tasks"])) if a < b]
@@ -278,15 +278,22 @@ def _depthwise(step: Step) -> Floats:
     weight = len(rows) * (c * (math.prod(window.kernel) + _vectors(step)) + _zeros(step))
     pitch = (ow - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
     table = 0 if rolls(step) else 2 * n * oh * window.kernel[0] * pitch * POINTER
-    return read, 0, n * oh * _across(step) * c, weight, table
+    written = _padded(step) if _strips(step) and c > step.isa.lanes else c
+    return read, 0, n * oh * _across(step) * written, weight, table
+
+
+def _strips(step: Step) -> bool:
+    """Does a depthwise kernel make strips of outputs, in whole vectors where it has as many
+    channels? The last ones of a row and of the channels may overlap."""
+    f = step.fields
+    listed = (f["kw"], f["sw"]) in STRIPS and (f["kw"] != 3 or f["kh"] == 3)
+    return listed and f["dw"] == 1 and not rolls(step) and step.y.shape[3] >= STRIP
 
 
 def _across(step: Step) -> int:
-    """Outputs that a depthwise kernel makes in a row: in strips, of which the last may overlap."""
-    f, ow = step.fields, step.y.shape[3]
-    listed = (f["kw"], f["sw"]) in STRIPS and (f["kw"] != 3 or f["kh"] == 3)
-    strips = listed and f["dw"] == 1 and not rolls(step)
-    return -(-ow // STRIP) * STRIP if strips and ow >= STRIP else ow
+    """Outputs that a depthwise kernel makes in a row."""
+    ow = step.y.shape[3]
+    return -(-ow // STRIP) * STRIP if _strips(step) else ow
 
 
 def _pool(step: Step) -> Floats:
