@@ -110,6 +110,7 @@ class Session:
         self.chains = chains
         self._may_fall_back = backend == "auto"
         self._warned = False
+        self._one_only = False  # does the network hold for a batch of 1 only?
         self._plans: dict[tuple[bool, tuple[Shape, ...]], Executable] = {}
         # Plans for several shapes share the packed weights: by the operators of a part.
         self._packers: dict[tuple[str, ...], Packer] = {}
@@ -118,18 +119,45 @@ class Session:
     def run(self, x: Array | Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name, from one array (for a network with one input) or several by name.
 
-        Arrays are float32, NCHW, already normalised.
+        Arrays are float32, NCHW, already normalised. Of a network that was written down for a
+        batch of 1 and holds for no other, a larger batch is run one picture after another.
 
         Raises:
             GraphError: an input is missing or unknown, or has a shape the network cannot take.
         """
         inputs = self._named(x)
-        executable = self.executable({name: a.shape for name, a in inputs.items()})
+        several = self._several(inputs)
+        if several and self._one_only:
+            return self._one_by_one(inputs, several)
+        try:
+            executable = self.executable({name: a.shape for name, a in inputs.items()})
+        except GraphError:
+            if not several:
+                raise
+            return self._one_by_one(inputs, several)
         trace = tracing.current()
         if trace is None:
             return executable.run(inputs)
         trace.runs.append([])
         return executable.run(inputs, trace.runs[-1])
+
+    def _several(self, inputs: Mapping[str, Array]) -> int:
+        """How many pictures these are, for a network that was written down for one; else 0."""
+        own = [self.graph.types[name].shape[:1] for name in (*inputs, *self.graph.outputs)]
+        batches = {array.shape[:1] for array in inputs.values()}
+        if not all(own) or len(batches) != 1 or any(own[i] != (1,) for i in range(len(inputs))):
+            return 0
+        (count,) = batches.pop() or (0,)
+        return count if count > 1 else 0
+
+    def _one_by_one(self, inputs: Mapping[str, Array], count: int) -> dict[str, Array]:
+        """Of a network whose reshapes hold for one picture: one after another, results stacked."""
+        runs = [
+            self.run({name: array[i : i + 1] for name, array in inputs.items()})
+            for i in range(count)
+        ]
+        self._one_only = True
+        return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
 
     def executable(self, shapes: Mapping[str, Shape], *, chains: bool | None = None) -> Executable:
         """The plan for these input shapes, made on first use; with ``chains`` as given here, where

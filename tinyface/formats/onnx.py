@@ -1,8 +1,8 @@
 """Read an ONNX file as a Graph. One function per operator; :data:`OPERATORS` is the whole list.
 
 What a node computes from constants alone is computed here (shapes, mostly); everything else
-becomes operators of :mod:`tinyface.ops`. A batch of free size is read as 1 and stays free: a
-reshape that keeps the first side says "keep" and not "1".
+becomes operators of :mod:`tinyface.ops`. A batch of free size is read as 1 and stays free
+(:mod:`tinyface.formats.onnx_batch`).
 Source of the semantics: the ONNX operator specification, opset 7 and newer.
 """
 
@@ -28,6 +28,7 @@ from tinyface.formats import (
 )
 from tinyface.formats.arrays import Array
 from tinyface.formats.freesize import size_hint
+from tinyface.formats.onnx_batch import free_batch
 from tinyface.formats.onnx_constants import FOLD, fold
 from tinyface.formats.onnx_file import Branch, OnnxFile, OnnxNode, in_order, open_onnx
 from tinyface.graph import Graph
@@ -43,7 +44,7 @@ class Converter:
     constant. state: the weights.
     """
 
-    def __init__(self, file: OnnxFile, size: tuple[int, int]) -> None:
+    def __init__(self, file: OnnxFile, size: tuple[int, int], batch: int = 1) -> None:
         self.file = file
         self.builder = Builder(file.name)
         self.constants: dict[str, Array] = dict(file.constants)
@@ -55,6 +56,7 @@ class Converter:
             usual: tuple[int, ...] = (1,) * len(shape)
             if len(shape) == 4:
                 usual = (1, *size, 3) if shape[3] in (1, 3) else (1, 3, *size)  # NHWC: Keras
+            usual = (batch, *usual[1:]) if shape else ()
             sides = tuple(side or other for side, other in zip(shape, usual, strict=True))
             self.tensors[name] = self.builder.input(self.checked(name), sides)
 
@@ -217,11 +219,16 @@ def read_onnx(path: str | os.PathLike[str], size: tuple[int, int] = (112, 112)) 
             them that are not known here; each with the node's place.
     """
     file = open_onnx(Path(path))
-    try:
-        converter = Converter(file, size)
+
+    def read(batch: int) -> Graph:
+        converter = Converter(file, size, batch)
         for node in file.nodes:
             converter.convert(node)
         return _finish(converter)
+
+    free = all(shape and shape[0] is None for shape in file.inputs.values())
+    try:
+        return free_batch(read) if free else read(1)
     except GraphError as error:
         raise FormatError(f"{path}: {error}{_hint(file, size)}") from None
     except FormatError as error:
