@@ -95,6 +95,7 @@ static inline vf v_prelu(vf v, vf slope)
 /* Every activation; slope: of PReLU. */
 static inline vf v_any_act(vf v, const tf_step *s, vf slope)
 {
+    if (s->act == TF_NONE) return v; /* most often, and v_act jumps through a table */
     return s->act == TF_PRELU ? v_prelu(v, slope) : v_act(v, s);
 }
 
