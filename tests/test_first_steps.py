@@ -18,6 +18,7 @@ import samples
 
 import tinyface
 from tinyface import modelstore
+from tinyface.backends import c
 from tinyface.cli.main import run
 from tinyface.errors import ImageError, UsageError
 from tinyface.files import atomic_write
@@ -140,6 +141,14 @@ def test_refused_at_once(line: str, message: str, capsys: pytest.CaptureFixture[
     assert run(line.split()) == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and message in err
+
+
+def test_an_instruction_set_without_the_engine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(c, "available", lambda: False)
+    assert run(["bench", "cnn-8-cifar", "--isa", "avx2", "--rounds", "1"]) == 2
+    assert "--isa avx2: the C engine was not built; install" in capsys.readouterr().err
 
 
 def test_networks_with_a_dot_in_the_name_are_no_files() -> None:

@@ -101,6 +101,7 @@ def _cases(
     """The executables of all combinations, and the MACs of every network."""
     from tinyface.backends.numpy import NumpyExecutable
     from tinyface.cli.profile import open_network
+    from tinyface.errors import BackendError
     from tinyface.traffic.bench import Case
     from tinyface.traffic.profile import random_inputs
 
@@ -111,6 +112,11 @@ def _cases(
             session, _ = open_network(name, "auto", 1, kept)
             inputs: dict[str, Any] = random_inputs(session)
             macs[name] = session.graph.cost.macs
+            if session.backend != "c" and isa not in ("", "all"):
+                raise BackendError(
+                    f"--isa {isa}: the C engine was not built; install a C compiler and reinstall "
+                    "tinyface, or leave --isa out"
+                )
             if session.backend == "c":
                 for each, kind in _engines(session.graph, threads, isa):
                     runs.append((Case(name, "c", kind, each.threads, kept), each, inputs))

@@ -113,7 +113,7 @@ def collect_images(path: str | os.PathLike[str], recursive: bool = False) -> lis
         )
     if other:
         what = f"{root}: {len(other)} of other formats ({kinds}) left out"
-        warnings.warn(f"{what}; to have them, {_CONVERT}", stacklevel=2)
+        warnings.warn(f"{what}; to have one, {_CONVERT}", stacklevel=2)
     return found
 
 
