@@ -143,6 +143,26 @@ def test_refused_at_once(line: str, message: str, capsys: pytest.CaptureFixture[
     assert not out and err.count("\n") == 1 and message in err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("command", ["embed one.png two.png", "detect one.png two.png"])
+def test_lines_do_not_end_up_behind_the_progress_bar(command: str) -> None:
+    import pty
+
+    for name in ("one.png", "two.png"):
+        samples.save_png(Path(name), ONE)
+    seen = b""
+
+    def read(terminal: int) -> bytes:
+        nonlocal seen
+        data = os.read(terminal, 1024)
+        seen += data
+        return b"\n"  # nothing of it on the terminal of the tests
+
+    assert pty.spawn([sys.executable, "-m", "tinyface", *command.split()], read) == 0
+    line = next(part for part in seen.split(b"\n") if b"one.png" in part)
+    assert line.rpartition(b"\x1b[2K")[2].startswith(b"one.png")
+
+
 def test_an_instruction_set_without_the_engine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,7 +73,7 @@ def command(
             save_picture(path, Image.fromarray(align(rgb, face.landmarks, size)))
             results.append({"file": source, "face": i, "crop": path, **face.to_json()})
             if not as_json:
-                click.echo(click.format_filename(path))
+                common.print_line(click.format_filename(path))
 
     status = batch.each(work, what="aligning")
     if as_json:

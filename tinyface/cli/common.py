@@ -99,6 +99,15 @@ def print_json(schema: str, document: dict[str, Any]) -> None:
     click.echo(text)
 
 
+def print_line(text: str) -> None:
+    """One line on stdout while pictures are worked on.
+
+    Not by click.echo: that writes past the progress bar, whose line it would then end up on.
+    """
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def print_table(
     headers: Sequence[str], rows: Rows, *, right: Sequence[int] = (), footer: Sequence[str] = ()
 ) -> None:

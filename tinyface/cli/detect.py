@@ -87,7 +87,7 @@ def _print(source: str, faces: list[Face]) -> None:
     for face in faces:
         box = ",".join(f"{v:.0f}" for v in face.box)
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in face.landmarks)
-        click.echo(f"{common.one_line(source)}\t{box}\t{face.score:.4f}\t{points}")
+        common.print_line(f"{common.one_line(source)}\t{box}\t{face.score:.4f}\t{points}")
 
 
 def save_picture(path: str, picture: Image) -> None:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
-import click
 import numpy as np
 
-from tinyface.cli.common import one_line, print_json
+from tinyface.cli.common import one_line, print_json, print_line
 from tinyface.errors import UsageError
 from tinyface.files import atomic_write
 
@@ -74,7 +73,7 @@ class Summary(Writer):
             where = f"face {row.index} at {left},{top} {right - left}x{bottom - top}"
             where += f" (score {row.face.score:.3f})"
         start = " ".join(f"{value:+.4f}" for value in row.embedding[:4])
-        click.echo(f"{one_line(row.file)}: {where}, {row.embedding.size} values: {start} …")
+        print_line(f"{one_line(row.file)}: {where}, {row.embedding.size} values: {start} …")
 
 
 class Document(Writer):
