@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from tinyface import limits
 from tinyface.errors import GraphError
+from tinyface.once import once
 from tinyface.ops import Op, from_json
 from tinyface.ops.spec import Array, MaybeType
 from tinyface.types import ITEMSIZE, Cost, Shape, TensorType
@@ -75,7 +75,7 @@ class Graph:
         """Type of a tensor; None for the absent input ""."""
         return self.types[name] if name else None
 
-    @cached_property
+    @once
     def readers(self) -> Mapping[str, tuple[Node, ...]]:
         """The nodes that read each tensor (a node that reads it twice counts twice)."""
         readers: dict[str, tuple[Node, ...]] = dict.fromkeys(self.types, ())
@@ -85,7 +85,7 @@ class Graph:
                     readers[name] += (node,)
         return MappingProxyType(readers)
 
-    @cached_property
+    @once
     def producers(self) -> Mapping[str, Node]:
         """The node that makes each tensor (inputs and parameters have none)."""
         return MappingProxyType({name: node for node in self.nodes for name in node.outputs})
@@ -108,7 +108,7 @@ class Graph:
             weight=sum(self.types[name].nbytes for name in weights),
         )
 
-    @cached_property
+    @once
     def cost(self) -> Cost:
         """Compulsory cost of all nodes."""
         return Cost.total(self.node_cost(node) for node in self.nodes)

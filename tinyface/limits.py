@@ -41,3 +41,6 @@ MAX_SCALE: Final = 1024.0  # of a resize, per axis
 
 # lists of pairs
 MAX_PAIRS_BYTES: Final = 64 * MiB
+
+# the machine
+MAX_THREADS: Final = 256  # of one run

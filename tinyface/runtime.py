@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from tinyface import tracing
 from tinyface.backends.numpy import NumpyExecutable
 from tinyface.errors import BackendError, GraphError, NoKernelError
 from tinyface.graph import Graph
+from tinyface.limits import MAX_THREADS
 from tinyface.ops.spec import Array
 from tinyface.passes import half_weights, optimise
 from tinyface.plan import Packer
@@ -41,12 +43,14 @@ def default_threads() -> int:
     """CPUs that this process may use, or ``TINYFACE_THREADS``."""
     wanted = os.environ.get("TINYFACE_THREADS", "")
     if wanted:
-        if not wanted.isdecimal() or not 1 <= int(wanted) <= 256:
-            raise BackendError(f"TINYFACE_THREADS={wanted!r}: set it to a number from 1 to 256")
+        if not wanted.isdecimal() or not 1 <= int(wanted) <= MAX_THREADS:
+            raise BackendError(
+                f"TINYFACE_THREADS={wanted!r}: set it to a number from 1 to {MAX_THREADS}"
+            )
         return int(wanted)
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
+    return min(os.cpu_count() or 1, MAX_THREADS)
 
 
 def choose_backend(wanted: str) -> str:
@@ -85,7 +89,8 @@ class Session:
         chains: may the C engine run steps together, so that the maps between them are never
             written whole? Off for measurements in which every step is to touch all of its maps.
 
-    Safe to use from several Python threads at once.
+    Safe to use from several Python threads at once, and in a forked child, whatever other threads
+    did meanwhile.
     """
 
     def __init__(
@@ -99,8 +104,8 @@ class Session:
     ) -> None:
         self.backend = choose_backend(backend)
         self.threads = default_threads() if threads is None else threads
-        if not 1 <= self.threads <= 256:
-            raise BackendError(f"{self.threads} threads: use a number from 1 to 256")
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise BackendError(f"{self.threads} threads: use a number from 1 to {MAX_THREADS}")
         if weights not in WEIGHTS:
             raise BackendError(f"weights {weights!r}: give one of {', '.join(WEIGHTS)}")
         self.weights = weights
@@ -115,6 +120,7 @@ class Session:
         # Plans for several shapes share the packed weights: by the operators of a part.
         self._packers: dict[tuple[str, ...], Packer] = {}
         self._planning = threading.Lock()
+        _living.add(self)
 
     def run(self, x: Array | Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name, from one array (for a network with one input) or several by name.
@@ -181,7 +187,7 @@ class Session:
                 packer = self._packers.setdefault((), Packer())
                 return CExecutable(graph, self.threads, packer=packer, chains=chains)
             except NoKernelError:
-                self._packers.pop(())
+                self._packers.pop((), None)  # a forked child may have forgotten it
                 if not self._may_fall_back:
                     raise
                 return self._mixed(graph, chains)
@@ -203,6 +209,12 @@ class Session:
         self._warned = True
         return mixed
 
+    def _forked(self) -> None:
+        """In a child: the thread that was planning, if there was one, is not there to finish."""
+        if self._planning.locked():
+            self._packers = {}  # one may be half written; plans made before keep its array
+            self._planning = threading.Lock()
+
     def _named(self, x: Array | Mapping[str, Array]) -> dict[str, Array]:
         names = tuple(self.graph.inputs)
         if not isinstance(x, Mapping):
@@ -211,3 +223,16 @@ class Session:
             raise GraphError(f"{self.graph.name} takes the inputs {', '.join(names)}")
         dtype = self.graph.inputs[names[0]].dtype
         return {name: np.ascontiguousarray(x[name], dtype=dtype) for name in names}
+
+
+# The only lock that outlives a call: executables and graphs have none.
+_living: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for session in list(_living):
+        session._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

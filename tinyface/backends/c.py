@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import threading
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -95,8 +94,8 @@ class CExecutable:
         self._kernels = _engine.lib.tf_kernels_for(self.plan.isa.name.encode())
         self._steps = encode_steps(self.plan, number_buffers(self.plan))
         self._scratch = self._check()
+        # Its append and pop are atomic: no lock, which a fork could leave locked for the child.
         self._idle: list[_Context] = []
-        self._lock = threading.Lock()
 
     def run(
         self, inputs: Mapping[str, Array], records: list[Record] | None = None
@@ -108,8 +107,7 @@ class CExecutable:
         try:
             ticks = context.run(self, arrays, outputs, timed=records is not None)
         finally:
-            with self._lock:
-                self._idle.append(context)
+            self._idle.append(context)
         if records is not None:
             records += [
                 _record(step, ticks[i] - ticks[0], ticks[i + 1] - ticks[i])
@@ -133,11 +131,13 @@ class CExecutable:
         return int(scratch[0])
 
     def _borrow(self) -> _Context:
-        with self._lock:
-            while self._idle:
+        while self._idle:
+            try:
                 context = self._idle.pop()
-                if context.pid == os.getpid():  # threads do not survive a fork
-                    return context
+            except IndexError:  # another thread was faster
+                break
+            if context.pid == os.getpid():  # threads do not survive a fork
+                return context
         return _Context(self.plan.arena_bytes, self._scratch, self.threads)
 
 

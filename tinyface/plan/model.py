@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
+from tinyface.once import once
 from tinyface.ops.spec import Array
 from tinyface.types import Cost, Shape
 
@@ -147,7 +147,7 @@ class Step:
     band: int = 0
     bands: tuple[Band, ...] = ()
 
-    @cached_property
+    @once
     def algorithmic(self) -> Cost:
         """What the kernel really touches (touched.py)."""
         from tinyface.plan.touched import algorithmic

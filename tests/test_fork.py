@@ -1,0 +1,101 @@
+"""A process forks: the child can run networks, whatever other threads of its parent were doing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.test_runtime import bound
+from tinyface.backends import c
+from tinyface.graph import Graph
+from tinyface.ops.spec import Array
+from tinyface.plan import Packer
+from tinyface.runtime import Session
+
+needs_c = pytest.mark.skipif(not c.available(), reason="the C engine is not built here")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+quiet = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 and later
+
+
+def picture(side: int) -> Array:
+    return np.random.default_rng(side).standard_normal((1, 3, side, side)).astype(np.float32)
+
+
+def in_a_child(session: Session, expected: dict[int, Array]) -> int:
+    """Status of a child that runs pictures of these sides; one that hangs is ended by a signal."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)
+            same = [np.array_equal(session.run(picture(s))["act"], expected[s]) for s in expected]
+            status = 0 if all(same) else 2
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@forks
+@quiet
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("c", marks=needs_c)])
+def test_a_child_forked_while_another_thread_plans(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has neither the lock that the thread holds nor what the thread had half made."""
+    session = Session(bound(), backend, threads=2)
+    expected = {side: Session(bound(), backend, 1).run(picture(side))["act"] for side in (8, 9, 11)}
+    session.run(picture(8))
+    planning, go_on, plan = threading.Event(), threading.Event(), session._plan
+
+    def half(*given: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            packer = session._packers.setdefault((), Packer())
+            kept = packer._size
+            packer._size = 1 << 40  # as if growing
+            planning.set()
+            go_on.wait(60)
+            packer._size = kept
+        return plan(*given)
+
+    monkeypatch.setattr(session, "_plan", half)
+    thread = threading.Thread(target=session.run, args=(picture(9),))
+    thread.start()
+    assert planning.wait(60)
+    try:
+        assert in_a_child(session, expected) == 0
+    finally:
+        go_on.set()
+        thread.join()
+    assert np.array_equal(session.run(picture(9))["act"], expected[9])
+
+
+@forks
+@quiet
+def test_a_child_forked_while_another_thread_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is computed once is computed without a lock (functools.cached_property had one)."""
+    graph, inside, go_on = bound(), threading.Event(), threading.Event()
+    expected = {8: Session(graph, "numpy").run(picture(8))["act"]}
+    session = Session(graph, "numpy")
+    count = Graph.node_cost
+
+    def slow(self: Graph, node: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            inside.set()
+            go_on.wait(60)
+        return count(self, node)
+
+    monkeypatch.setattr(Graph, "node_cost", slow)
+    thread = threading.Thread(target=graph.with_inputs, args=({"input": (1, 3, 9, 9)},))
+    thread.start()
+    assert inside.wait(60)
+    try:
+        assert in_a_child(session, expected) == 0
+    finally:
+        go_on.set()
+        thread.join()
