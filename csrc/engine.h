@@ -2,7 +2,7 @@
 #ifndef TF_ENGINE_H
 #define TF_ENGINE_H
 #ifndef _POSIX_C_SOURCE
-#define _POSIX_C_SOURCE 199309L /* clock_gettime */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime, pthread_sigmask */
 #endif
 #include "tinyface.h"
 #include <math.h>

@@ -15,9 +15,10 @@
 #include "engine.h"
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 
-enum { MAX_THREADS = 64, SPINS = 4000 };
+enum { SPINS = 4000 };
 
 struct tf_pool {
     /* the step */
@@ -39,7 +40,7 @@ struct tf_pool {
         tf_pool *pool;
         int32_t id;
         pthread_t thread;
-    } workers[MAX_THREADS];
+    } workers[TF_MAX_THREADS];
 };
 
 static void relax(void)
@@ -135,17 +136,35 @@ int32_t tf_pool_threads(const tf_pool *p) { return p->threads; }
 
 int64_t tf_pool_bytes(void) { return sizeof(tf_pool); }
 
+/* What a new thread begins with: signals are for the program's own threads, which may wait for one
+ * that they block. What a thread's own fault sends comes to it all the same, for a crash's report.
+ */
+static sigset_t not_ours(void)
+{
+    sigset_t set;
+    sigfillset(&set);
+    sigdelset(&set, SIGSEGV);
+    sigdelset(&set, SIGBUS);
+    sigdelset(&set, SIGFPE);
+    sigdelset(&set, SIGILL);
+    return set;
+}
+
 int32_t tf_pool_start(tf_pool *p, int32_t threads)
 {
+    const sigset_t blocked = not_ours();
+    sigset_t before;
     memset(p, 0, sizeof *p);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
-    for (p->threads = 1; p->threads < threads && p->threads < MAX_THREADS; p->threads++) {
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    for (p->threads = 1; p->threads < threads && p->threads < TF_MAX_THREADS; p->threads++) {
         struct worker *w = &p->workers[p->threads];
         w->pool = p;
         w->id = p->threads;
         if (pthread_create(&w->thread, NULL, work, w) != 0) break;
     }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return p->threads;
 }
 

@@ -23,7 +23,7 @@
 
 /* Everything between the two markers is also read by cffi: declarations only. */
 /* cffi-begin */
-enum { TF_ABI = 2, TF_CHAIN_MAX = 8 };
+enum { TF_ABI = 2, TF_CHAIN_MAX = 8, TF_MAX_THREADS = 256 };
 
 enum { TF_NOWHERE = -1, TF_BAND = -2 }; /* of tf_view.buf: no operand; rows within a chain */
 
@@ -144,8 +144,9 @@ void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *b
             void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks);
 
 /* A pool lives in memory of the caller, tf_pool_bytes() long and aligned to 64 bytes. start returns
- * how many threads (the caller included) there are, which may be fewer than asked for. A pool
- * serves one tf_run at a time and does not survive fork. */
+ * how many threads (the caller included) there are: TF_MAX_THREADS at most, and fewer than asked
+ * for where the system grants no more. They block all signals. A pool serves one tf_run at a time
+ * and does not survive fork. */
 int64_t tf_pool_bytes(void);
 int32_t tf_pool_start(tf_pool *pool, int32_t threads);
 void tf_pool_stop(tf_pool *pool);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -67,7 +68,8 @@ class CExecutable:
 
     Args:
         graph: optimised, with weights.
-        threads: including the calling one.
+        threads: including the calling one. The attribute becomes fewer, with a warning, in the run
+            that cannot start so many.
         isa: name of an instruction set; None for ``TINYFACE_ISA`` or the best.
         packer: of another plan of the same network, to share the packed weights.
         chains: may steps run together, band by band? The bits are the same.
@@ -138,7 +140,9 @@ class CExecutable:
                 break
             if context.pid == os.getpid():  # threads do not survive a fork
                 return context
-        return _Context(self.plan.arena_bytes, self._scratch, self.threads)
+        context = _Context(self.plan.arena_bytes, self._scratch, self.threads)
+        self.threads = context.threads  # asked for no more the next time
+        return context
 
 
 class _Context:
@@ -153,8 +157,17 @@ class _Context:
         if threads > 1:
             memory = _aligned(lib.tf_pool_bytes())
             self.pool = ffi.cast("tf_pool *", ffi.from_buffer(memory))
-            threads = lib.tf_pool_start(self.pool, threads)
+            started = lib.tf_pool_start(self.pool, threads)
             weakref.finalize(self, _stop, lib, self.pool, memory, self.pid)
+            if started < threads:
+                warnings.warn(
+                    f"only {started} of {threads} threads could be started (a limit on "
+                    "processes?): slower, with the same results",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+            threads = started
+        self.threads = threads  # that there are, the caller included
         self.scratch = _aligned(scratch * threads)
 
     def run(

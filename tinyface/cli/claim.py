@@ -12,6 +12,7 @@ import click
 from tinyface import plots
 from tinyface.cli import common
 from tinyface.cli.common import si
+from tinyface.limits import MAX_THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,7 @@ SYMBOLS = {
     help="Turns of every network.  [default: 10; 4 with --quick]",
 )  # fmt: skip
 @click.option(
-    "-t", "--threads", type=click.IntRange(1, 256), default=1, show_default=True,
+    "-t", "--threads", type=click.IntRange(1, MAX_THREADS), default=1, show_default=True,
     help="Threads of the C engine.",
 )  # fmt: skip
 @click.option("--backend", type=click.Choice(["auto", "c", "numpy"]), default="auto",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tinyface.errors import ImageError, UsageError
+from tinyface.limits import MAX_THREADS
 
 if TYPE_CHECKING:
     from tinyface.model import Model
@@ -50,7 +51,7 @@ def engine_options(command: Decorated) -> Decorated:
         help="Engine: compiled C kernels, or the readable NumPy ones.",
     )(command)  # fmt: skip
     return click.option(
-        "-t", "--threads", type=click.IntRange(1, 256), default=None,
+        "-t", "--threads", type=click.IntRange(1, MAX_THREADS), default=None,
         help="Threads of the C engine.  [default: the CPUs this process may use]",
     )(command)  # fmt: skip
 
