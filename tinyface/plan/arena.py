@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from tinyface.plan.model import ALIGN, Buffer, Step
 
 Life = tuple[int, int]  # first and last step that touch a buffer
+TRIES = 10  # orders more, where a few well-known ones are not the best possible
 
 
 def lives(steps: Sequence[Step]) -> dict[Buffer, Life]:
@@ -45,7 +48,8 @@ def place(life: dict[Buffer, Life], steps: int) -> tuple[int, int]:
 
     First fit: buffers are placed one by one at the lowest offset that is free during their
     whole life. The order matters, so a few are tried: largest first, longest life first, and
-    those around the busiest step first. The best is kept.
+    those around the busiest step first. Where the best is above the lower bound, the buffer that
+    ends on top is placed before all others, as often as ``TRIES`` allows.
     """
     orders: tuple[Callable[[Buffer], tuple[int, ...]], ...] = (
         lambda b: (-padded(b), life[b][0]),
@@ -54,35 +58,46 @@ def place(life: dict[Buffer, Life], steps: int) -> tuple[int, int]:
         lambda b: (-life[b][1], -padded(b)),
         lambda b: (-padded(b) * (life[b][1] - life[b][0] + 1),),
     )
+    if not life:
+        return 0, 0
     bound = lower_bound(life, steps)
-    best: dict[Buffer, int] = {}
-    least = -1
-    for order in orders:
-        offsets, size = _first_fit(sorted(life, key=order), life)
-        if least < 0 or size < least:
-            best, least = offsets, size
-        if least == bound:
-            break
-    for buffer, offset in best.items():
+    best = _first_fit(sorted(life, key=orders[0]), life)
+    for order in orders[1:]:
+        if best.size > bound:
+            best = min(best, _first_fit(sorted(life, key=order), life), key=lambda fit: fit.size)
+    fit = best
+    for _ in range(TRIES):
+        if best.size > bound:
+            fit = _first_fit([fit.top, *(b for b in fit.offsets if b is not fit.top)], life)
+            best = min(best, fit, key=lambda fit: fit.size)
+    for buffer, offset in best.offsets.items():
         buffer.offset = offset
-    return max(least, 0), bound
+    return best.size, bound
 
 
-def _first_fit(order: Sequence[Buffer], life: dict[Buffer, Life]) -> tuple[dict[Buffer, int], int]:
+class _Fit(NamedTuple):
+    """Where buffers lie, in the order in which they were placed; floats needed; who ends on top."""
+
+    offsets: dict[Buffer, int]
+    size: int
+    top: Buffer
+
+
+def _first_fit(order: Sequence[Buffer], life: dict[Buffer, Life]) -> _Fit:
     offsets: dict[Buffer, int] = {}
-    size = 0
+    placed: list[tuple[int, int, int, int]] = []  # begin, end, first and last step; ascending
+    size, top = 0, order[0]
     for buffer in order:
+        need = padded(buffer)
         first, last = life[buffer]
-        busy = sorted(
-            (offset, offset + padded(other))
-            for other, offset in offsets.items()
-            if life[other][0] <= last and first <= life[other][1]
-        )
         at = 0
-        for begin, end in busy:
-            if at + padded(buffer) <= begin:
-                break
-            at = max(at, end)
+        for begin, end, born, dead in placed:
+            if born <= last and first <= dead:
+                if at + need <= begin:
+                    break
+                at = max(at, end)
+        insort(placed, (at, at + need, first, last))
         offsets[buffer] = at
-        size = max(size, at + padded(buffer))
-    return offsets, size
+        if at + need > size:
+            size, top = at + need, buffer
+    return _Fit(offsets, size, top)
