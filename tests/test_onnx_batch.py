@@ -14,8 +14,8 @@ from tinyface.runtime import Session
 
 pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
 
-from onnx import helper  # noqa: E402
-from onnx_models import model, node, read  # noqa: E402
+from onnx import helper
+from onnx_models import model, node, read
 
 Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(0)
