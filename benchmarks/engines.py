@@ -1,13 +1,14 @@
 """The peers, each behind one function: make(graph, threads, folder) -> run(x) -> outputs.
 
 A peer that is not installed raises ImportError, one that cannot take a network any other
-exception: peers.py notes it and goes on. ``run`` takes a float32 NCHW array and returns the
-list of outputs in the graph's order.
+exception: peers.py notes it and goes on. ``folder`` is for the files of this one graph. ``run``
+takes a float32 NCHW array and returns the list of outputs in the graph's order.
 """
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyface import __version__
 from tinyface.formats.onnx_export import export_onnx
 from tinyface.graph import Graph
 from tinyface.passes import optimise
@@ -26,7 +28,7 @@ Run = Callable[[np.ndarray[Any, Any]], Outputs]
 
 def onnx_file(graph: Graph, folder: Path) -> Path:
     """The network as ONNX with Conv-BN folded, written once."""
-    path = folder / f"{graph.name}.onnx"
+    path = folder / "network.onnx"
     if not path.exists():
         export_onnx(optimise(graph), path)
     return path
@@ -94,7 +96,7 @@ def ncnn_files(graph: Graph, folder: Path) -> tuple[Path, Path]:
 
     from benchmarks.torch_graph import TorchGraph
 
-    base = folder / f"{graph.name.replace('.', '_').replace('-', '_')}"
+    base = folder / "network"
     param, weights = Path(f"{base}.ncnn.param"), Path(f"{base}.ncnn.bin")
     if not param.exists():
         shape = next(iter(graph.inputs.values())).shape
@@ -146,18 +148,63 @@ def opencv(graph: Graph, threads: int, folder: Path) -> Run:
     return run
 
 
+def mnn_file(graph: Graph, folder: Path) -> Path:
+    """By MNN's converter, without the command around it: that one installs a package with pip and
+    sends what was converted to its makers."""
+    path = folder / "network.mnn"
+    if not path.exists():
+        convert = "import sys, _tools; _tools.mnnconvert(sys.argv)"
+        source = str(onnx_file(graph, folder))
+        made = subprocess.run(
+            [sys.executable, "-c", convert, "-f", "ONNX", "--modelFile", source,
+             "--MNNModel", str(path), "--bizCode", "peers"],
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        if not path.exists():
+            raise RuntimeError(f"MNN cannot convert it: {(made.stderr or made.stdout)[-120:]}")
+    return path
+
+
+def mnn(graph: Graph, threads: int, folder: Path) -> Run:
+    import MNN
+
+    net = MNN.Interpreter(str(mnn_file(graph, folder)))
+    settings = {"backend": "CPU", "numThread": threads, "precision": "high"}  # high: fp32
+    session = net.createSession(settings)
+    into = net.getSessionInput(session)
+    net.resizeTensor(into, tuple(next(iter(graph.inputs.values())).shape))
+    net.resizeSession(session)
+    outputs = [net.getSessionOutput(session, name) for name in graph.outputs]
+    kind, layout = MNN.Halide_Type_Float, MNN.Tensor_DimensionType_Caffe
+
+    def run(x: np.ndarray[Any, Any]) -> Outputs:
+        into.copyFrom(MNN.Tensor(x.shape, kind, x, layout))
+        net.runSession(session)
+        results = []
+        for output in outputs:
+            shape = output.getShape()
+            here = MNN.Tensor(shape, kind, np.empty(shape, np.float32), layout)
+            output.copyToHostTensor(here)
+            results.append(np.array(here.getNumpyData()))
+        return results
+
+    return run
+
+
 ENGINES: dict[str, Callable[[Graph, int, Path], Run]] = {
     "tinyface": tinyface,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
     "pytorch": pytorch,
     "ncnn": ncnn,
+    "mnn": mnn,
     "opencv": opencv,
 }
+PACKAGES = {"pytorch": ("torch",), "opencv": ("opencv-python", "opencv-python-headless")}
 
 
 def versions() -> dict[str, str]:
-    """Installed version of each peer, for the record."""
-    packages = {"pytorch": "torch", "opencv": "opencv-python-headless"}
-    wanted = {packages.get(name, name) for name in ENGINES}
-    return {d.name: d.version for d in distributions() if d.name in wanted}
+    """Installed version of tinyface and each peer, for the record."""
+    wanted = {package for name in ENGINES for package in PACKAGES.get(name, (name,))}
+    found = {d.name.lower(): d.version for d in distributions() if d.name.lower() in wanted}
+    return found | {"tinyface": __version__}
