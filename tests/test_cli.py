@@ -1,5 +1,6 @@
 """The command line: what it prints, where, with which exit status, and what it leaves behind."""
 
+import csv
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from attacks import ncnn
 from command_line import ONE, TWO, leftovers
 from PIL import Image
 
-from tinyface import limits, ops
+from tinyface import limits, machine, ops
 from tinyface.backends import c as engine
 from tinyface.builder import Builder
 from tinyface.cli.main import COMMANDS
@@ -162,7 +163,11 @@ def test_bench_with_the_help_of_numpy(tinyface: Any) -> None:
     save_model(Path("lonely.safetensors"), graph, replace(card, task="other", embedding_size=0))
     done = tinyface("bench", "lonely.safetensors", "-t", "1,2", "--rounds", "1", "--json")
     assert [row["threads"] for row in done.json["timings"]] == [1, 2]
+    assert {row["backend"] for row in done.json["timings"]} == {"c+numpy"}
     assert done.err.count("NumPy runs what has no C kernel") == 1
+    lines = tinyface("bench", "lonely.safetensors", "-t", "1", "--rounds", "1", "-o", "csv").out
+    (row,) = csv.DictReader(lines.splitlines())
+    assert row["backend"] == "c+numpy" and machine.cpu_name() in row["machine"] and "warning" in row
 
 
 def test_models(tinyface: Any) -> None:

@@ -52,7 +52,8 @@ def command(
     take turns within one run, so that they can be compared even where the machine's speed drifts.
     Times are of single inferences: median, minimum, and the range of the middle half. The machine
     is described with them: CPU, and governor, clock and temperature where they are known. A run
-    during which it throttled, or which shared it with other work, says so.
+    during which it throttled, or which shared it with other work, says so (CSV: in the column
+    "warning"). The engine "c+numpy" is C with NumPy's help, where an operator has no C kernel.
 
     \b
     Example:
@@ -76,7 +77,7 @@ def command(
         document = {"machine": described, "timings": [t.to_json() for t in timings]}
         common.print_json("bench/1", document | {"warning": warning})
     elif form == "csv":
-        click.echo(_csv(timings), nl=False)
+        click.echo(_csv(timings, machine.headline(described), warning), nl=False)
     else:
         click.echo(machine.headline(described))
         _print_rows([_row(t) for t in timings], form)
@@ -118,16 +119,17 @@ def _cases(
                     "tinyface, or leave --isa out"
                 )
             if session.backend == "c":
-                for each, kind in _engines(session.graph, threads, isa):
-                    runs.append((Case(name, "c", kind, each.threads, kept), each, inputs))
+                for each, backend, kind in _engines(session.graph, threads, isa):
+                    runs.append((Case(name, backend, kind, each.threads, kept), each, inputs))
             if with_numpy or session.backend == "numpy":
                 numpy = NumpyExecutable(session.graph)
                 runs.append((Case(name, "numpy", "-", 1, kept), numpy, inputs))
     return runs, macs
 
 
-def _engines(graph: Any, threads: list[int], isa: str) -> Iterator[tuple[Any, str]]:
-    """In C; with NumPy's help where there is no kernel, which is said."""
+def _engines(graph: Any, threads: list[int], isa: str) -> Iterator[tuple[Any, str, str]]:
+    """(executable, engine, instruction set): "c", or "c+numpy" with NumPy's help where there is no
+    kernel, which is said."""
     from tinyface.backends import c
     from tinyface.backends.mixed import MixedExecutable
     from tinyface.errors import NoKernelError
@@ -138,11 +140,11 @@ def _engines(graph: Any, threads: list[int], isa: str) -> Iterator[tuple[Any, st
     for name in names:
         for count in threads:
             try:
-                yield c.CExecutable(graph, count, name), name
+                yield c.CExecutable(graph, count, name), "c", name
             except NoKernelError:
                 mixed = MixedExecutable(graph, count, {}, isa=name)
                 helped = ", ".join(mixed.foreign)
-                yield mixed, name
+                yield mixed, "c+numpy", name
     if helped:
         common.note(f"{graph.name}: NumPy runs what has no C kernel: {helped}")
 
@@ -166,9 +168,10 @@ def _print_rows(rows: list[list[str]], form: str) -> None:
         click.echo("| " + " | ".join(row) + " |")
 
 
-def _csv(timings: list[Timing]) -> str:
+def _csv(timings: list[Timing], where: str, warning: str) -> str:
+    """Every line says on what it was measured, and why it is not to be trusted ("" if it is)."""
     out = io.StringIO()
-    rows = [t.to_json() for t in timings]
+    rows = [t.to_json() | {"machine": where, "warning": warning} for t in timings]
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

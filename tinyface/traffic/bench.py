@@ -16,8 +16,8 @@ Run = tuple["Case", Executable, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """What is run: a network, an engine ("c" or "numpy"), its instruction set, its threads, and
-    how its weights are kept ("fp32" or "fp16")."""
+    """What is run: a network, an engine ("c", "numpy", or "c+numpy" where NumPy helps out), its
+    instruction set, its threads, and how its weights are kept ("fp32" or "fp16")."""
 
     network: str
     backend: str
