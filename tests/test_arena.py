@@ -1,4 +1,4 @@
-"""Where buffers lie: never two alive together in one place, and hardly more than the least possible.
+"""Where buffers lie: never two alive together in one place, hardly above the least there is.
 
 That no bit depends on it is tested in ``test_c_engine.py``.
 """
