@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tinyface import limits
 from tinyface.errors import UsageError
-from tinyface.faces.pairs import Pair, locate, pictures, read_pairs
+from tinyface.faces.pairs import Pair, locate, pictures, read_pairs, usual_face
 
 # --------------------------------------------------------------------------- pairs files
 
@@ -38,6 +38,14 @@ def test_lfw_lists(tmp_path: Path) -> None:
     ):
         assert read_pairs(write(tmp_path / "pairs.txt", form)) == expected
     assert pictures(expected)[:3] == [expected[0].a, expected[0].b, expected[1].a]
+
+
+def test_the_form_says_which_face_is_meant_and_not_the_names(tmp_path: Path) -> None:
+    """A dot in a person's name is no suffix, and a table may leave suffixes out."""
+    lfw = read_pairs(write(tmp_path / "p.txt", "1 1\nAna_Jr.\t1\t2\nA_J._Cook\t1\tDr.X\t1\n"))
+    table = read_pairs(write(tmp_path / "p.csv", "a,b,same\n1,2,1\n1,3,0\n"))
+    assert (lfw.form, usual_face(lfw)) == ("lfw", "central")
+    assert (table.form, usual_face(table)) == ("table", "largest")
 
 
 def test_a_development_list_is_cut_into_folds(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def command(
         how = {"model": recogniser.name, "aligned": aligned, "flip": flip, "face": face}
         common.print_json("evaluate/1", how | to_json(done))
     else:
-        print_report(done.report, recogniser.name)
+        print_report(done.report, recogniser.name, "" if aligned else face)
     return 1 if done.failures else 0
 
 
@@ -124,12 +124,12 @@ def report_failures(done: Evaluation) -> None:
         )
 
 
-def print_report(report: Report, name: str) -> None:
-    """The figures for people."""
+def print_report(report: Report, name: str, face: str) -> None:
+    """The figures for people; ``face``: which one was taken of several, "" for crops."""
     failed = f", {report.failed} failed ({report.on_failure})" if report.failed else ""
     click.echo(
         f"{name}: {report.same} pairs of one person, {report.different} of two{failed}, "
-        f"{len(report.accuracies)} folds"
+        f"{len(report.accuracies)} folds" + (f", {face} face of a picture" if face else "")
     )
     click.echo(
         f"accuracy    {report.accuracy:.2%} ± {report.deviation:.2%} (deviation over the folds; "

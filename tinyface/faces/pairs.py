@@ -40,7 +40,15 @@ class Pair:
     fold: int
 
 
-def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
+class PairList(list[Pair]):
+    """The pairs of a file, and which of the two forms it had."""
+
+    def __init__(self, pairs: Iterable[Pair], form: Literal["lfw", "table"]) -> None:
+        super().__init__(pairs)
+        self.form = form
+
+
+def read_pairs(path: str | os.PathLike[str]) -> PairList:
     """Read a list of pairs; its first line decides which of the two forms it has.
 
     Raises:
@@ -51,8 +59,8 @@ def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
     if not lines:
         raise UsageError(f"{path}: empty; give LFW's pairs.txt, or a CSV file with a,b,same")
     if "," in lines[0][1]:
-        return _from_table(path, [text for _, text in lines])
-    return _from_lfw(path, lines)
+        return PairList(_from_table(path, [text for _, text in lines]), "table")
+    return PairList(_from_lfw(path, lines), "lfw")
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -150,9 +158,9 @@ def _in_folds(found: Iterable[tuple[str, str, bool]]) -> list[Pair]:
 # ------------------------------------------------------------------------------ pictures
 
 
-def usual_face(pairs: Sequence[Pair]) -> Literal["largest", "central"]:
+def usual_face(pairs: PairList) -> Literal["largest", "central"]:
     """Which face a list means: LFW's pictures show the person they name in their middle."""
-    return "largest" if any(Path(pair.a).suffix for pair in pairs) else "central"
+    return "central" if pairs.form == "lfw" else "largest"
 
 
 def pictures(pairs: Iterable[Pair]) -> list[str]:
