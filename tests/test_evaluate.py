@@ -123,7 +123,9 @@ def test_the_figures_for_people(lfw: Path, capsys: pytest.CaptureFixture[str]) -
     line = ["evaluate", "pairs.txt", "--root", "lfw", "--on-failure", "skip", "--fmr", "0.1"]
     assert run(line) == 1
     out, err = capsys.readouterr()
-    assert "sample: 17 pairs of one person, 18 of two, 1 failed (skip), 6 folds, central face" in out
+    assert (
+        "sample: 17 pairs of one person, 18 of two, 1 failed (skip), 6 folds, central face" in out
+    )
     assert "accuracy" in out and "±" in out and "AUC" in out and "equal error" in out
     assert "1 of 18" in out and "left out" in err
     assert run([*line[:-1], "1e-3"]) == 1

@@ -2,6 +2,7 @@
 
 import io
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tinyface.faces.verify import threshold_for
 from tinyface.formats.modelfile import save_model
 from tinyface.model import Model, fit, l2_normalise
 from tinyface.runtime import Session
+from tinyface.vision import align as alignment
 from tinyface.vision.align import align as align_by
 from tinyface.vision.detect import Detector
 
@@ -137,10 +139,41 @@ def test_aligned_crops_of_another_size_are_scaled(model: Model) -> None:
 def test_fit_keeps_the_middle(shape: tuple[int, int]) -> None:
     crop = np.zeros((*shape, 3), np.uint8)
     crop[shape[0] // 2, shape[1] // 2] = 255
-    fitted = fit(crop, 112, 96)
+    odd = alignment.frame(*shape) is None
+    with pytest.warns(UserWarning, match="250x250") if odd else nullcontext():
+        fitted = fit(crop, 112, 96)
     assert fitted.shape == (112, 96, 3)
     y, x = np.unravel_index(fitted[..., 0].argmax(), (112, 96))
     assert (abs(y - 56) <= 2 and abs(x - 48) <= 2) or shape == (1, 1)
+
+
+SIZES = [(112, 112), (112, 96), (128, 128), (224, 224), (224, 192), (256, 256)]
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("wanted", SIZES)
+def test_fit_keeps_the_landmarks_where_the_network_wants_them(
+    shape: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    """A block on each of the template's five points is on those of the other template."""
+    crop = np.zeros((*shape, 3), np.uint8)
+    for x, y in np.rint(alignment.template(shape)).astype(int):
+        crop[y - 4 : y + 5, x - 4 : x + 5] = 255
+    fitted = fit(crop, *wanted)
+    assert fitted.shape == (*wanted, 3)
+    for x, y in alignment.template(wanted):
+        around = fitted[round(y) - 12 : round(y) + 13, round(x) - 12 : round(x) + 13, 0]
+        rows, columns = np.nonzero(around > 127)
+        assert abs(rows.mean() - 12) < 2 and abs(columns.mean() - 12) < 2
+
+
+def test_112x96_is_filled_up_on_both_sides() -> None:
+    crop = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    crop[:, :8] = crop[:, 104:] = 0
+    np.testing.assert_array_equal(fit(crop[:, 8:104], 112, 112), crop)
+    wide = np.pad(crop, ((0, 16), (8, 8), (0, 0)))
+    np.testing.assert_array_equal(fit(wide, 112, 112), crop)
+    np.testing.assert_array_equal(fit(crop, 128, 128), wide)
 
 
 @pytest.mark.parametrize("colour", ["rgb", "bgr", "gray"])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,11 @@ from tinyface.vision.detect import Detector, Face
 from tinyface.vision.image import RGB, Source, read_image, resize
 
 Floats = NDArray[np.float32]
+ODD_SIZE: Final = (
+    "pictures of no size that aligned crops have (112x112, 112x96, 128x128, multiples) are scaled; "
+    "LFW's own, 250x250, are no aligned crops, deep-funneled or not: leave out --aligned "
+    "(aligned=True)"
+)
 
 
 @dataclass(frozen=True)
@@ -126,9 +132,9 @@ class Model:
         Args:
             images: a path, encoded bytes, a Pillow image, an RGB uint8 array (H, W, 3), or a
                 list of them (a uint8 array (N, H, W, 3) is such a list).
-            aligned: the pictures are aligned crops already, so nothing is detected. A crop of
-                another size than the network's is scaled; where the proportions differ, too,
-                the middle is kept.
+            aligned: the pictures are aligned crops already, so nothing is detected. Crops of
+                112x112, 112x96, 128x128 and multiples are cut or filled up with black as the
+                network wants them; others are scaled (their middle, where proportions differ).
 
         Returns:
             float32, L2-normalised: ``(D,)`` for one picture, ``(N, D)`` for a list. The
@@ -248,16 +254,42 @@ def l2_normalise(x: Floats) -> Floats:
 
 
 def fit(crop: RGB, height: int, width: int) -> RGB:
-    """Scale a crop to ``(height, width, 3)``, keeping the middle where proportions differ."""
-    h, w = crop.shape[:2]
-    if (h, w) == (height, width):
+    """An aligned crop of any size as one of ``(height, width, 3)``.
+
+    Where both sizes have a template (see ``vision.align.template``), what one shows beside the
+    other is cut off, or black, so that eyes and mouth are where they belong. Any other size is
+    scaled, with a warning, and only the middle is kept where proportions differ.
+    """
+    if crop.shape[:2] == (height, width):
         return crop
+    known, wanted = alignment.frame(*crop.shape[:2]), alignment.frame(height, width)
+    if known is None:
+        warnings.warn(ODD_SIZE, stacklevel=2)
+    if known is None or wanted is None:
+        crop = _middle(crop, height, width)
+    else:
+        beside, below = wanted.beside - known.beside, wanted.below - known.below
+        crop = _reframed(crop, known.scale * beside, known.scale * below)
+    return resize(np.ascontiguousarray(crop), height, width)
+
+
+def _middle(crop: RGB, height: int, width: int) -> RGB:
+    """The largest part in the middle with the proportions of ``height`` to ``width``."""
+    h, w = crop.shape[:2]
     if h * width > w * height:  # too tall
         h = max(1, round(w * height / width))
     else:
         w = max(1, round(h * width / height))
     top, left = (crop.shape[0] - h) // 2, (crop.shape[1] - w) // 2
-    return resize(np.ascontiguousarray(crop[top : top + h, left : left + w]), height, width)
+    return crop[top : top + h, left : left + w]
+
+
+def _reframed(crop: RGB, beside: int, below: int) -> RGB:
+    """So many black pixels more on the left, on the right and below; fewer where negative."""
+    h, w = crop.shape[0] + min(below, 0), crop.shape[1] + 2 * min(beside, 0)
+    left = max(-beside, 0)
+    more, low = max(beside, 0), max(below, 0)
+    return np.pad(crop[:h, left : left + w], ((0, low), (more, more), (0, 0)))
 
 
 __all__ = ["Face", "FaceEmbedding", "ImageError", "Model", "UsageError", "fit", "load"]

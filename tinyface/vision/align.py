@@ -11,7 +11,7 @@ CVPR 2019), and so with nearly every public network.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +37,25 @@ TEMPLATE.setflags(write=False)
 _MAX_SIDE: Final = 4096  # of a crop
 
 
+class Frame(NamedTuple):
+    """What a crop shows beside the 112x112 pixels of ArcFace's: pixels before it is scaled."""
+
+    scale: int
+    beside: int  # on the left, and as many on the right; less than 0: that many fewer
+    below: int
+
+
+def frame(height: int, width: int) -> Frame | None:
+    """What a crop of this size shows; None where no ``template`` is defined for it."""
+    if height == width and height % 112 == 0:
+        return Frame(height // 112, 0, 0)
+    if height == width and height % 128 == 0:
+        return Frame(height // 128, 8, 16)
+    if height % 112 == 0 and width * 112 == height * 96:
+        return Frame(height // 112, -8, 0)
+    return None
+
+
 def template(size: int | tuple[int, int] = 112) -> Points:
     """Where the five landmarks of a crop belong: ``(5, 2)`` in pixels.
 
@@ -49,12 +68,9 @@ def template(size: int | tuple[int, int] = 112) -> Points:
         UsageError: a size for which no template is defined.
     """
     height, width = _height_width(size)
-    if height == width and height % 112 == 0:
-        return TEMPLATE * (height / 112)
-    if height == width and height % 128 == 0:
-        return np.add(TEMPLATE, (8, 0)) * (height / 128)
-    if height % 112 == 0 and width * 112 == height * 96:
-        return np.subtract(TEMPLATE, (8, 0)) * (height / 112)
+    shown = frame(height, width)
+    if shown:
+        return np.add(TEMPLATE, (shown.beside, 0)) * shown.scale
     raise UsageError(
         f"no template for crops of {height}x{width}: give a multiple of 112 or 128, or 112x96"
     )
