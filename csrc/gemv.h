@@ -3,6 +3,7 @@
  * Weights are packed as for gemm.h: panels of 2 VL outputs, [k][2 VL]. They are used once, so
  * the kernel is as fast as memory. Four partial sums per output (k mod 4) hide the latency of
  * the additions; they are added in a fixed order. Tasks own panels.
+ * Measured on a Zen 3 core (AVX2): 17.4 GB/s in FDFaceNet, its L3 giving 18.
  */
 static inline __attribute__((always_inline)) void
 gemv_panel(const int nv, const int half, const float *x, int64_t kc, const char *w, vf *sum)

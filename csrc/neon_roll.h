@@ -11,6 +11,7 @@
  *
  * v0..v5: three outputs; v6..v9: inputs; v10..v27: weights (ky, kx); v28, v29: the slopes of PReLU
  * or the limits of a clip; v30: zeros.
+ * Scheduled (make perf-arm), stride 1: 100 % of the peak of an A72, 90 % of an A76; PReLU 83, 77.
  */
 enum { ROLL_CHANNELS = 8, ROLL_BYTES = 40 << 10 };
 

@@ -11,6 +11,7 @@
  * takes 8 instructions a row with PReLU; from memory, 15.
  *
  * v0..v3: x; v4..v7: w; v8, v9: row 0; v10, v11: row 1; ...
+ * Scheduled (make perf-arm), 12 rows: 100 % of the peak of A72 and A76, 57 % of the A53's model.
  */
 typedef struct {    /* where finished sums go: pixels in a row, ldy bytes apart */
     float *y;       /* y and z move on with every tile */

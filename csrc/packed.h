@@ -14,6 +14,7 @@
  *
  * Where the map is so small that much of what its windows see is padding (a quarter of all
  * products on a 4x4 map), a tap takes only the pixels whose input exists.
+ * Counted (make count-arm): FDFaceNet takes 35.1 million instructions with it, 51.3 without.
  */
 enum { SUMS = 2 * VL, LONG = 384 }; /* products of a job, so that a tile's inputs stay in L1 */
 
