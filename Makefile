@@ -104,7 +104,7 @@ ARCHS ?= arm64 armhf
 arm-python:  ## the Python tests of the C engine on emulated aarch64 and armv7: minutes
 	@$(script) $(ARCHS)
 
-perf-arm:  ## the aarch64 inner loop on models of Pi cores: FLOPs per cycle (llvm-mca)
+perf-arm:  ## the two hottest aarch64 loops on models of Pi cores: FLOPs per cycle (llvm-mca)
 	@$(script)
 
 MODEL ?= fdfacenet mobilefacenet-512

@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# How near the inner loop of the aarch64 matrix multiplication (csrc/neon_tile.h) comes to what a
-# core can multiply at most: llvm-mca schedules the loop's instructions on a model of the core.
+# How near the inner loops of the two hottest kernels on aarch64 come to what a core can multiply at
+# most: the matrix multiplication (csrc/neon_tile.h) and the 3x3 depthwise convolution
+# (csrc/neon_roll.h). llvm-mca schedules the loop's instructions on a model of the core.
 #
-#   scripts/perf-arm.sh [LEAST]     fails where packed_12 is below LEAST (85) % on A72 or A76
+#   scripts/perf-arm.sh [LEAST]     fails where A72 or A76 is below LEAST (85) %: in FLOPs for
+#                                   packed_12 and roll_1_none, in the work of its busiest unit for a
+#                                   roll_1 that ends in an activation
 #
 # A static figure: every load hits the first cache, every branch is predicted. Peaks are fp32 FLOPs
-# a cycle, a multiply-add being two. LLVM's model of the A53 is pessimistic, and its "cortex-a76" is
-# a core of half the width; its Neoverse N1, the same core for servers, is right from LLVM 19 on.
+# a cycle, a multiply-add being two. "busy" is the share of cycles in which the busiest unit of the
+# core has work: on A72 and A76 the vector pipes, which multiply, but also clip, widen and, on the
+# A76, store. LLVM's model of the A53 is pessimistic, and its "cortex-a76" is a core of half the
+# width; its Neoverse N1, the same core for servers, is right from LLVM 19 on.
 #
 # Needs Debian's llvm-19 and gcc-aarch64-linux-gnu (libc6-dev-arm64-cross).
 set -euo pipefail
@@ -24,35 +29,53 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 aarch64-linux-gnu-gcc -std=c11 -O2 -pthread -Icsrc -S -o "$work/neon.s" csrc/isa_neon.c
 
-# The loop of a tile runs from its local label 1 to the branch back to it.
-loop() {
-    sed -n "/^$1:/,/b\.ge 1b/p" "$work/neon.s" | sed -n '/^1:/,$p' | sed '/^#/d; s/^1://; s/b\.ge 1b/b.ge ./'
+loop() { # name label: from the local label to the branch back to it
+    sed -n "/^$1:/,/b\.ge ${2}b/p" "$work/neon.s" \
+        | sed -n "/^$2:/,\$p" | sed "/^#/d; s/^$2://; s/b\.ge ${2}b/b.ge ./"
 }
-cycles() { # in the steady state: the difference of two lengths leaves the start and the end out
-    local total=()
-    for n in 100 300; do
-        total+=("$("$mca" -mtriple=aarch64-linux-gnu -mcpu="$1" -iterations=$n "$work/loop.s" \
-            | awk '/^Total Cycles:/ {print $3}')")
-    done
-    echo $((total[1] - total[0])) # of 200 times round
+schedule() { # core times: what llvm-mca says of so many rounds
+    "$mca" -mtriple=aarch64-linux-gnu -mcpu="$1" -iterations="$2" "$work/loop.s"
+}
+cycles() { awk '/^Total Cycles:/ {print $3}'; }
+busiest() { # cycles a round of the unit with most work
+    awk '/^Resource pressure per iteration/ {getline; getline
+             for (i = 1; i <= NF; i++) if ($i > most) most = $i
+             print most; exit}'
 }
 
-printf '%-11s %-15s %12s %10s %12s %11s %7s\n' \
-    core loop instructions multiplies cycles/round FLOPs/cycle '% peak'
+printf '%-11s %-15s %12s %10s %12s %11s %7s %7s\n' \
+    core loop instructions multiplies cycles/round FLOPs/cycle '% peak' '% busy'
 failed=0
 while read -r core model peak gated; do
-    for tile in packed_12 packed_8 packed_4 packed_12_half packed_8_half packed_4_half; do
-        loop "$tile" >"$work/loop.s"
-        all=$(grep -c '[a-z]' "$work/loop.s") || { echo "perf-arm: no loop in $tile" >&2; exit 1; }
-        fmla=$(grep -c 'fmla.*\.4s' "$work/loop.s")
-        awk -v c="$(cycles "$model")" -v core="$core" -v tile="$tile" -v all="$all" -v n="$fmla" \
-            -v peak="$peak" -v least="$([ "$tile$gated" = packed_12yes ] && echo "$least")" 'BEGIN {
-                c /= 200; percent = 100 * 8 * n / c / peak
-                printf "%-11s %-15s %12d %10d %12.1f %11.2f %7.1f\n",
-                    core, tile, all, n, c, 8 * n / c, percent
-                exit percent < least + 0 }' \
-            || { echo "perf-arm: $tile is below $least % of $core" >&2; failed=1; }
-    done
+    while read -r name label gate; do
+        loop "$name" "$label" >"$work/loop.s"
+        all=$(grep -c '[a-z]' "$work/loop.s") || { echo "perf-arm: no loop in $name" >&2; exit 1; }
+        [ "$gated" = yes ] || gate=-
+        # The difference of two lengths leaves the start and the end out.
+        schedule "$model" 300 >"$work/long"
+        awk -v c=$(($(cycles <"$work/long") - $(schedule "$model" 100 | cycles))) \
+            -v b="$(busiest <"$work/long")" -v core="$core" -v name="$name" -v all="$all" \
+            -v n="$(grep -c 'fmla.*\.4s' "$work/loop.s")" -v peak="$peak" -v least="$least" \
+            -v gate="$gate" 'BEGIN {
+                c /= 200; percent = 100 * 8 * n / c / peak; busy = 100 * b / c
+                printf "%-11s %-15s %12d %10d %12.1f %11.2f %7.1f %7.1f\n",
+                    core, name, all, n, c, 8 * n / c, percent, busy
+                exit (gate == "peak" && percent < least) || (gate == "busy" && busy < least) }' \
+            || { echo "perf-arm: $name is below $least % of $core" >&2; failed=1; }
+    done <<'LOOPS'
+packed_12 1 peak
+packed_8 1 -
+packed_4 1 -
+packed_12_half 1 -
+packed_8_half 1 -
+packed_4_half 1 -
+roll_1_none 2 peak
+roll_1_clip 2 busy
+roll_1_prelu 2 busy
+roll_2_none 2 -
+roll_2_clip 2 -
+roll_2_prelu 2 -
+LOOPS
 done <<'CORES'
 cortex-a72 cortex-a72 8 yes
 cortex-a76 neoverse-n1 16 yes
