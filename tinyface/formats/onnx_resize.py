@@ -137,14 +137,20 @@ def _target(
 
 
 def _positions(node: OnnxNode, mode: str, n: int, m: int, factor: float) -> Array:
-    """Where in the input (0 ... n - 1) each of the m positions of the output looks."""
+    """Where in the input (0 ... n - 1) each of the m positions of the output looks.
+
+    As PyTorch and onnxruntime compute it, which exporters rely on: corners fall on corners of the m
+    outputs that there are, not on those of the n times ``factor`` that the specification's
+    formula has; and nearest ones are chosen in float32.
+    """
     legacy = node.kind == "Upsample" or node.opset < 11
     how = "asymmetric" if legacy else node.attribute("coordinate_transformation_mode", "half_pixel")
-    i = np.arange(m, dtype=np.float64)
+    i: Array = np.arange(m).astype(np.float32 if mode == "nearest" else np.float64)
+    factor = i.dtype.type(factor)
     if how == "asymmetric":
         x = i / factor
     elif how == "align_corners":
-        x = i * (n - 1) / (n * factor - 1) if m > 1 else i
+        x = i * (n - 1) / (m - 1) if m > 1 else i
     elif how in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric"):
         x = (i + 0.5) / factor - 0.5
         if how == "pytorch_half_pixel" and m == 1:
