@@ -97,6 +97,19 @@ def exp(op: Any, inputs: Inputs, eps: float) -> Array:
     return result
 
 
+def log(op: Any, inputs: Inputs, eps: float) -> Array:
+    """The logarithm to 4 units in the last place."""
+    result: Array = 4 * eps * np.abs(op.run(inputs[0]))
+    return result
+
+
+def softplus(op: Any, inputs: Inputs, eps: float) -> Array:
+    """exp and the logarithm to 4 units in the last place each, and a sum. PyTorch leaves out what
+    is below e^-20 beside x."""
+    result: Array = 12 * eps * op.run(inputs[0]) + 2.1e-9 * (inputs[0] > 20)
+    return result
+
+
 def sigmoid(op: Any, inputs: Inputs, eps: float) -> Array:
     """exp to 4 units in the last place, a sum and a quotient."""
     result: Array = 8 * eps * op.run(inputs[0])
@@ -216,12 +229,14 @@ BOUNDS: dict[str, Bound] = {
     "l2_normalize": l2_normalize,
     "layer_norm": layer_norm,
     "linear": product,
+    "log": log,
     "matmul": matmul,
     "reduce": reduce,
     "resize": resize,
     "sigmoid": sigmoid,
     "silu": silu,
     "softmax": softmax,
+    "softplus": softplus,
     "sqrt": sqrt,
     "tanh": tanh,
 }

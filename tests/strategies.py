@@ -211,6 +211,22 @@ def binary(cls: type[Op]) -> st.SearchStrategy[Case]:
 
 
 @st.composite
+def compare(draw: Draw) -> Case:
+    """Near ones and equal ones among them."""
+    case = draw(binary(ops.Add))
+    a, b = (np.asarray(np.round(x)) for x in case.inputs)
+    modes = ["greater", "greater_equal", "less", "less_equal", "equal"]
+    return Case(ops.Compare(draw(st.sampled_from(modes))), (a, b))
+
+
+@st.composite
+def where(draw: Draw) -> Case:
+    case = draw(binary(ops.Add))
+    condition = np.asarray(np.round(draw(st.sampled_from(case.inputs)) / 4))
+    return Case(ops.Where(), (condition, *case.inputs))
+
+
+@st.composite
 def max_feature_map(draw: Draw) -> Case:
     x = any_rank(draw, 2, 4)
     return Case(ops.MaxFeatureMap(), (np.concatenate([x, values(draw, x.shape)], 1),))
@@ -230,6 +246,7 @@ STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
     **{cls.kind: pool(cls) for cls in (ops.MaxPool, ops.AveragePool)},
     "batch_norm": batch_norm(),
     "channel_shuffle": shapes.channel_shuffle(),
+    "compare": compare(),
     "concat": shapes.concat(),
     "conv2d": conv2d(),
     "exp": limited(ops.Exp(), -64, 64),
@@ -241,6 +258,7 @@ STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
     "l2_normalize": l2_normalize(),
     "layer_norm": layer_norm(),
     "linear": linear(),
+    "log": limited(ops.Log(), 1e-6, 1e9),
     "matmul": matmul(),
     "max_feature_map": max_feature_map(),
     "pad": shapes.pad(),
@@ -250,7 +268,9 @@ STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
     "resize": shapes.resize(),
     "slice": shapes.slices(),
     "softmax": softmax(),
+    "softplus": elementwise(ops.Softplus),
     "split": shapes.split(),
     "sqrt": limited(ops.Sqrt(), 0, 1e9),
     "transpose": shapes.transpose(),
+    "where": where(),
 }

@@ -68,6 +68,11 @@ CASES = {
     "erf": single(ops.Erf(), MAP),
     "exp": single(ops.Exp(), MAP),
     "sqrt": single(ops.Sqrt(), MAP),
+    "log": single(ops.Log(), MAP),
+    "softplus": single(ops.Softplus(), MAP),
+    "compare": single(ops.Compare("greater_equal"), MAP, (2, 4, 1, 1)),
+    "compare less": single(ops.Compare("less"), MAP, MAP),
+    "where": single(ops.Where(), MAP, (2, 4, 1, 1), (1,)),
     "softmax": single(ops.Softmax(1), MAP),
     "max pool": single(ops.MaxPool(kernel=(3, 2), stride=(2, 2), pad=(1, 0, 1, 1)), MAP),
     "max pool ceil": single(ops.MaxPool(kernel=(2, 2), stride=(2, 2), ceil=True), MAP),
@@ -103,7 +108,7 @@ CASES = {
 def compare(graph: Graph, path: Path) -> None:
     """Export, run in onnxruntime, compare with the definition within 1e-5 of the largest value."""
     rng = np.random.default_rng(1)
-    low = 0 if any(node.op.kind == "sqrt" for node in graph.nodes) else -1
+    low = 0 if any(node.op.kind in ("sqrt", "log") for node in graph.nodes) else -1
     inputs = {
         name: rng.uniform(low, 1, t.shape).astype(np.float32) for name, t in graph.inputs.items()
     }

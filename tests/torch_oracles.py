@@ -148,6 +148,9 @@ def interleave(op, *parts):
     return y
 
 
+TORCH_COMPARES = {
+    "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "equal": "eq",
+}  # fmt: skip
 ORACLES: dict[str, Oracle] = {
     "add": lambda op, a, b: a + b,
     "average_pool": average_pool,
@@ -156,6 +159,7 @@ ORACLES: dict[str, Oracle] = {
     ),
     "channel_shuffle": lambda op, x: torch.channel_shuffle(x, op.groups),
     "clip": lambda op, x: torch.clamp(x, op.low, op.high),
+    "compare": lambda op, a, b: getattr(torch, TORCH_COMPARES[op.mode])(a, b).to(a.dtype),
     "concat": lambda op, *parts: torch.cat(parts, op.axis),
     "conv2d": conv2d,
     "div": lambda op, a, b: a / b,
@@ -173,6 +177,7 @@ ORACLES: dict[str, Oracle] = {
     "layer_norm": layer_norm,
     "leaky_relu": lambda op, x: F.leaky_relu(x, op.alpha),
     "linear": linear,
+    "log": lambda op, x: torch.log(x),
     "matmul": lambda op, a, b: torch.matmul(a, b) * op.scale,
     "max_feature_map": lambda op, x: torch.maximum(*x.chunk(2, 1)),
     "max_pool": max_pool,
@@ -188,9 +193,11 @@ ORACLES: dict[str, Oracle] = {
     "silu": lambda op, x: F.silu(x),
     "slice": take_slices,
     "softmax": lambda op, x: F.softmax(x, op.axis),
+    "softplus": lambda op, x: F.softplus(x),
     "split": lambda op, x: torch.split(x, op.sizes, op.axis),
     "sqrt": lambda op, x: torch.sqrt(x),
     "sub": lambda op, a, b: a - b,
     "tanh": lambda op, x: torch.tanh(x),
     "transpose": lambda op, x: x.permute(op.perm),
+    "where": lambda op, condition, a, b: torch.where(condition != 0, a, b),
 }

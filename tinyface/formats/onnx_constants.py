@@ -165,10 +165,13 @@ def _simple(how: Callable[..., Any]) -> Callable[..., Array]:
 
 
 _NUMPY: Final[dict[str, Callable[..., Any]]] = {
-    "Add": np.add, "And": np.logical_and, "Ceil": np.ceil, "Cos": np.cos, "Equal": np.equal,
-    "Exp": np.exp, "Floor": np.floor, "Greater": np.greater, "Less": np.less, "Max": np.maximum,
+    "Abs": np.abs, "Add": np.add, "And": np.logical_and, "Ceil": np.ceil, "Cos": np.cos,
+    "Equal": np.equal, "Exp": np.exp, "Floor": np.floor, "Greater": np.greater,
+    "GreaterOrEqual": np.greater_equal,
+    "Less": np.less, "LessOrEqual": np.less_equal, "Log": np.log, "Max": np.maximum,
     "Min": np.minimum, "Mod": np.mod, "Mul": np.multiply, "Neg": np.negative,
-    "Not": np.logical_not, "Pow": np.power, "Reciprocal": np.reciprocal, "Sin": np.sin,
+    "Not": np.logical_not, "Or": np.logical_or, "Pow": np.power,
+    "Reciprocal": np.reciprocal, "Sin": np.sin,
     "Sqrt": np.sqrt, "Sub": np.subtract, "Where": np.where,
 }  # fmt: skip
 FOLD: Final[dict[str, Callable[..., Array]]] = {
@@ -184,6 +187,8 @@ FOLD: Final[dict[str, Callable[..., Array]]] = {
     "Identity": lambda node, x: x,
     "Range": _range,
     "ReduceMax": _reduce(np.max),
+    "ReduceMean": _reduce(np.mean),
+    "ReduceMin": _reduce(np.min),
     "ReduceProd": _reduce(np.prod),
     "ReduceSum": _reduce(np.sum),
     "Reshape": _reshape,

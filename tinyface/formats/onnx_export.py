@@ -8,7 +8,7 @@ wherever the network allows other sizes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,58 +16,12 @@ import numpy as np
 
 from tinyface.errors import GraphError, MissingExtraError
 from tinyface.files import atomic_write
+from tinyface.formats.onnx_writer import Emit, Writer, simple
 from tinyface.graph import Graph, Node
 from tinyface.ops import FUSABLE, LayerNorm
-from tinyface.passes.rewrite import fresh
 
 OPSET = 17
 IR_VERSION = 8
-
-
-class Writer:
-    """Collects ONNX nodes and constants for one graph."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.nodes: list[Any] = []
-        self.constants: dict[str, np.ndarray[Any, Any]] = {}
-
-    def emit(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attrs: Any) -> None:
-        from onnx import helper
-
-        given = {key: value for key, value in attrs.items() if value is not None}
-        self.nodes.append(helper.make_node(kind, inputs, outputs, outputs[0] + ":" + kind, **given))
-
-    def part(self, name: str, part: str) -> str:
-        """A tensor on the way to ``name``; an imported network may have one of that name."""
-        return fresh(f"{name}:{part}", self.graph.types)
-
-    def constant(self, near: str, value: Any, dtype: type = np.int64) -> str:
-        name = self.part(near, f"const{len(self.constants)}")
-        self.constants[name] = np.asarray(value, dtype)
-        return name
-
-    def param(self, name: str) -> str:
-        """A weight of the graph, written when first used."""
-        if name in self.graph.params:
-            self.constants[name] = np.ascontiguousarray(self.graph.params[name])
-        return name
-
-    def rank(self, name: str) -> int:
-        return self.graph.types[name].rank
-
-
-Emit = Callable[[Writer, Node, Any], None]
-
-
-def _simple(kind: str, *attrs: str) -> Emit:
-    """An operator that maps one to one; ``attrs`` are taken over under the same name."""
-
-    def emit(w: Writer, node: Node, op: Any) -> None:
-        values = {name: getattr(op, name) for name in attrs}
-        w.emit(kind, [w.param(n) for n in node.inputs], node.outputs, **values)
-
-    return emit
 
 
 def _activation(w: Writer, op: Any, x: str, slope: str, y: str, rank: int) -> None:
@@ -281,13 +235,30 @@ def _matmul(w: Writer, node: Node, op: Any) -> None:
         w.emit("Mul", [w.part(y, "product"), w.constant(y, op.scale, np.float32)], [y])
 
 
+def _compare(w: Writer, node: Node, op: Any) -> None:
+    """Truth values, as numbers."""
+    kind = "".join(part.capitalize() for part in op.mode.split("_"))
+    kind = {"GreaterEqual": "GreaterOrEqual", "LessEqual": "LessOrEqual"}.get(kind, kind)
+    w.emit(kind, [w.param(name) for name in node.inputs], [w.part(node.outputs[0], "true")])
+    w.emit("Cast", [w.part(node.outputs[0], "true")], node.outputs, to=1)
+
+
+def _where(w: Writer, node: Node, op: Any) -> None:
+    condition, *others = (w.param(name) for name in node.inputs)
+    truth = w.part(node.outputs[0], "truth")
+    w.emit("Cast", [condition], [truth], to=9)
+    w.emit("Where", [truth, *others], node.outputs)
+
+
 EMIT: dict[str, Emit] = {
     "conv2d": _conv2d,
     "linear": _linear,
     **dict.fromkeys((cls.kind for cls in FUSABLE), _stand_alone),
-    "softmax": _simple("Softmax", "axis"),
-    "exp": _simple("Exp"),
-    "sqrt": _simple("Sqrt"),
+    "softmax": simple("Softmax", "axis"),
+    "exp": simple("Exp"),
+    "sqrt": simple("Sqrt"),
+    "log": simple("Log"),
+    "softplus": simple("Softplus"),
     "batch_norm": lambda w, node, op: w.emit(
         "BatchNormalization", [w.param(n) for n in node.inputs], node.outputs, epsilon=op.eps
     ),
@@ -296,26 +267,28 @@ EMIT: dict[str, Emit] = {
     "matmul": _matmul,
     "max_pool": _pool("MaxPool"),
     "average_pool": _pool("AveragePool"),
-    "global_average_pool": _simple("GlobalAveragePool"),
-    "global_max_pool": _simple("GlobalMaxPool"),
-    "add": _simple("Add"),
-    "sub": _simple("Sub"),
-    "mul": _simple("Mul"),
-    "div": _simple("Div"),
-    "maximum": _simple("Max"),
+    "global_average_pool": simple("GlobalAveragePool"),
+    "global_max_pool": simple("GlobalMaxPool"),
+    "add": simple("Add"),
+    "sub": simple("Sub"),
+    "mul": simple("Mul"),
+    "div": simple("Div"),
+    "maximum": simple("Max"),
+    "compare": _compare,
+    "where": _where,
     "max_feature_map": _max_feature_map,
     "reduce": _reduce,
     "resize": _resize,
-    "concat": _simple("Concat", "axis"),
+    "concat": simple("Concat", "axis"),
     "split": _split,
     "slice": _slice,
     "pad": _pad,
     "reshape": _reshape,
-    "flatten": _simple("Flatten", "axis"),
-    "transpose": _simple("Transpose", "perm"),
+    "flatten": simple("Flatten", "axis"),
+    "transpose": simple("Transpose", "perm"),
     "channel_shuffle": _channel_shuffle,
     "interleave": _interleave,
-    "identity": _simple("Identity"),
+    "identity": simple("Identity"),
 }
 
 

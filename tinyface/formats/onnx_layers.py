@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -33,9 +32,7 @@ from tinyface.ops import (
     ReLU,
     Reshape,
     Sigmoid,
-    Softmax,
     Sub,
-    Tanh,
     Transpose,
 )
 
@@ -244,10 +241,6 @@ def make_HardSwish(c: Converter, node: OnnxNode) -> list[str]:
     return _unary(c, node, HardSwish())
 
 
-def make_Tanh(c: Converter, node: OnnxNode) -> list[str]:
-    return _unary(c, node, Tanh())
-
-
 def make_Erf(c: Converter, node: OnnxNode) -> list[str]:
     return _unary(c, node, Erf())
 
@@ -277,21 +270,6 @@ def make_PRelu(c: Converter, node: OnnxNode) -> list[str]:
     below = c.apply(Mul(), below, c.tensor(node, 1), node=node, part="sloped")
     above = c.apply(ReLU(), x, node=node, part="above")
     return [c.apply(Sub(), above, below, node=node)]
-
-
-def make_Softmax(c: Converter, node: OnnxNode) -> list[str]:
-    """Before opset 13 the axes from ``axis`` on count as one."""
-    x, shape = c.tensor(node, 0), c.shape(c.tensor(node, 0))
-    axis = node.attribute("axis", -1 if node.opset >= 13 else 1)
-    if not -len(shape) <= axis < len(shape):
-        raise node.refuse(f"axis {axis} of an input with {len(shape)} axes")
-    axis %= len(shape)
-    if node.opset >= 13 or math.prod(shape[axis + 1 :]) == 1:
-        return [c.apply(Softmax(axis=axis), x, node=node)]
-    matrix = (-1, math.prod(shape[axis:]))
-    y = c.apply(Reshape(shape=matrix), x, node=node, part="matrix")
-    y = c.apply(Softmax(axis=1), y, node=node, part="softmax")
-    return [c.apply(Reshape(shape=(-1, *shape[1:])), y, node=node)]
 
 
 # -- element by element

@@ -1,4 +1,4 @@
-"""ONNX operators that move, resize or reduce: ``make_TYPE(converter, node) -> tensors``."""
+"""ONNX operators that move: ``make_TYPE(converter, node) -> tensors``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_file import OnnxNode, with_branches
 from tinyface.ops import (
     Add,
+    Compare,
     Concat,
     Flatten,
     Identity,
-    Pad,
-    Reduce,
     Reshape,
     Slice,
     Split,
+    Sub,
     Transpose,
 )
 from tinyface.types import Shape
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _END: Final = (1 << 31) - 1  # of a slice: to the end
 _BROADCASTING: Final = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum")
+_BOOL: Final = 9
 _FLOATS: Final = (1, 10, 11)  # ONNX's numbers of float32, float16, float64
 
 
@@ -212,24 +213,6 @@ def _broadcast_by_readers(c: Converter, node: OnnxNode, shape: Shape) -> bool:
     )
 
 
-def make_Pad(c: Converter, node: OnnxNode) -> list[str]:
-    """Attributes before opset 11, inputs since; axes since 18."""
-    x = c.tensor(node, 0)
-    rank = len(c.shape(x))
-    if node.attribute("mode", "constant") != "constant":
-        raise node.refuse(f"of mode {node.attribute('mode', '')!r}; known here is 'constant'")
-    pads, value = c.integers(node, 1, "pads"), c.constant(node, 2)
-    axes = c.integers(node, 3) or tuple(range(rank))
-    if pads is None or len(pads) != 2 * len(axes):
-        raise node.refuse("its pads are missing, or not two for each axis")
-    before, after = [0] * rank, [0] * rank
-    for i, axis in enumerate(axes):
-        before[axis], after[axis] = pads[i], pads[i + len(axes)]
-    number = node.attribute("value", 0.0) if value is None else float(value.reshape(()))
-    op = Pad(before=tuple(before), after=tuple(after), value=number)
-    return [c.apply(op, x, node=node)]
-
-
 def make_Identity(c: Converter, node: OnnxNode) -> list[str]:
     return [c.apply(Identity(), c.tensor(node, 0), node=node)]
 
@@ -242,37 +225,10 @@ def make_Dropout(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_Cast(c: Converter, node: OnnxNode) -> list[str]:
+    if node.attribute("to", 0) == _BOOL:  # true is what is not 0
+        zero, one = (c.own_weight(node, str(i), np.full(1, i, np.float32)) for i in (0, 1))
+        false = c.apply(Compare(mode="equal"), c.tensor(node, 0), zero, node=node, part="false")
+        return [c.apply(Sub(), one, false, node=node)]
     if node.attribute("to", 0) not in _FLOATS:
         raise node.refuse("a cast of a tensor to integers")
     return make_Identity(c, node)
-
-
-# -- reductions
-
-
-def _reduce(c: Converter, node: OnnxNode, mode: str) -> list[str]:
-    x = c.tensor(node, 0)
-    rank = len(c.shape(x))
-    axes = _axes(c, node, rank)
-    if not axes:
-        if node.attribute("noop_with_empty_axes", 0):
-            return make_Identity(c, node)
-        axes = tuple(range(rank))
-    op = Reduce(mode=mode, axes=axes, keepdims=bool(node.attribute("keepdims", 1)))
-    return [c.apply(op, x, node=node)]
-
-
-def make_ReduceMean(c: Converter, node: OnnxNode) -> list[str]:
-    return _reduce(c, node, "mean")
-
-
-def make_ReduceSum(c: Converter, node: OnnxNode) -> list[str]:
-    return _reduce(c, node, "sum")
-
-
-def make_ReduceMax(c: Converter, node: OnnxNode) -> list[str]:
-    return _reduce(c, node, "max")
-
-
-def make_ReduceL2(c: Converter, node: OnnxNode) -> list[str]:
-    return _reduce(c, node, "l2")

@@ -13,6 +13,7 @@ import numpy as np
 
 from tinyface.formats.gelu import gelu_by_tanh
 from tinyface.formats.onnx_file import OnnxNode
+from tinyface.formats.onnx_smooth import scalar
 from tinyface.ops import (
     GELU,
     Add,
@@ -23,7 +24,6 @@ from tinyface.ops import (
     Maximum,
     Mul,
     Reduce,
-    ReLU,
     Reshape,
     Sqrt,
     Sub,
@@ -34,15 +34,6 @@ if TYPE_CHECKING:
 
 
 MAX_LRN = 2048  # channels: the band is a matrix
-
-
-def _scalar(c: Converter, node: OnnxNode, part: str, value: float) -> str:
-    return c.own_weight(node, part, np.array([value], np.float32))
-
-
-def _times(c: Converter, node: OnnxNode, x: str, factor: float, part: str) -> str:
-    factor_name = _scalar(c, node, f"{part}:factor", factor)
-    return c.apply(Mul(), x, factor_name, node=node, part=part)
 
 
 def make_Exp(c: Converter, node: OnnxNode) -> list[str]:
@@ -133,19 +124,7 @@ def make_Gelu(c: Converter, node: OnnxNode) -> list[str]:
     x = c.tensor(node, 0)
     if node.attribute("approximate", "none") != "tanh":
         return [c.apply(GELU(), x, node=node)]
-    return [gelu_by_tanh(x, partial(c.apply, node=node), partial(_scalar, c, node))]
-
-
-def make_Elu(c: Converter, node: OnnxNode) -> list[str]:
-    """max(x, 0) + alpha (exp(min(x, 0)) - 1)."""
-    x = c.tensor(node, 0)
-    above = c.apply(ReLU(), x, node=node, part="above")
-    mirrored = c.apply(ReLU(), _times(c, node, x, -1, "minus"), node=node, part="mirrored")
-    power = c.apply(Exp(), _times(c, node, mirrored, -1, "below"), node=node, part="power")
-    alpha = node.attribute("alpha", 1.0)
-    scaled = _times(c, node, power, alpha, "scaled")
-    shifted = c.apply(Add(), scaled, _scalar(c, node, "alpha", -alpha), node=node, part="shifted")
-    return [c.apply(Add(), above, shifted, node=node)]
+    return [gelu_by_tanh(x, partial(c.apply, node=node), partial(scalar, c, node))]
 
 
 def _normalised(c: Converter, node: OnnxNode, x: str, rows: tuple[int, ...]) -> str:
@@ -158,16 +137,19 @@ def _normalised(c: Converter, node: OnnxNode, x: str, rows: tuple[int, ...]) -> 
     return c.apply(Reshape(shape=whole), y, node=node, part="whole")
 
 
-def _affine(c: Converter, node: OnnxNode, x: str, shape: tuple[int, ...]) -> str:
-    """x times input 1 plus input 2 (if there), which are constants brought to ``shape``."""
+def _affine(c: Converter, node: OnnxNode, x: str, shape: tuple[int, ...], repeat: int = 1) -> str:
+    """x times input 1 plus input 2 (if there), which are constants brought to ``shape``, each
+    number ``repeat`` times."""
     scale, shift = c.constant(node, 1), c.constant(node, 2)
     if scale is None:
         raise node.refuse("its scale is missing")
-    weight = c.own_weight(node, "scale", scale.reshape(shape))
+    weight = c.own_weight(node, "scale", np.repeat(scale, repeat).reshape(shape))
     if shift is None:
         return c.apply(Mul(), x, weight, node=node)
     y = c.apply(Mul(), x, weight, node=node, part="scaled")
-    return c.apply(Add(), y, c.own_weight(node, "shift", shift.reshape(shape)), node=node)
+    return c.apply(
+        Add(), y, c.own_weight(node, "shift", np.repeat(shift, repeat).reshape(shape)), node=node
+    )
 
 
 def make_InstanceNormalization(c: Converter, node: OnnxNode) -> list[str]:
@@ -216,16 +198,18 @@ def _statistics(c: Converter, node: OnnxNode, x: str, axes: tuple[int, ...]) -> 
     centred = c.apply(Sub(), x, mean, node=node, part="centred")
     square = c.apply(Mul(), centred, centred, node=node, part="square")
     var = c.apply(Reduce(mode="mean", axes=axes), square, node=node, part="var")
-    eps = _scalar(c, node, "eps", node.attribute("epsilon", 1e-5))
+    eps = scalar(c, node, "eps", node.attribute("epsilon", 1e-5))
     root = c.apply(Sqrt(), c.apply(Add(), var, eps, node=node, part="safe"), node=node, part="root")
-    return mean, c.apply(Div(), _scalar(c, node, "one", 1), root, node=node, part="inverse")
+    return mean, c.apply(Div(), scalar(c, node, "one", 1), root, node=node, part="inverse")
 
 
 def make_GroupNormalization(c: Converter, node: OnnxNode) -> list[str]:
-    """Every group of channels by its own mean and variance; since opset 21, scale per channel."""
+    """Every group of channels by its own mean and variance. Scale and shift are one per channel,
+    before opset 21 one per group."""
     x = c.tensor(node, 0)
     shape, groups = c.shape(x), node.attribute("num_groups", 0)
-    if node.opset < 21 or groups < 1 or shape[1] % groups:
-        raise node.refuse("in the form before opset 21, or of groups that do not fit")
+    if groups < 1 or shape[1] % groups:
+        raise node.refuse(f"{groups} groups of {shape[1]} channels")
     y = _normalised(c, node, x, (0, groups, -1))
-    return [_affine(c, node, y, (-1, *[1] * (len(shape) - 2)))]
+    repeat = 1 if node.opset >= 21 else shape[1] // groups
+    return [_affine(c, node, y, (-1, *[1] * (len(shape) - 2)), repeat)]

@@ -2,9 +2,9 @@
 
 convolution (standard, grouped, depthwise, pointwise, global depthwise): conv.py; fully
 connected, products of two tensors: dense.py; what may be fused behind: epilogue.py; activations:
-activation.py; batch norm, layer norm, unit length: norm.py; pooling: pool.py; sums, gates, maxima:
-eltwise.py; sums and means along axes: reduce.py; resizing: resize.py; concat, split, slice, pad,
-reshape, transpose, shuffle, interleave: shape.py.
+activation.py; batch norm, layer norm, unit length: norm.py; pooling: pool.py; sums, gates, maxima,
+comparisons, choices: eltwise.py; sums and means along axes: reduce.py; resizing: resize.py; concat,
+split, slice, pad, reshape, transpose, shuffle, interleave: shape.py.
 """
 
 from tinyface.ops.activation import (
@@ -17,17 +17,19 @@ from tinyface.ops.activation import (
     HardSigmoid,
     HardSwish,
     LeakyReLU,
+    Log,
     PReLU,
     ReLU,
     Sigmoid,
     SiLU,
     Softmax,
+    Softplus,
     Sqrt,
     Tanh,
 )
 from tinyface.ops.conv import Conv2d
 from tinyface.ops.dense import Linear, MatMul
-from tinyface.ops.eltwise import Add, Div, MaxFeatureMap, Maximum, Mul, Sub
+from tinyface.ops.eltwise import Add, Compare, Div, MaxFeatureMap, Maximum, Mul, Sub, Where
 from tinyface.ops.norm import BatchNorm, L2Normalize, LayerNorm
 from tinyface.ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from tinyface.ops.reduce import Reduce
@@ -56,6 +58,7 @@ __all__ = [
     "BatchNorm",
     "ChannelShuffle",
     "Clip",
+    "Compare",
     "Concat",
     "Conv2d",
     "Div",
@@ -72,6 +75,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "Log",
     "MatMul",
     "MaxFeatureMap",
     "MaxPool",
@@ -88,10 +92,12 @@ __all__ = [
     "Sigmoid",
     "Slice",
     "Softmax",
+    "Softplus",
     "Split",
     "Sqrt",
     "Sub",
     "Tanh",
     "Transpose",
+    "Where",
     "from_json",
 ]

@@ -199,6 +199,31 @@ class Sqrt(Activation):
 
 
 @register
+class Log(Activation):
+    """y = the natural logarithm of x: -infinity at 0, NaN below."""
+
+    kind: ClassVar[str] = "log"
+    onnx: ClassVar[tuple[str, ...]] = ("Log",)
+
+    def run(self, x: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log(x)
+
+
+@register
+class Softplus(Activation):
+    """y = ln(1 + e^x), a smooth ReLU; as max(x, 0) + ln(1 + e^-|x|), which overflows nowhere."""
+
+    kind: ClassVar[str] = "softplus"
+    onnx: ClassVar[tuple[str, ...]] = ("Softplus",)
+    temporaries: ClassVar[float] = 3
+
+    def run(self, x: Array) -> Array:
+        y: Array = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+        return y
+
+
+@register
 class HardSigmoid(Activation):
     """y = clip(alpha x + beta, 0, 1).
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from tinyface.errors import GraphError
-from tinyface.ops.spec import Array, MaybeType, Op, Types, need, need_rank, register
+from tinyface.ops.spec import Array, MaybeType, Op, Types, attr, need, need_rank, register
 from tinyface.types import TensorType
 
 
@@ -88,6 +88,52 @@ class Maximum(Binary):
     def run(self, a: Array, b: Array) -> Array:
         y: Array = np.maximum(a, b)
         return y
+
+
+@register
+class Compare(Binary):
+    """y = 1 where a is greater than b (or as ``mode`` says), else 0; 0 where either is NaN."""
+
+    mode: str = attr("greater", choices=("greater", "greater_equal", "less", "less_equal", "equal"))
+
+    kind: ClassVar[str] = "compare"
+    onnx: ClassVar[tuple[str, ...]] = (
+        "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal",
+    )  # fmt: skip
+
+    def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """Truth values of one byte."""
+        return 2 * outputs[0].size
+
+    def run(self, a: Array, b: Array) -> Array:
+        true: Array = getattr(np, self.mode)(a, b)
+        return true.astype(a.dtype)
+
+
+@register
+class Where(Op):
+    """y = a where the condition is not 0, else b; all three broadcast to one shape."""
+
+    kind: ClassVar[str] = "where"
+    onnx: ClassVar[tuple[str, ...]] = ("Where",)
+    arity: ClassVar[tuple[int, int]] = (3, 3)
+
+    def infer(self, *inputs: MaybeType) -> Types:
+        condition, a, b = (need(self.kind, x) for x in inputs)
+        try:
+            shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
+        except ValueError:
+            raise GraphError(
+                f"where: shapes {condition}, {a} and {b} do not broadcast to one"
+            ) from None
+        return (TensorType(shape, a.dtype),)
+
+    def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """Truth values of one byte."""
+        return 2 * need(self.kind, inputs[0]).size
+
+    def run(self, condition: Array, a: Array, b: Array) -> Array:
+        return np.where(condition != 0, a, b)
 
 
 @register

@@ -1,0 +1,64 @@
+"""ONNX's comparisons, truth values and choices: true is 1, false is 0, all float32."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyface.formats.onnx_file import OnnxNode
+from tinyface.formats.onnx_smooth import scalar
+from tinyface.ops import Compare, Maximum, Mul, Sub, Where
+
+if TYPE_CHECKING:
+    from tinyface.formats.onnx import Converter
+
+
+def _truth(c: Converter, node: OnnxNode, i: int) -> str:
+    """Input i, which holds truth values."""
+    if c.is_constant(node, i):
+        value = c.constant(node, i)
+        assert value is not None
+        return c.own_weight(node, f"truth{i}", np.atleast_1d(value).astype(np.float32))
+    return c.tensor(node, i)
+
+
+def _compare(c: Converter, node: OnnxNode, mode: str) -> list[str]:
+    return [c.apply(Compare(mode=mode), c.tensor(node, 0), c.tensor(node, 1), node=node)]
+
+
+def make_Greater(c: Converter, node: OnnxNode) -> list[str]:
+    return _compare(c, node, "greater")
+
+
+def make_GreaterOrEqual(c: Converter, node: OnnxNode) -> list[str]:
+    return _compare(c, node, "greater_equal")
+
+
+def make_Less(c: Converter, node: OnnxNode) -> list[str]:
+    return _compare(c, node, "less")
+
+
+def make_LessOrEqual(c: Converter, node: OnnxNode) -> list[str]:
+    return _compare(c, node, "less_equal")
+
+
+def make_Equal(c: Converter, node: OnnxNode) -> list[str]:
+    return _compare(c, node, "equal")
+
+
+def make_And(c: Converter, node: OnnxNode) -> list[str]:
+    return [c.apply(Mul(), _truth(c, node, 0), _truth(c, node, 1), node=node)]
+
+
+def make_Or(c: Converter, node: OnnxNode) -> list[str]:
+    return [c.apply(Maximum(), _truth(c, node, 0), _truth(c, node, 1), node=node)]
+
+
+def make_Not(c: Converter, node: OnnxNode) -> list[str]:
+    return [c.apply(Sub(), scalar(c, node, "one", 1), _truth(c, node, 0), node=node)]
+
+
+def make_Where(c: Converter, node: OnnxNode) -> list[str]:
+    inputs = _truth(c, node, 0), c.tensor(node, 1), c.tensor(node, 2)
+    return [c.apply(Where(), *inputs, node=node)]

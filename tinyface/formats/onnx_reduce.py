@@ -1,0 +1,72 @@
+"""ONNX's reductions along axes, and means of several tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyface.formats.onnx_file import OnnxNode
+from tinyface.formats.onnx_smooth import magnitude, times
+from tinyface.ops import Add, Identity, Log, Mul, Reduce
+
+if TYPE_CHECKING:
+    from tinyface.formats.onnx import Converter
+
+
+def _reduce(c: Converter, node: OnnxNode, mode: str, x: str = "", part: str = "") -> str:
+    """Of input 0, or of ``x`` that was made of it."""
+    x = x or c.tensor(node, 0)
+    rank = len(c.shape(x))
+    axes = c.integers(node, 1, "axes")
+    if not axes:
+        if node.attribute("noop_with_empty_axes", 0):
+            return c.apply(Identity(), x, node=node, part=part)
+        axes = tuple(range(rank))
+    if any(not -rank <= axis < rank for axis in axes) or len({a % rank for a in axes}) != len(axes):
+        raise node.refuse(f"axes {axes} of {rank}")
+    axes = tuple(axis % rank for axis in axes)
+    op = Reduce(mode=mode, axes=axes, keepdims=bool(node.attribute("keepdims", 1)))
+    return c.apply(op, x, node=node, part=part)
+
+
+def make_ReduceMean(c: Converter, node: OnnxNode) -> list[str]:
+    return [_reduce(c, node, "mean")]
+
+
+def make_ReduceSum(c: Converter, node: OnnxNode) -> list[str]:
+    return [_reduce(c, node, "sum")]
+
+
+def make_ReduceMax(c: Converter, node: OnnxNode) -> list[str]:
+    return [_reduce(c, node, "max")]
+
+
+def make_ReduceMin(c: Converter, node: OnnxNode) -> list[str]:
+    """-max(-x)."""
+    minus = times(c, node, c.tensor(node, 0), -1, "minus")
+    return [times(c, node, _reduce(c, node, "max", minus, "max"), -1, "")]
+
+
+def make_ReduceL1(c: Converter, node: OnnxNode) -> list[str]:
+    """The sum of |x|."""
+    return [_reduce(c, node, "sum", magnitude(c, node, c.tensor(node, 0), "size"))]
+
+
+def make_ReduceL2(c: Converter, node: OnnxNode) -> list[str]:
+    return [_reduce(c, node, "l2")]
+
+
+def make_ReduceSumSquare(c: Converter, node: OnnxNode) -> list[str]:
+    x = c.tensor(node, 0)
+    return [_reduce(c, node, "sum", c.apply(Mul(), x, x, node=node, part="square"))]
+
+
+def make_ReduceLogSum(c: Converter, node: OnnxNode) -> list[str]:
+    return [c.apply(Log(), _reduce(c, node, "sum", part="sum"), node=node)]
+
+
+def make_Mean(c: Converter, node: OnnxNode) -> list[str]:
+    """Of one, two or more tensors, element by element."""
+    total = c.tensor(node, 0)
+    for i in range(1, len(node.inputs)):
+        total = c.apply(Add(), total, c.tensor(node, i), node=node, part=f"of{i + 1}")
+    return [times(c, node, total, 1 / len(node.inputs), "")]
