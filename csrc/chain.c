@@ -61,8 +61,11 @@ static int by_panels(const tf_kernels *k, const tf_step *s, int32_t m)
     if (m + 1 >= s->chain || k->isa.lanes != 8 || s[m].y.row < TF_LONG_ROW) return 0;
     const tf_step *a = s + m, *b = a + 1;
     const int window = b->kh == 3 && b->kw == 3 && b->dh * b->dw == 1 && b->sh == b->sw;
+    /* a row of padding above, which lies in front of the rows of the first band alone; below as
+     * many rows as the last window has, if it begins on the map */
+    const int inside = b->pt <= 1 && (int64_t)(b->oh - 1) * b->sh - b->pt < b->h;
     return a->op == TF_CONV && a->groups == 1 && a->z.buf < 0 && b->op == TF_DEPTHWISE && window &&
-           b->sh <= 2 && b->ow >= 4 && b->pt <= 3;
+           inside && b->sh <= 2 && b->ow >= 4;
 }
 
 /* The panels of such a step, all in one place after each other: for each of their two vectors rows

@@ -1,11 +1,59 @@
 /* check.c: every number of every step, before anything runs. Touches no buffer. */
 #include "engine.h"
 
-/* Bounds within which no sum or product below can leave 64 bits. */
+/* Bounds within which no sum or product below, in chain.c or in a kernel can leave 64 bits. */
 static const int64_t MAX_SIDE = 1 << 24, MAX_STRIDE = (int64_t)1 << 34;
+static const int64_t MAX_PIXELS = (int64_t)1 << 31, MAX_FLOATS = (int64_t)1 << 40;
 enum { MAX_WINDOW = 1 << 12, MAX_BUFFERS = 1 << 12 };
 
 static int in_range(int64_t v, int64_t lo, int64_t hi) { return v >= lo && v <= hi; }
+
+/* a b c d <= most, of positive factors; a b is at most 2^48 */
+static int at_most(int64_t most, int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    return a * b <= most / c && a * b * c <= most / d;
+}
+
+enum { FREE, SAME, WINDOW };    /* the output map: of any size, the input's, made by windows */
+enum { BARE, SCALED, WEIGHED }; /* w and bias: absent; one of each per channel, or none; needed */
+enum {
+    NO_ACT = 1 << TF_NONE,
+    ANY_ACT = (1 << TF_ACTS) - 1,
+    SUMS = TF_RESIDUAL | TF_RESIDUAL_END,
+};
+
+/* What a kernel looks at: whatever else a step says would be ignored, or worse. */
+typedef struct {
+    int32_t flags, acts; /* those that it knows */
+    int8_t params, map;
+    int8_t channels; /* may the output have others than the input? */
+} tf_rule;
+static const tf_rule rules[TF_OPS] = {
+    [TF_CONV] = {SUMS | TF_HALF, ANY_ACT, WEIGHED, WINDOW, 1},
+    [TF_WINOGRAD] = {SUMS | TF_TRANSFORMED, ANY_ACT, WEIGHED, WINDOW, 1},
+    [TF_GEMV] = {SUMS | TF_HALF, ANY_ACT, WEIGHED, SAME, 1},
+    [TF_DEPTHWISE] = {0, ANY_ACT, WEIGHED, WINDOW, 0},
+    [TF_MAXPOOL] = {0, NO_ACT, BARE, WINDOW, 0},
+    [TF_AVGPOOL] = {TF_COUNT_PAD, NO_ACT, BARE, WINDOW, 0},
+    [TF_ADD] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
+    [TF_SUB] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
+    [TF_MUL] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
+    [TF_DIV] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
+    [TF_MAXIMUM] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
+    [TF_AFFINE] = {0, ANY_ACT, SCALED, SAME, 0},
+    [TF_FROM_NCHW] = {0, NO_ACT, BARE, FREE, 0},
+    [TF_TO_NCHW] = {0, NO_ACT, BARE, SAME, 0},
+    [TF_SHUFFLE] = {0, NO_ACT, BARE, SAME, 1},
+    [TF_NEAREST] = {0, NO_ACT, BARE, FREE, 0},
+    [TF_BILINEAR] = {TF_CORNERS, NO_ACT, BARE, FREE, 0},
+    [TF_SOFTMAX] = {0, NO_ACT, BARE, SAME, 0},
+    [TF_L2NORM] = {0, NO_ACT, BARE, SAME, 0},
+    [TF_LAYERNORM] = {0, NO_ACT, SCALED, SAME, 0},
+    [TF_MATMUL] = {TF_ACROSS, NO_ACT, BARE, SAME, 1},
+    [TF_WINO_IN] = {0, NO_ACT, BARE, FREE, 0},
+    [TF_PEAK] = {0, NO_ACT, BARE, FREE, 1},
+    [TF_STREAM] = {0, NO_ACT, BARE, FREE, 1},
+};
 
 /* 0 if n images of h rows of w pixels of c floats, seen through v, lie within the buffer. */
 static int32_t check_view(const tf_view *v, const int64_t *bytes, int32_t buffers, int64_t n,
@@ -30,15 +78,8 @@ static int32_t check_vector(const tf_step *s, int64_t off, int64_t n, int needed
     return off > room || n > room - off ? TF_BAD_BOUNDS : TF_OK;
 }
 
-static int is_conv(int32_t op) { return op == TF_CONV || op == TF_WINOGRAD || op == TF_DEPTHWISE; }
-static int is_winograd(int32_t op) { return op == TF_WINOGRAD || op == TF_WINO_IN; }
 static int is_binary(int32_t op) { return op >= TF_ADD && op <= TF_MAXIMUM; }
 static int is_roof(int32_t op) { return op == TF_PEAK || op == TF_STREAM; }
-static int keeps_map(int32_t op)
-{
-    return is_binary(op) || op == TF_AFFINE || (op >= TF_SOFTMAX && op <= TF_MATMUL) ||
-           op == TF_SHUFFLE || op == TF_TO_NCHW || op == TF_GEMV;
-}
 
 /* Samples on a side of a tile, and tiles, of a Winograd step. */
 static int64_t wino_side(const tf_step *s) { return (int64_t)(s->tile - 1) * s->sh + 3; }
@@ -52,7 +93,7 @@ static int32_t check_winograd(const tf_step *s)
 {
     if (s->kh != 3 || s->kw != 3 || s->sh != s->sw || s->sh > 2 || s->dh != 1 || s->dw != 1)
         return TF_BAD_SHAPE;
-    if (s->groups != 1 || s->flags & TF_HALF || (s->tile != 2 && s->tile != 4)) return TF_BAD_SHAPE;
+    if (s->groups != 1 || (s->tile != 2 && s->tile != 4)) return TF_BAD_SHAPE;
     const int64_t squares = wino_side(s) * wino_side(s);
     if (s->op == TF_WINO_IN) {
         const int64_t high = (int64_t)s->h + s->pt + s->pb, wide = (int64_t)s->wd + s->pl + s->pr;
@@ -65,39 +106,69 @@ static int32_t check_winograd(const tf_step *s)
     return s->flags & TF_TRANSFORMED && !whole ? TF_BAD_SHAPE : TF_OK;
 }
 
-static int32_t check_shape(const tf_step *s)
+/* Windows begin within the map or its padding; what has none says so. */
+static int32_t check_window(const tf_step *s)
+{
+    const int32_t window[] = {s->kh, s->kw, s->sh, s->sw, s->dh, s->dw};
+    const int32_t pads[] = {s->pt, s->pl, s->pb, s->pr};
+    const int windows = rules[s->op].map == WINDOW || s->op == TF_WINO_IN;
+    const int padded = windows || s->op == TF_FROM_NCHW;
+    for (size_t i = 0; i < sizeof window / sizeof *window; i++)
+        if (!in_range(window[i], 1, windows ? MAX_WINDOW : 1)) return TF_BAD_SHAPE;
+    for (size_t i = 0; i < sizeof pads / sizeof *pads; i++)
+        if (!in_range(pads[i], 0, padded ? MAX_WINDOW : 0)) return TF_BAD_SHAPE;
+    if (!windows || s->op == TF_WINO_IN || s->flags & TF_TRANSFORMED) return TF_OK;
+    const int64_t down = (int64_t)(s->oh - 1) * s->sh, right = (int64_t)(s->ow - 1) * s->sw;
+    return down < (int64_t)s->pt + s->h + s->pb && right < (int64_t)s->pl + s->wd + s->pr
+               ? TF_OK
+               : TF_BAD_SHAPE;
+}
+
+/* Sides, and what is made of them. */
+static int32_t check_sizes(const tf_step *s)
 {
     const int32_t sides[] = {s->n, s->h, s->wd, s->c, s->oh, s->ow, s->oc, s->groups, s->tasks};
-    const int32_t window[] = {s->kh, s->kw, s->sh, s->sw, s->dh, s->dw};
     for (size_t i = 0; i < sizeof sides / sizeof *sides; i++)
         if (!in_range(sides[i], 1, MAX_SIDE)) return TF_BAD_SHAPE;
-    for (size_t i = 0; i < sizeof window / sizeof *window; i++)
-        if (!in_range(window[i], 1, MAX_WINDOW)) return TF_BAD_SHAPE;
-    const int32_t pads[] = {s->pt, s->pl, s->pb, s->pr};
-    for (size_t i = 0; i < sizeof pads / sizeof *pads; i++)
-        if (!in_range(pads[i], 0, MAX_WINDOW)) return TF_BAD_SHAPE;
-    if (s->act < 0 || s->act >= TF_ACTS || s->c % s->groups) return TF_BAD_SHAPE;
+    if (check_window(s) || s->c % s->groups) return TF_BAD_SHAPE;
     if ((int64_t)s->n * s->oh > MAX_SIDE || (int64_t)s->oh * s->ow > MAX_SIDE) return TF_BAD_SHAPE;
-    if (keeps_map(s->op) && (s->oh != s->h || s->ow != s->wd)) return TF_BAD_SHAPE;
-    const int new_channels = s->op == TF_CONV || s->op == TF_WINOGRAD || s->op == TF_GEMV ||
-                             s->op == TF_MATMUL || is_roof(s->op);
-    if (s->op != TF_SHUFFLE && s->oc % s->groups) return TF_BAD_SHAPE;
-    if (s->op == TF_SHUFFLE) {
+    const int64_t taps = rules[s->op].params == WEIGHED ? (int64_t)s->kh * s->kw : 1;
+    const int64_t most = tf_max(s->c, s->oc);
+    return at_most(MAX_PIXELS, s->n, s->oh, s->ow, 1) &&
+                   at_most(MAX_FLOATS, s->n, s->oh, s->ow, most) &&
+                   at_most(MAX_FLOATS, s->n, s->h, s->wd, s->c) &&
+                   at_most(MAX_FLOATS, taps, s->c / s->groups, s->oc, 1)
+               ? TF_OK
+               : TF_BAD_SHAPE;
+}
+
+static int32_t check_shape(const tf_step *s)
+{
+    const tf_rule *rule = rules + s->op;
+    if (s->act < 0 || s->act >= TF_ACTS || !(rule->acts >> s->act & 1) || s->flags & ~rule->flags)
+        return TF_BAD_SHAPE;
+    if (check_sizes(s)) return TF_BAD_SHAPE;
+    if (rule->map == SAME && (s->oh != s->h || s->ow != s->wd)) return TF_BAD_SHAPE;
+    if (!rule->channels && s->oc != s->c) return TF_BAD_SHAPE;
+    switch (s->op) {
+    case TF_SHUFFLE:
         if (s->first < 0 || (int64_t)s->first + s->oc > s->c) return TF_BAD_SHAPE;
-        if (s->z.buf >= 0 && s->groups % 2) return TF_BAD_SHAPE;
-    } else if (!new_channels && s->oc != s->c) {
-        return TF_BAD_SHAPE;
+        return s->z.buf >= 0 && s->groups % 2 ? TF_BAD_SHAPE : TF_OK;
+    case TF_FROM_NCHW: return s->pt + s->h > s->oh || s->pl + s->wd > s->ow ? TF_BAD_SHAPE : TF_OK;
+    case TF_NEAREST:
+    case TF_BILINEAR: {
+        const int down = s->alpha > 0.0f && s->alpha<1e6f, right = s->beta> 0.0f;
+        return down && right && s->beta < 1e6f ? TF_OK : TF_BAD_SHAPE;
     }
-    if (s->op == TF_GEMV && (s->n != 1 || s->h != 1 || s->wd != 1 || s->groups != 1))
-        return TF_BAD_SHAPE;
-    if (s->op == TF_FROM_NCHW && (s->pt + s->h > s->oh || s->pl + s->wd > s->ow))
-        return TF_BAD_SHAPE;
-    if ((s->op == TF_NEAREST || s->op == TF_BILINEAR) &&
-        !(s->alpha > 0.0f && s->alpha < 1e6f && s->beta > 0.0f && s->beta < 1e6f))
-        return TF_BAD_SHAPE;
-    if ((s->op == TF_CONV || s->op == TF_WINOGRAD) && (s->block < 1 || s->panels < 1))
-        return TF_BAD_SHAPE;
-    return is_winograd(s->op) ? check_winograd(s) : TF_OK;
+    case TF_GEMV:
+        return s->n == 1 && s->h == 1 && s->wd == 1 && s->groups == 1 ? TF_OK : TF_BAD_SHAPE;
+    case TF_CONV:
+    case TF_WINOGRAD:
+        if (s->block < 1 || s->panels < 1 || s->oc % s->groups) return TF_BAD_SHAPE;
+        return s->op == TF_WINOGRAD ? check_winograd(s) : TF_OK;
+    case TF_WINO_IN: return check_winograd(s);
+    default: return s->oc % s->groups ? TF_BAD_SHAPE : TF_OK;
+    }
 }
 
 /* What is read of the map: windows that begin inside of it may hang over its end, where they
@@ -142,16 +213,18 @@ static int32_t check_params(const tf_kernels *k, const tf_step *s, const int64_t
     } else if (s->op == TF_WINOGRAD) {
         weights = round_up(s->oc, vl) * (s->tile + 2) * (s->tile + 2) * s->c;
         vectors = round_up(s->oc, vl);
-    } else if (s->op == TF_AFFINE || s->op == TF_LAYERNORM) {
-        weights = s->w < 0 ? 0 : s->c;
+    } else if (rules[s->op].params == SCALED) {
+        weights = s->c;
     }
     if (half) weights = tf_ceil_div(weights, 2);
-    const int has_bias = is_conv(s->op) || s->op == TF_GEMV;
-    int32_t bad = check_vector(s, s->w, weights, has_bias, bytes, buffers);
-    if (!bad) bad = check_vector(s, s->bias, vectors, has_bias, bytes, buffers);
+    const int8_t params = rules[s->op].params;
+    if (params == BARE && (s->w >= 0 || s->bias >= 0)) return TF_BAD_BUFFER;
+    int32_t bad = check_vector(s, s->w, weights, params == WEIGHED, bytes, buffers);
+    if (!bad) bad = check_vector(s, s->bias, vectors, params == WEIGHED, bytes, buffers);
     if (!bad) bad = check_vector(s, s->slope, vectors, s->act == TF_PRELU, bytes, buffers);
-    const int pads = is_conv(s->op) || s->op == TF_WINO_IN || s->op == TF_MATMUL;
-    if (!bad) bad = check_vector(s, s->zero, tf_max(s->c, 2 * vl), pads, bytes, buffers);
+    const int pads = rules[s->op].map == WINDOW && params == WEIGHED;
+    const int reads = pads || s->op == TF_WINO_IN || s->op == TF_MATMUL; /* zeros */
+    if (!bad) bad = check_vector(s, s->zero, tf_max(s->c, 2 * vl), reads, bytes, buffers);
     return bad;
 }
 

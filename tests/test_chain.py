@@ -131,6 +131,26 @@ def test_panels_that_go_on_at_once_keep_their_bits(
             assert np.array_equal(found[0], expected[0])
 
 
+@pytest.mark.parametrize("pads", [(1, 1, 120, 1), (2, 1, 0, 1), (3, 0, 1, 2), (0, 3, 4, 0)])
+@pytest.mark.parametrize("band", [0, chain.BAND, 10_000_000])
+def test_windows_far_outside_of_the_map_keep_their_bits(
+    pads: tuple[int, int, int, int], band: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may pad a 3x3 by as much as it likes: (1, 1, 120, 1) once wrote behind the scratch."""
+    b = Builder("padded")
+    x = b.input("input", (1, 3, 9, chain.LONG_ROW // 40 + 2))
+    x = b.prelu(b.conv(x, 40, 1, key="a"), key="act")
+    x = b.conv(x, 40, 3, key="b", pad=pads, groups=40)
+    graph = b.build(y=b.conv(x, 9, 1, key="c"))
+    graph = optimise(graph.bind(random_state(graph)))
+    _, expected = outputs_of(graph, chained=False)
+    chain_all(monkeypatch, band)
+    for threads in (1, 3):
+        executable, found = outputs_of(graph, threads)
+        assert chains(executable)
+        assert np.array_equal(found[0], expected[0])
+
+
 def test_wide_maps_are_never_written_whole() -> None:
     graph = network("mobilefacenet")
     chained = engine.CExecutable(graph, 1)

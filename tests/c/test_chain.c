@@ -5,13 +5,44 @@
 #include <string.h>
 
 enum { PARAMS, SECOND, MAPS }; /* buffers: parameters, z, then the maps from x to y */
-enum { ZEROS = 64 };           /* the parameters begin with the zeros that stand for padding */
+enum { ZEROS = 128 };          /* the parameters begin with the zeros that stand for padding */
 
 static int64_t whole(int64_t v, int64_t unit) { return (v + unit - 1) / unit * unit; }
 
+/* Any window that fits the map as it is. */
+static void fitting_window(tf_step *s)
+{
+    const int32_t h = s->h, w = s->wd;
+    do {
+        s->h = h, s->wd = w;
+        random_window(s);
+    } while (s->h != h || s->wd != w);
+    s->oc = s->op == TF_CONV ? 1 + (int32_t)draw(40) : s->c;
+}
+
+/* The first two members where panels are handed on (by_panels of chain.c): rows too long for L1 and
+ * a 3x3 whose windows may hang far over the map. */
+static void long_rows(tf_step *s, int32_t at)
+{
+    if (at == 0) {
+        s->op = TF_CONV, s->h = 1 + (int32_t)draw(9), s->wd = 104 + (int32_t)draw(30);
+        s->kh = s->kw = draw(2) ? 3 : 1, s->pt = s->pl = s->pb = s->pr = s->kh / 2;
+        s->oh = s->h, s->ow = s->wd, s->oc = 40 + (int32_t)draw(33);
+        return;
+    }
+    s->op = TF_DEPTHWISE, s->kh = s->kw = 3, s->sh = s->sw = 1 + (int32_t)draw(2);
+    s->pt = (int32_t)draw(4), s->pl = (int32_t)draw(4), s->pr = (int32_t)draw(4);
+    s->pb = (int32_t)draw(draw(4) ? 4 : 120);
+    while (s->h + s->pt + s->pb < 3) s->pb++;
+    s->oh = (s->h + s->pt + s->pb - 3) / s->sh + 1;
+    s->ow = (s->wd + s->pl + s->pr - 3) / s->sw + 1;
+    s->oc = s->c;
+}
+
 /* A convolution or depthwise step whose input is what `before` writes; parameters are drawn from
  * one pool of numbers, because only equality matters here. */
-static tf_step member(const tf_step *before, int32_t at, const tf_isa *isa, int64_t *params)
+static tf_step member(const tf_step *before, int32_t at, int panels, const tf_isa *isa,
+                      int64_t *params)
 {
     tf_step s = {.size = sizeof s, .op = draw(2) ? TF_CONV : TF_DEPTHWISE, .wbuf = PARAMS};
     s.kh = s.kw = s.sh = s.sw = s.dh = s.dw = s.groups = 1;
@@ -19,12 +50,10 @@ static tf_step member(const tf_step *before, int32_t at, const tf_isa *isa, int6
     s.n = before ? before->n : 1 + (int32_t)draw(2);
     s.h = before ? before->oh : odd(), s.wd = before ? before->ow : odd();
     s.c = before ? before->oc : 1 + (int32_t)draw(20);
-    const int32_t h = s.h, w = s.wd;
-    do {
-        s.h = h, s.wd = w;
-        random_window(&s);
-    } while (s.h != h || s.wd != w);
-    s.oc = s.op == TF_CONV ? 1 + (int32_t)draw(40) : s.c;
+    if (panels && at < 2)
+        long_rows(&s, at);
+    else
+        fitting_window(&s);
     s.act = (int32_t)draw(2) * TF_CLIP;
     const int64_t taps = (int64_t)s.kh * s.kw, outs = whole(s.oc, isa->lanes);
     const int64_t weights = s.op == TF_CONV ? outs * taps * s.c : taps * s.c;
@@ -32,8 +61,8 @@ static tf_step member(const tf_step *before, int32_t at, const tf_isa *isa, int6
     *params = weights + s.w > *params ? weights + s.w : *params;
     s.block = 1 + (int32_t)draw(40), s.panels = 1, s.tasks = 1 + (int32_t)draw(5);
     if (s.op == TF_CONV) {
-        const int64_t pixels = (int64_t)s.n * s.oh * s.ow, panels = whole(s.oc, 2 * isa->lanes);
-        s.tasks = (int32_t)(whole(pixels, s.block) / s.block * panels / (2 * isa->lanes));
+        const int64_t pixels = (int64_t)s.n * s.oh * s.ow, wide = whole(s.oc, 2 * isa->lanes);
+        s.tasks = (int32_t)(whole(pixels, s.block) / s.block * wide / (2 * isa->lanes));
     }
     s.x = before ? before->y : gappy(MAPS, s.h, s.wd, s.c);
     s.y = (tf_view){MAPS + at + 1, s.oc, 0, (int64_t)s.ow * s.oc, (int64_t)s.oh * s.ow * s.oc};
@@ -75,9 +104,9 @@ static int run(const tf_kernels *k, const tf_step *s, int32_t n, const guarded *
 int chain_case(const tf_kernels *k, const tf_isa *isa)
 {
     tf_step s[TF_CHAIN_MAX];
-    const int32_t n = 2 + (int32_t)draw(3), last = n - 1;
-    int64_t params = 200;
-    for (int32_t j = 0; j < n; j++) s[j] = member(j ? s + j - 1 : NULL, j, isa, &params);
+    const int32_t n = 2 + (int32_t)draw(3), last = n - 1, panels = draw(4) == 0;
+    int64_t params = 300;
+    for (int32_t j = 0; j < n; j++) s[j] = member(j ? s + j - 1 : NULL, j, panels, isa, &params);
     s[last].y = gappy(MAPS + n, s[last].oh, s[last].ow, s[last].oc);
     if (s[last].op == TF_CONV && draw(2)) {
         s[last].flags = TF_RESIDUAL;
@@ -106,8 +135,8 @@ int chain_case(const tf_kernels *k, const tf_isa *isa)
         if (!bad) continue;
         printf("chain of %d, band %d, %d threads: other bits\n", n, s->band, threads);
         for (int32_t j = 0; j < n; j++)
-            printf("  op %d h %d oh %d k %d s %d d %d p %d\n", s[j].op, s[j].h, s[j].oh, s[j].kh,
-                   s[j].sh, s[j].dh, s[j].pt);
+            printf("  op %d h %d w %d c %d oh %d k %d s %d d %d p %d\n", s[j].op, s[j].h, s[j].wd,
+                   s[j].c, s[j].oh, s[j].kh, s[j].sh, s[j].dh, s[j].pt);
     }
     free(want);
     for (int32_t b = 0; b < MAPS + n + 1; b++) guard_free(g + b);

@@ -314,6 +314,7 @@ static guarded split(const tf_step *s, tf_step *two)
     two[0] = two[1] = *s;
     two[0].op = TF_WINO_IN;
     two[0].act = two[0].flags = 0, two[0].z.buf = -1;
+    two[0].w = two[0].bias = two[0].slope = -1;
     two[0].oh = side * side, two[0].ow = tiles, two[0].oc = s->c;
     two[0].y = gappy(4, two[0].oh, tiles, s->c);
     two[0].y.img = 0;
@@ -360,8 +361,9 @@ static int run_case(const tf_kernels *k, const tf_isa *isa, int32_t op)
     return bad;
 }
 
-/* test_chain.c, test_layout.c */
+/* test_chain.c, test_check.c, test_layout.c */
 int chain_case(const tf_kernels *k, const tf_isa *isa);
+int check_case(const tf_kernels *k);
 int layout_case(const tf_kernels *k, tf_pool *pool, int32_t threads);
 
 int main(int argc, char **argv)
@@ -387,6 +389,7 @@ int main(int argc, char **argv)
             if (c == 4 * cases - 1 || bad == 3) failures += bad;
         }
         for (int c = 0; c < cases; c++) failures += layout_case(k, pool, threads);
+        failures += check_case(k);
         printf("%-7s %s\n", isas[i].name, failures ? "FAILED" : "ok");
     }
     tf_pool_stop(pool);

@@ -84,8 +84,9 @@ def by_panels(a: Step, b: Step) -> bool:
     f, sides = b.fields, (b.fields["op"], *(_number(b, name) for name in ("kh", "kw", "dh", "dw")))
     pair = a.fields["op"] == "TF_CONV" and _number(a, "groups") == 1
     window = sides == ("TF_DEPTHWISE", 3, 3, 1, 1) and f["sh"] == f["sw"]
-    small = _number(b, "sh") <= 2 and _number(b, "pt") <= 3
-    return pair and window and small and _number(b, "ow") >= 4
+    begins = (_number(b, "oh") - 1) * _number(b, "sh") - _number(b, "pt")  # the last window
+    inside = _number(b, "pt") <= 1 and begins < _number(b, "h")
+    return pair and window and inside and _number(b, "sh") <= 2 and _number(b, "ow") >= 4
 
 
 def _choose_band(members: Sequence[Step]) -> int:
