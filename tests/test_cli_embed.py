@@ -25,6 +25,18 @@ def test_embed_one(tinyface: Any) -> None:
     assert done.out.count("\n") == 1
 
 
+def test_which_of_several_faces_is_taken_is_said(tinyface: Any) -> None:
+    done = tinyface("embed", "one.png", "two.png", "--json")
+    assert done.err == "two.png: 2 faces; the largest is taken, at 0,0 64x64\n"
+    assert [row["of"] for row in done.json["results"]] == [1, 2]
+    assert tinyface("embed", "two.png", "--all-faces").err == ""
+    done = tinyface("verify", "one.png", "two.png", "--json")
+    assert "two.png: 2 faces" in done.err and "one.png" not in done.err
+    assert [(f["of"], f["box"][:2]) for f in done.json["faces"]] == [(1, [64, 128]), (2, [0, 0])]
+    done = tinyface("verify", "one.png", "one.png", "--aligned", "--json")
+    assert "faces" not in done.json
+
+
 def test_embed_prints_the_vector_when_asked(tinyface: Any) -> None:
     import tinyface as package
 

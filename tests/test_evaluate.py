@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import samples
 from PIL import Image
 
 import tinyface
+from tinyface import modelstore
 from tinyface.cli.main import run
 from tinyface.errors import ImageError, UsageError
 from tinyface.faces import evaluate as evaluation
@@ -97,6 +99,12 @@ def test_the_command(lfw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["schema"] == "tinyface.evaluate/1" and document["model"] == "sample"
     assert [f["file"] for f in document["pictures"]["failed"]] == ["A/A_0004"]
     assert document["pictures"]["total"] == 24
+    assert (document["weights"], document["root"]) == ("fp32", ".")
+    assert document["tinyface"] == tinyface.__version__
+    for role, task in (("model", "embed"), ("detector", "detect")):
+        used = document["files"][role]
+        assert Path(used["path"]) == modelstore.default(task)
+        assert used["sha256"] == hashlib.sha256(Path(used["path"]).read_bytes()).hexdigest()
     assert (
         "A_0004.png: no face found" in err and "1 of 24 pictures failed: 1 pairs are counted" in err
     )

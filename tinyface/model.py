@@ -32,10 +32,14 @@ ODD_SIZE: Final = (
 
 @dataclass(frozen=True)
 class FaceEmbedding:
-    """A face that was found in a picture, and its embedding, L2-normalised, ``(D,)``."""
+    """A face that was found in a picture, and its embedding, L2-normalised, ``(D,)``.
+
+    of: how many faces were found there.
+    """
 
     face: Face
     embedding: Floats
+    of: int = 1
 
 
 class Model:
@@ -165,12 +169,13 @@ class Model:
             ImageError: the picture cannot be read.
         """
         rgb = read_image(image)
-        faces = self.detector.detect(rgb)[:limit]
+        found = self.detector.detect(rgb)
+        faces = found[:limit]
         if not faces:
             return []
         crops = [alignment.align(rgb, face.landmarks, self._size) for face in faces]
         embeddings = self.embed_crops(np.stack(crops))
-        return [FaceEmbedding(f, e) for f, e in zip(faces, embeddings, strict=True)]
+        return [FaceEmbedding(f, e, len(found)) for f, e in zip(faces, embeddings, strict=True)]
 
     def embed_crops(self, crops: NDArray[np.uint8]) -> Floats:
         """Embeddings ``(N, D)`` of aligned crops, ``uint8 (N, H, W, 3)`` RGB.

@@ -16,7 +16,7 @@ from tinyface.errors import ImageError, UsageError
 from tinyface.limits import MAX_THREADS
 
 if TYPE_CHECKING:
-    from tinyface.model import Model
+    from tinyface.model import FaceEmbedding, Model
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Rows = Sequence[Sequence[str]]
@@ -70,6 +70,16 @@ def check_folders(*paths: str | None) -> None:
 def note(message: str) -> None:
     """One line on stderr, for people."""
     sys.stderr.write(f"{one_line(message)}\n")
+
+
+def note_choice(name: str, taken: FaceEmbedding) -> None:
+    """On stderr: which face was taken, where a picture shows several."""
+    if taken.of > 1:
+        left, top, right, bottom = taken.face.box.round().astype(int)
+        note(
+            f"{name}: {taken.of} faces; the largest is taken, at {left},{top} "
+            f"{right - left}x{bottom - top}"
+        )
 
 
 def one_line(text: str) -> str:

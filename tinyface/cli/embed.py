@@ -93,7 +93,9 @@ def _embed_all(
             rows = [Row(source, 0, None, model.embed(rgb, aligned=True))]
         else:
             found = model.embed_faces(rgb, None if all_faces else 1)
-            rows = [Row(source, i, f.face, f.embedding) for i, f in enumerate(found)]
+            rows = [Row(source, i, f.face, f.embedding, f.of) for i, f in enumerate(found)]
+            if found and not all_faces:
+                common.note_choice(source, found[0])
         if not rows:
             raise no_face(source)
         for writer in writers:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyface import plots
+from tinyface import __version__, plots
 from tinyface.cli import common
 
 if TYPE_CHECKING:
@@ -99,11 +100,26 @@ def command(
     if plot:
         roc.draw(plot, done.report, recogniser.name)
     if as_json:
-        how = {"model": recogniser.name, "aligned": aligned, "flip": flip, "face": face}
+        how = {"tinyface": __version__, "model": recogniser.name, "weights": weights, "list": pairs,
+               "root": root, "aligned": aligned, "flip": flip, "face": face,
+               "files": files(model, detector, aligned)}  # fmt: skip
         common.print_json("evaluate/1", how | to_json(done))
     else:
         print_report(done.report, recogniser.name, "" if aligned else face)
     return 1 if done.failures else 0
+
+
+def files(model: str | None, detector: str | None, aligned: bool) -> dict[str, dict[str, str]]:
+    """The model files that the figures are of: paths and SHA-256."""
+    from tinyface import modelstore
+
+    used = {"model": modelstore.find(model) if model else modelstore.default("embed")}
+    if not aligned:
+        used["detector"] = modelstore.find(detector) if detector else modelstore.default("detect")
+    return {
+        role: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for role, path in used.items()
+    }
 
 
 def to_json(done: Evaluation) -> dict[str, Any]:

@@ -24,16 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One embedded face: the picture, its place there (0 is the largest), the vector (D,)."""
+    """One embedded face: the picture, its place there (0 is the largest) among how many, the
+    vector (D,)."""
 
     file: str
     index: int
     face: Face | None  # None where the picture was an aligned crop
     embedding: Floats
+    of: int = 1
 
     def to_json(self, vectors: bool = True) -> dict[str, Any]:
         document: dict[str, Any] = {"file": self.file, "face": self.index}
-        document |= self.face.to_json() if self.face else {}
+        document |= {"of": self.of, **self.face.to_json()} if self.face else {}
         return document | ({"embedding": exact(self.embedding)} if vectors else {})
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tinyface.errors import UsageError
+from tinyface.faces.locate import name_of, no_face
 from tinyface.formats.modelfile import Card
-from tinyface.model import Model, load
+from tinyface.model import FaceEmbedding, Model, load
 from tinyface.vision.image import Source
 
 DEFAULT_FMR = 1e-3  # one impostor in a thousand is let through
@@ -29,6 +30,8 @@ class Verification:
         fmr: false-match rate that the threshold was measured for (of 1/fmr pairs of different
             people, one is expected to be called the same); None for a threshold of one's own.
         model: name of the recogniser.
+        faces: the face that was taken of either picture, and how many there were; None for
+            aligned crops.
     """
 
     same: bool
@@ -36,6 +39,9 @@ class Verification:
     threshold: float
     fmr: float | None
     model: str
+    faces: tuple[FaceEmbedding, FaceEmbedding] | None = field(
+        default=None, compare=False, repr=False
+    )
 
 
 def cosine(a: ArrayLike, b: ArrayLike) -> float:
@@ -101,14 +107,26 @@ def verify(
     if not isinstance(model, Model):
         model = _load(None if model is None else os.fspath(model))
     limit = threshold_for(model.card, fmr) if threshold is None else threshold
-    score = cosine(model.embed(a, aligned), model.embed(b, aligned))
+    faces = None if aligned else (_largest(model, a), _largest(model, b))
+    if faces:
+        score = cosine(faces[0].embedding, faces[1].embedding)
+    else:
+        score = cosine(model.embed(a, aligned), model.embed(b, aligned))
     return Verification(
         same=score >= limit,
         cosine=score,
         threshold=limit,
         fmr=fmr if threshold is None else None,
         model=model.name,
+        faces=faces,
     )
+
+
+def _largest(model: Model, picture: Source) -> FaceEmbedding:
+    found = model.embed_faces(picture, limit=1)
+    if not found:
+        raise no_face(name_of(picture))
+    return found[0]
 
 
 @lru_cache(maxsize=2)
