@@ -28,6 +28,8 @@ TEMPLATE = np.array(
         [70.7299, 92.2041],
     ]
 )
+POOL = ("faces_utk", "faces_masks", "faces_more")
+HELD_OUT = 1024
 LANDMARKS = [
     f"{part}_{axis}" for part in ("eye_l", "eye_r", "nose", "mouth_l", "mouth_r") for axis in "xy"
 ]
@@ -83,6 +85,13 @@ def faces(archive: Path) -> list[Face]:
             Face(archive, row["file"], np.array([float(row[k]) for k in LANDMARKS]).reshape(5, 2))
             for row in csv.DictReader(table)
         ]
+
+
+def shuffled(data: Path) -> list[tuple[int, Face]]:
+    """The pool that trainings learn from, numbered, in a fixed random order: the first `HELD_OUT`
+    are never trained on."""
+    pool = [face for name in POOL for face in faces(data / f"{name}.zip")]
+    return [(int(i), pool[i]) for i in np.random.default_rng(1).permutation(len(pool))]
 
 
 @cache

@@ -34,11 +34,10 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from training.alignment import Face, crop, faces, open_face
+from training.alignment import Face, crop, faces, open_face, shuffled
 from training.augment import middle, move
 from training.teachers import TARGET_WIDTH, TEACHERS, embed, fast, load_teacher, targets
 
-POOL = ("faces_utk", "faces_masks", "faces_more")
 VALIDATION = "validation_identities"
 CROP = 128
 MOST_VIEWS = 8
@@ -66,12 +65,11 @@ def build_crops(data: Path, work: Path, processes: int) -> None:
     """Align every face of the pool, in a fixed random order, into `crops.npy`."""
     if (work / "crops.npy").exists():
         return
-    pool = [face for name in POOL for face in faces(data / f"{name}.zip")]
-    order = np.random.default_rng(1).permutation(len(pool))
+    pool = shuffled(data)
     out = open_memmap(work / "crops.part.npy", "w+", np.uint8, (len(pool), CROP, CROP, 3))
     with progress() as bar, Workers(processes) as workers:
         task = bar.add_task("aligning", total=len(pool))
-        for row, pixels in enumerate(workers.imap(_aligned, ((i, pool[i]) for i in order), 32)):
+        for row, pixels in enumerate(workers.imap(_aligned, pool, 32)):
             out[row] = pixels
             bar.advance(task)
     out.flush()

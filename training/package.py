@@ -7,7 +7,8 @@
 
 The state is a safetensors file of PyTorch's tensors, under the names that the network has in the
 registry; the card is the JSON that the training wrote beside it. `--people` names the folder of
-`validation_identities.zip` and `.csv`: from its pairs come a recogniser's thresholds. The same
+`validation_identities.zip` and `.csv`: from its pairs come a recogniser's thresholds; where the
+pool's archives lie there, too, from the held-out ones the false matches by age and origin. The same
 input gives the same bytes. `weights/README.md` is written anew from what lies beside it.
 """
 
@@ -196,6 +197,8 @@ def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
 def measured(graph: Graph, card: Card, data: Path, detector: str | None, dtype: str) -> Card:
     """The card with figures and thresholds from the pair test, by the weights as they are stored;
     the full-precision weights take it, too, and the difference goes into the card."""
+    from training import groups
+    from training.alignment import POOL
     from training.identities import brief, embed, examine, given
 
     with tempfile.TemporaryDirectory() as folder:
@@ -208,6 +211,8 @@ def measured(graph: Graph, card: Card, data: Path, detector: str | None, dtype: 
     whole = brief(embed(Model(graph, card), people.crops), people.names)
     cost = {key: round(figures["landmarks_given"][key] - whole[key], 5) for key in whole}
     thresholds = {rate: point["threshold"] for rate, point in figures["operating_points"].items()}
+    if all((data / f"{name}.zip").exists() for name in POOL):
+        figures["groups"] = groups.examine(model, data, thresholds[groups.RATE])
     path = Path(detector) if detector else modelstore.default("detect")
     figures |= {"storage_changes": cost, "found_by": cards.sha256(path)}
     return replace(card, thresholds=thresholds, figures={**card.figures, **figures})

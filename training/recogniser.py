@@ -20,13 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from training.alignment import HELD_OUT
 from training.data import KINDS, Pool, progress, validation
 from training.networks import NETWORKS, WIDTHS
 from training.pairs import evaluate
 from training.recogniser_export import export
 from training.student import Settings, Student, embeddings
-
-HELD_OUT = 1024
 
 
 class Log:

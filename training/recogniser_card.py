@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from training.alignment import HELD_OUT
 from training.data import Pool, validation
 from training.identities import Scores, operating_points, score
 from training.networks import NETWORKS, WIDTHS
@@ -28,7 +29,6 @@ from training.student import embeddings
 from training.teachers import TEACHERS, embed, load_teacher, targets
 
 SURELY_SAME = 0.5
-HELD_OUT = 1024
 
 
 def labelled(found: NDArray[Any], people: list[str]) -> dict[str, Any]:
