@@ -87,8 +87,7 @@ def command(
     listed = read_pairs(pairs)
     face = face or usual_face(listed)
     recogniser = common.load_model(model, detector, backend, threads, weights)
-    if not aligned:
-        _ = recogniser.detector  # that none is installed is said before the work
+    _ = aligned or recogniser.detector  # that none is installed is said before the work
     with common.progress_bar(len(pictures(listed)), "embedding") as advance:
         done = evaluate(
             recogniser, listed, root, aligned=aligned, flip=flip, central=face == "central",
@@ -100,26 +99,26 @@ def command(
     if plot:
         roc.draw(plot, done.report, recogniser.name)
     if as_json:
-        how = {"tinyface": __version__, "model": recogniser.name, "weights": weights, "list": pairs,
-               "root": root, "aligned": aligned, "flip": flip, "face": face,
-               "files": files(model, detector, aligned)}  # fmt: skip
-        common.print_json("evaluate/1", how | to_json(done))
+        how = {"model": recogniser.name, "weights": weights, "list": pairs, "root": root,
+               "aligned": aligned, "flip": flip, "face": face}  # fmt: skip
+        common.print_json("evaluate/1", how | origin(model, detector, aligned) | to_json(done))
     else:
         print_report(done.report, recogniser.name, "" if aligned else face)
     return 1 if done.failures else 0
 
 
-def files(model: str | None, detector: str | None, aligned: bool) -> dict[str, dict[str, str]]:
-    """The model files that the figures are of: paths and SHA-256."""
+def origin(model: str | None, detector: str | None, aligned: bool) -> dict[str, Any]:
+    """What the figures are of: the version, and paths and SHA-256 of the model files."""
     from tinyface import modelstore
 
     used = {"model": modelstore.find(model) if model else modelstore.default("embed")}
     if not aligned:
         used["detector"] = modelstore.find(detector) if detector else modelstore.default("detect")
-    return {
+    files = {
         role: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for role, path in used.items()
     }
+    return {"tinyface": __version__, "files": files}
 
 
 def to_json(done: Evaluation) -> dict[str, Any]:
