@@ -169,11 +169,11 @@ def test_boxes_and_landmarks_in_pixels_of_the_picture(family, shape, canvas, see
     assert found is not None
     detector = family.detector(found[0]) | ({"canvas": canvas} if canvas else {})
     card = Card("test", "detect", family.preprocess(found[0]), detector=detector)
-    unit = min(shape) / 100
-    faces = [face(40 * unit, 20 * unit, 60 * unit), face(5 * unit, 10 * unit, 50 * unit, 0.8)]
     small = min(1, *(a / b for a, b in zip(seen, shape, strict=True))) if canvas else (
         min(1, 640 / max(shape))
     )  # fmt: skip
+    unit = min(min(shape) / 100, 2.5 / small)  # 120 pixels wide at most: not looked at again
+    faces = [face(40 * unit, 20 * unit, 60 * unit), face(5 * unit, 10 * unit, 50 * unit, 0.8)]
     height, width = (round(side * small) for side in shape)
     assert (height / shape[0], width / shape[1]) == pytest.approx((small, small), rel=2e-3)
     answers = Answers(family, faces, small)

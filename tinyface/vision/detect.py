@@ -32,6 +32,9 @@ MAX_FACES: Final = 750  # that come out of it
 LARGEST_ANSWER: Final = 200  # twenty sides of the prior away; a network that says so is broken
 SMALLEST_SIDE, LARGEST_SIDE = 32, 4096  # of the picture that the network sees
 SMALL_FACE: Final = 40  # pixels high in that picture: where one is, smaller ones may be missed
+LARGE_FACE: Final = 130  # pixels wide in that picture: landmarks are less sure from here on
+SURE_WIDTH: Final = 120  # at which such a face is looked at again
+ALIKE: Final = 0.7  # faces of this share of the widest one's width are seen well enough with it
 
 
 class Runner(Protocol):
@@ -60,6 +63,17 @@ class Face:
         """Of the box, in pixels."""
         left, top, right, bottom = self.box
         return float(max(0.0, right - left) * max(0.0, bottom - top))
+
+    @property
+    def width(self) -> float:
+        """Of the box, in pixels."""
+        return float(self.box[2] - self.box[0])
+
+    def overlap(self, other: Face) -> float:
+        """Intersection over union of the two boxes."""
+        low, high = np.maximum(self.box[:2], other.box[:2]), np.minimum(self.box[2:], other.box[2:])
+        shared = float((high - low).clip(0).prod())
+        return shared / max(self.area + other.area - shared, 1e-9)
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers, rounded to 1/100 pixel."""
@@ -230,6 +244,15 @@ def suppress(boxes: Float, scores: Float, overlap: float) -> NDArray[np.intp]:
     return np.array(keep, dtype=np.intp)
 
 
+def _again(face: Face, seen: list[Face]) -> Face:
+    """The face with box and landmarks of that one in another look which shares most with it, if
+    that is half of their union; else as it is."""
+    best = max(seen, key=face.overlap, default=None)
+    if best is None or face.overlap(best) < 0.5:
+        return face
+    return Face(best.box, face.score, best.landmarks)
+
+
 class Detector:
     """A face detector: a network that runs, and the card that says how to read it.
 
@@ -264,6 +287,11 @@ class Detector:
         the size if still nothing or something very small was found, since there may be faces
         that are smaller still.
 
+        A face that is wider than 130 pixels in the network's picture is looked at once more, in
+        a picture in which it is 120 pixels wide, and box and landmarks are taken from there: the
+        larger a face, the less precise they are (networks learn from smaller ones). No face is
+        found or lost by that. Networks of one fixed picture size, whose faces stay below, do not.
+
         Args:
             image: ``uint8 (H, W, 3)``, RGB, upright.
             score: 0 <= score < 1, what a face must have more of; by default what the card says.
@@ -282,6 +310,7 @@ class Detector:
         smallest = min((face.box[3] - face.box[1] for face in faces), default=0.0)
         if double > side and smallest * side < SMALL_FACE * longest:
             faces = self._merge(faces + self._look(image, double, least))
+        faces = self._refined(image, faces, side, least)
         return sorted(faces, key=lambda face: -face.area)
 
     def _look(self, image: RGB, side: int, least: float) -> list[Face]:
@@ -298,6 +327,25 @@ class Detector:
         boxes = np.clip(boxes[keep].reshape(-1, 2, 2) * back, 0, (width, height)).reshape(-1, 4)
         found = map(Face, boxes, scores[keep].tolist(), landmarks[keep] * back)
         return [face for face in found if face.area >= 1]  # not those outside of the picture
+
+    def _refined(self, image: RGB, faces: list[Face], side: int, least: float) -> list[Face]:
+        """The faces; box and landmarks of large ones from a look at a smaller picture.
+
+        "Large" is meant where the picture's longer side has ``side`` pixels. Faces of about one
+        width share a look, so that each is seen at a width that suits it.
+        """
+        limit = LARGE_FACE * max(image.shape[:2]) / side
+        wide = sorted((face for face in faces if face.width > limit), key=lambda face: -face.width)
+        if self.priors.canvas or not wide:
+            return faces
+        result = [face for face in faces if face.width <= limit]
+        while wide:
+            alike = [face for face in wide if face.width > ALIKE * wide[0].width]
+            smaller = round(max(image.shape[:2]) * SURE_WIDTH / wide[0].width)
+            seen = self._look(image, max(SMALLEST_SIDE, smaller), least / 2)
+            result += [_again(face, seen) for face in alike]
+            wide = wide[len(alike) :]
+        return result
 
     def _merge(self, faces: list[Face]) -> list[Face]:
         if not faces:
