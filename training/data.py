@@ -36,7 +36,15 @@ from torch import Tensor
 
 from training.alignment import Face, crop, faces, open_face, shuffled
 from training.augment import middle, move
-from training.teachers import TARGET_WIDTH, TEACHERS, embed, fast, load_teacher, targets
+from training.teachers import (
+    TARGET_WIDTH,
+    TEACHERS,
+    best_device,
+    embed,
+    fast,
+    load_teacher,
+    targets,
+)
 
 VALIDATION = "validation_identities"
 CROP = 128
@@ -115,7 +123,7 @@ def build_mixtures(work: Path, count: int) -> None:
 def look(x: Tensor, row: int, teacher: str, view: int) -> Tensor:
     """What a teacher sees of crops (n, 3, 128, 128) from `row` on: (n, 3, 112, 112)."""
     if view > 1:
-        return move(x, torch.Generator().manual_seed(row + view), 0.5)
+        return move(x, torch.Generator(x.device).manual_seed(row + view), 0.5)
     x = middle(x)
     return x.flip(3) if (view + TEACHERS.index(teacher)) % 2 else x
 
@@ -132,11 +140,12 @@ def build_embeddings(
         out = open_memmap(path, "w+", np.float32, (len(crops), 128))
         out[:] = np.nan
     start = ready(out)
-    model = fast(load_teacher(folder, teacher), threads)
+    model, device = load_teacher(folder, teacher), best_device()
+    run = model.to(device) if device != "cpu" else fast(model, threads)
     seen = partial(look, teacher=teacher, view=view)
     with progress() as bar:
         task = bar.add_task(f"{kind}: {teacher}, {view}", total=len(crops), completed=start)
-        for part in embed(model, crops, seen, start):
+        for part in embed(run, crops, seen, start, 4 if device == "cpu" else 512, device):
             out[start : start + len(part)] = part.numpy()
             start += len(part)
             bar.advance(task, len(part))
@@ -171,7 +180,11 @@ def ready(embeddings: NDArray[np.float32]) -> int:
 
 
 class Pool:
-    """The rows that are ready: `batch` gives crops and unit targets."""
+    """The rows that are ready: `batch` gives crops and unit targets.
+
+    On a GPU all of them lie there, as they were when the pool was made: a copy of each batch would
+    take longer than a step.
+    """
 
     def __init__(
         self,
@@ -179,12 +192,20 @@ class Pool:
         kinds: Sequence[str] = KINDS,
         held_out: int = 0,
         width: int = TARGET_WIDTH,
+        device: str = "cpu",
     ) -> None:
         self.work, self.kinds, self.held_out, self.width = work, kinds, held_out, width
+        self.resident: tuple[Tensor, Tensor] | None = None
         self.refresh()
+        if device != "cpu":
+            pixels = [torch.from_numpy(np.array(crops)).to(device) for crops, _ in self.parts]
+            goals = torch.cat([goal for _, goal in self.parts])
+            self.resident = torch.cat(pixels), goals.to(device)
 
     def refresh(self) -> int:
         """Take in what the teachers have finished since; the number of rows."""
+        if self.resident:
+            return len(self)
         self.parts: list[tuple[NDArray[np.uint8], Tensor]] = []
         for kind in self.kinds:
             found = [teacher_embeddings(self.work, kind, teacher) for teacher in TEACHERS]
@@ -214,6 +235,10 @@ class Pool:
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Crops (b, 3, 128, 128) float in 0..255, channels last, and targets (b, 512)."""
+        if self.resident:
+            every, goal = self.resident
+            at = torch.from_numpy(rows).to(every.device)
+            return every[at].permute(0, 3, 1, 2).float(), goal[at]
         pixels, goals = [], []
         for row in rows:
             for crops, goal in self.parts:

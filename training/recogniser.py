@@ -26,6 +26,7 @@ from training.networks import NETWORKS, WIDTHS
 from training.pairs import evaluate
 from training.recogniser_export import export
 from training.student import Settings, Student, embeddings
+from training.teachers import best_device
 
 
 class Log:
@@ -64,7 +65,7 @@ class Run:
     """A student and its clock: trains, looks, saves."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = best_device()
         self.args, self.ended = args, False
         settings = Settings(
             args.network,
@@ -90,7 +91,7 @@ class Run:
             self.student.load(self.checkpoint)
         elif args.weights:
             self.student.start_from(args.weights)
-        self.pool = Pool(args.work, args.kinds, HELD_OUT, WIDTHS[args.network])
+        self.pool = Pool(args.work, args.kinds, HELD_OUT, WIDTHS[args.network], device)
         self.exam = Exam(args.data, args.work, self.pool)
         self.log = Log(self.folder / "log.jsonl")
         self.log.write(
@@ -211,6 +212,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
+    if best_device() != "cpu":
+        torch.backends.cudnn.benchmark = True  # its convolutions have one shape each
+        torch.set_float32_matmul_precision("high")  # TF32
     np.seterr(all="raise", under="ignore")
     Run(args).train()
 

@@ -79,7 +79,7 @@ class Student:
         self.model = model.to(device).to(memory_format=torch.channels_last)
         if device == "cpu" and not settings.half:
             use_gemm(self.model)
-        if settings.half or settings.fused:
+        if device == "cpu" and (settings.half or settings.fused):
             use_fused(self.model, ConvUnit)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimisers = [
@@ -88,7 +88,7 @@ class Student:
                 self._groups(False), settings.adam, betas=(0.9, 0.99), weight_decay=0.0
             ),
         ]
-        self.numbers = torch.Generator().manual_seed(settings.seed)
+        self.numbers = torch.Generator(device).manual_seed(settings.seed)
         self.epoch, self.position, self.rows = -1, 0, 0
         self.steps, self.samples, self.seconds = 0, 0, 0.0
 
@@ -118,7 +118,8 @@ class Student:
         pixels, target = pool.batch(self.rows_of(pool))
         size = 97 if progress < self.settings.small else 112
         strength = self.settings.strength
-        parts = pixels.to(self.device).split(self.settings.chunk)
+        chunk = self.settings.chunk if self.device == "cpu" else len(pixels)
+        parts = pixels.to(self.device).split(chunk)
         seen = [augment(part, self.numbers, strength, size) for part in parts]
         self._set_rates(progress)
         self.model.train()

@@ -171,7 +171,7 @@ class NcnnGraph(nn.Module):
             return conv
         if kind == "BatchNorm":  # slope, mean, variance, bias; eps defaults to 0
             c = int(opt[0])
-            bn = nn.BatchNorm2d(c, eps=opt.get(1, 0.0))
+            bn = nn.BatchNorm2d(c, eps=max(opt.get(1, 0.0), 1e-12))  # 0 is refused
             bn.weight.data, mean, var, bn.bias.data = (data.take(c) for _ in range(4))
             bn.running_mean, bn.running_var = mean, var
             return bn
@@ -230,6 +230,11 @@ def load_teacher(folder: Path, name: str) -> nn.Module:
     return model.eval()
 
 
+def best_device() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def fast(model: nn.Module, threads: int) -> Callable[[Tensor], Tensor]:
     """`model` as a function; by OpenVINO where that is installed (twice as fast on a CPU)."""
     try:
@@ -266,6 +271,7 @@ def embed(
     seen: Callable[[Tensor, int], Tensor] = lambda x, row: middle(x),
     start: int = 0,
     batch: int = 4,
+    device: str = "cpu",
 ) -> Iterator[Tensor]:
     """Embeddings of uint8 crops (n, s, s, 3) from row `start` on, `batch` at a time; `seen` makes
     of a part and the row it begins with what the teacher looks at.
@@ -274,5 +280,5 @@ def embed(
     32 go together.
     """
     for row in range(start, len(crops), batch):
-        part = torch.from_numpy(np.array(crops[row : row + batch]))
-        yield model(seen(part.permute(0, 3, 1, 2).float(), row).contiguous())
+        part = torch.from_numpy(np.array(crops[row : row + batch])).to(device)
+        yield model(seen(part.permute(0, 3, 1, 2).float(), row).contiguous()).cpu()

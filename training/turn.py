@@ -54,11 +54,11 @@ def origin(yaw: float, pitch: float) -> Floats:
 
 
 @cache
-def turns(count: int = 48) -> Tensor:
+def turns(count: int = 48, device: torch.device | str = "cpu") -> Tensor:
     """Shifts (count + 1, 112, 112, 2) in halves of the crop; the first is none."""
     rng = np.random.default_rng(3)
     shifts = [np.zeros_like(PIXELS)]
     for _ in range(count):
         yaw, pitch = rng.uniform(-YAW, YAW), rng.uniform(-PITCH, PITCH)
         shifts.append((origin(yaw, pitch) - PIXELS) * (2 / SIZE))
-    return torch.from_numpy(np.stack(shifts).astype(np.float32))
+    return torch.from_numpy(np.stack(shifts).astype(np.float32)).to(device)
