@@ -1,4 +1,7 @@
-/* run.c: one call per image. Resolves every step's views and hands its tasks to the threads. */
+/* run.c: one call per image. Resolves every step's views and hands its tasks to the threads.
+ *
+ * A caller that must answer in between, to Ctrl-C say, asks for a part: tf_run_for returns when its
+ * time is over. A step, and a chain of steps, is never left half done. */
 #include "engine.h"
 
 static float *resolve(const tf_view *v, void *const *buffers)
@@ -39,12 +42,15 @@ static void time_members(int64_t *ticks, int32_t members, int64_t end)
     ticks[members - 1] = end;
 }
 
-void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
-            void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks)
+int32_t tf_run_for(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
+                   void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks, int64_t ns)
 {
-    if (ticks) ticks[0] = tf_now();
-    for (int32_t i = 0, members; i < n; i += members) {
+    const int64_t begin = tf_now();
+    int32_t i = 0;
+    if (ticks) ticks[0] = begin;
+    for (int32_t members; i < n; i += members) {
         const tf_step *s = steps + i;
+        if (i && tf_now() - begin >= ns) break;
         members = s->chain > 1 ? s->chain : 1;
         if (members > 1) {
             tf_chain chain = {.call = {.s = s}, .k = k, .buffers = buffers};
@@ -57,4 +63,11 @@ void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *b
             if (ticks) ticks[i + 1] = tf_now();
         }
     }
+    return i;
+}
+
+void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
+            void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks)
+{
+    tf_run_for(k, steps, n, buffers, scratch, stride, pool, ticks, INT64_MAX);
 }

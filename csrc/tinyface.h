@@ -143,6 +143,12 @@ const char *tf_strerror(int32_t status);
 void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
             void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks);
 
+/* The same for about ns nanoseconds: begins no step later than that, except for the first one, and
+ * returns how many steps it has run. The rest is another call, with what lies behind these steps
+ * and ticks. */
+int32_t tf_run_for(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
+                   void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks, int64_t ns);
+
 /* A pool lives in memory of the caller, tf_pool_bytes() long and aligned to 64 bytes. start returns
  * how many threads (the caller included) there are: TF_MAX_THREADS at most, and fewer than asked
  * for where the system grants no more. They block all signals. A pool serves one tf_run at a time

@@ -84,6 +84,9 @@ def test_runs_as_declared(kind: str) -> None:
             results = result if isinstance(result, tuple) else (result,)
             types = tuple(TensorType(y.shape, str(y.dtype)) for y in results)
             assert types == case.infer(dtype)
+        given = case.types("float64")
+        least = max(case.op.macs(given, types), sum(y.size for y in types))
+        assert case.op.operations(given, types) >= least
         again = from_json(json.loads(json.dumps(case.op.to_json())))
         assert (again, hash(again)) == (case.op, hash(case.op))
 

@@ -47,6 +47,7 @@ class Graph:
         params: weights by name; networks that were built but not loaded hold zeros that take
             no memory (:func:`blank`).
         types: every tensor's type, inferred on construction.
+        operations: of all nodes, as :meth:`~tinyface.ops.Op.operations` counts them.
 
     Raises:
         GraphError: on construction, naming the node: an unknown or twice-defined tensor, a
@@ -59,15 +60,13 @@ class Graph:
     nodes: tuple[Node, ...]
     params: Mapping[str, Array]
     types: Mapping[str, TensorType] = field(init=False, compare=False, repr=False)
+    operations: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", MappingProxyType(dict(self.inputs)))
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
         object.__setattr__(self, "types", MappingProxyType(_infer(self)))
-        if self.cost.macs > limits.MAX_MACS:
-            raise GraphError(
-                f"{self.name}: {self.cost.macs} MACs are more than the limit of {limits.MAX_MACS}"
-            )
+        object.__setattr__(self, "operations", _count(self))
 
     # ------------------------------------------------------------------ asking
 
@@ -267,6 +266,28 @@ def _infer(graph: Graph) -> dict[str, TensorType]:
         if name not in types:
             raise GraphError(f"{graph.name}: output {name!r} is not computed by any operator")
     return types
+
+
+def _count(graph: Graph) -> int:
+    """Operations of all nodes; GraphError where they are more than the limits allow."""
+    total = 0
+    for node in graph.nodes:
+        ins = tuple(graph.type_of(name) for name in node.inputs)
+        count = node.op.operations(ins, tuple(graph.types[name] for name in node.outputs))
+        total += count
+        if count > limits.MAX_NODE_OPERATIONS:
+            where = f"{graph.name}: {node.name} ({node.op.kind})"
+            raise _too_many(where, count, limits.MAX_NODE_OPERATIONS)
+    if total > limits.MAX_OPERATIONS:
+        raise _too_many(graph.name, total, limits.MAX_OPERATIONS)
+    return total
+
+
+def _too_many(where: str, count: int, limit: int) -> GraphError:
+    return GraphError(
+        f"{where}: {count:.2g} operations for one run are more than the limit of {limit:.2g}; "
+        "use smaller inputs, or fewer of them at a time"
+    )
 
 
 def _text(value: Any) -> str:

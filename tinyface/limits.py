@@ -28,7 +28,8 @@ MAX_ZIP_DIRECTORY_BYTES: Final = 8 * MiB
 
 # graphs
 MAX_NODES: Final = 10_000
-MAX_MACS: Final = 10**12  # of one inference
+MAX_OPERATIONS: Final = 10**12  # of one inference, as Op.operations counts them
+MAX_NODE_OPERATIONS: Final = 2 * 10**11  # of one operator: what Ctrl-C may have to wait for
 MAX_ARENA_BYTES: Final = 2 * GiB
 MAX_KERNEL: Final = 1024  # side of a convolution or pooling window
 MAX_STRIDE: Final = 1024

@@ -1,4 +1,7 @@
-"""The C engine behind the interface of the reference: plan once, then one C call per run."""
+"""The C engine behind the interface of the reference: plan once, then one C call per run.
+
+A run longer than :data:`PATIENCE_NS` is more calls than one, so that Python can answer Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import numpy as np
 
 from tinyface.errors import BackendError
 from tinyface.graph import Graph
+from tinyface.limits import MAX_NODE_OPERATIONS
 from tinyface.ops.spec import Array
 from tinyface.plan import Isa, Plan, Step, View, make_plan
 from tinyface.plan.pack import Packer
@@ -26,6 +30,7 @@ except ImportError:  # built without a compiler
 
 LINE = 64  # bytes: scratch and arenas begin on a cache line
 VECTORS = ("w", "bias", "slope", "zero")
+PATIENCE_NS = 250_000_000  # after which no further step is begun before Python had its turn
 ARENA, WEIGHTS = 0, 1  # numbers of buffers; the caller's arrays follow
 
 
@@ -92,6 +97,8 @@ class CExecutable:
         if _engine is None:
             raise BackendError("the C engine was not built: use --backend numpy")
         self.graph, self.threads = graph, threads
+        # Python has no turn within a chain, which may be the whole graph.
+        chains = chains and graph.operations <= MAX_NODE_OPERATIONS
         self.plan: Plan = make_plan(graph, choose_isa(isa), packer, chains=chains)
         self._kernels = _engine.lib.tf_kernels_for(self.plan.isa.name.encode())
         self._steps = encode_steps(self.plan, number_buffers(self.plan))
@@ -183,10 +190,13 @@ class _Context:
         table = ffi.new("void *[]", [ffi.cast("void *", pointer) for pointer in held])
         count = len(owner.plan.steps)
         ticks = ffi.new("int64_t[]", count + 1) if timed else ffi.NULL
-        lib.tf_run(
-            owner._kernels, owner._steps, count, table,
-            ffi.from_buffer(self.scratch), self.stride, self.pool, ticks,
-        )  # fmt: skip
+        done = 0
+        while done < count:
+            done += lib.tf_run_for(
+                owner._kernels, owner._steps + done, count - done, table,
+                ffi.from_buffer(self.scratch), self.stride, self.pool,
+                ticks + done if timed else ffi.NULL, PATIENCE_NS,
+            )  # fmt: skip
         return list(ticks) if timed else []
 
 

@@ -13,7 +13,17 @@ import numpy as np
 from tinyface import limits
 from tinyface.errors import GraphError
 from tinyface.ops.epilogue import check_act, check_epilogue, epilogue, epilogue_scratch
-from tinyface.ops.spec import Array, MaybeType, Op, Types, attr, need_rank, register
+from tinyface.ops.spec import (
+    Array,
+    MaybeType,
+    Op,
+    Types,
+    attr,
+    elements,
+    need_rank,
+    register,
+    vectors,
+)
 from tinyface.types import ITEMSIZE, TensorType
 
 Pair = tuple[int, int]
@@ -122,6 +132,14 @@ class Conv2d(Op):
         weight = need_rank(self.kind, inputs[1], 4)
         _, per_group, kh, kw = weight.shape
         return outputs[0].size * per_group * kh * kw
+
+    def operations(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """Whole vectors of each group's outputs; if it is depthwise, of all channels."""
+        o, per_group, kh, kw = need_rank(self.kind, inputs[1], 4).shape
+        n, _, oh, ow = outputs[0].shape
+        depthwise = per_group == 1 and o == self.groups
+        wide = vectors(o) if depthwise else self.groups * vectors(o // self.groups)
+        return elements(inputs, outputs) + n * oh * ow * wide * per_group * kh * kw
 
     def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
         """The padded copy, the columns, and the epilogue's sweeps."""

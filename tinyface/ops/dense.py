@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
 
 from tinyface.errors import GraphError
 from tinyface.ops.epilogue import check_act, check_epilogue, epilogue, epilogue_scratch
-from tinyface.ops.spec import Array, MaybeType, Op, Types, attr, need, need_rank, register
+from tinyface.ops.spec import (
+    Array,
+    MaybeType,
+    Op,
+    Types,
+    attr,
+    elements,
+    need,
+    need_rank,
+    register,
+    vectors,
+)
 from tinyface.types import TensorType
 
 
@@ -42,6 +54,12 @@ class Linear(Op):
 
     def macs(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
         return outputs[0].size * need(self.kind, inputs[0]).shape[-1]
+
+    def operations(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """Whole vectors of each row."""
+        *rows, o = outputs[0].shape
+        k = need(self.kind, inputs[0]).shape[-1]
+        return elements(inputs, outputs) + math.prod(rows) * vectors(o) * k
 
     def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
         return epilogue_scratch(self.act, inputs, outputs[0])
@@ -87,6 +105,12 @@ class MatMul(Op):
 
     def macs(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
         return outputs[0].size * need(self.kind, inputs[0]).shape[-1]
+
+    def operations(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """Whole vectors of each row."""
+        *rows, o = outputs[0].shape
+        k = need(self.kind, inputs[0]).shape[-1]
+        return elements(inputs, outputs) + math.prod(rows) * vectors(o) * k
 
     def run(self, a: Array, b: Array) -> Array:
         y = np.asarray(np.matmul(a, b))

@@ -9,8 +9,20 @@ import numpy as np
 from tinyface import limits
 from tinyface.errors import GraphError
 from tinyface.ops.conv import Pads, Pair, pad_map, padded_bytes, window_output, windows
-from tinyface.ops.spec import Array, MaybeType, Op, Types, attr, need_rank, register
+from tinyface.ops.spec import (
+    Array,
+    MaybeType,
+    Op,
+    Types,
+    attr,
+    elements,
+    need_rank,
+    register,
+    vectors,
+)
 from tinyface.types import TensorType
+
+TAP = 4  # operations: a tap loads all that it uses, a product has most of it in registers
 
 
 class Pool(Op):
@@ -60,6 +72,12 @@ class Pool(Op):
             raise GraphError(f"{self.kind}: pad {self.pad} must be smaller than the window")
         n, c, h, w = x.shape
         return (TensorType((n, c, *self.output_map((h, w))), x.dtype),)
+
+    def operations(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """Every element of every window; each takes as long as some multiply-accumulates."""
+        n, c, oh, ow = outputs[0].shape
+        taps = n * oh * ow * vectors(c) * self.kernel[0] * self.kernel[1]
+        return elements(inputs, outputs) + TAP * taps
 
     def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
         """The padded copy, if there is one."""

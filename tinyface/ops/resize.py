@@ -8,7 +8,17 @@ import numpy as np
 
 from tinyface import limits
 from tinyface.errors import GraphError
-from tinyface.ops.spec import Array, MaybeType, Op, Types, attr, need_rank, register
+from tinyface.ops.spec import (
+    Array,
+    MaybeType,
+    Op,
+    Types,
+    attr,
+    elements,
+    need_rank,
+    register,
+    vectors,
+)
 from tinyface.types import ITEMSIZE, TensorType
 
 Pair = tuple[int, int]
@@ -95,6 +105,12 @@ class Resize(Op):
         if oh == 0 or ow == 0:
             raise GraphError(f"resize: nothing is left of {x} at scale {self.scale}")
         return (TensorType((*x.shape[:2], oh, ow), x.dtype),)
+
+    def operations(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """Four products an element, of the result and of the map whose rows were resized."""
+        n, c, oh, ow = outputs[0].shape
+        w = need_rank(self.kind, inputs[0], 4).shape[3]
+        return elements(inputs, outputs) + 4 * n * vectors(c) * oh * (w + ow)
 
     def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
         """The map after its rows were resized; for bilinear, also both neighbours and shares."""

@@ -1,9 +1,9 @@
 """What an operator is: the base class, the bounds of its attributes, the registry.
 
 An operator is declared once, as a subclass of :class:`Op`, which makes it a dataclass that cannot
-be changed: its fields are its attributes (each with bounds), ``infer`` gives the shapes, ``macs``
-and ``scratch`` the cost, and ``run`` *is* the operator: the NumPy definition that every faster
-kernel is checked against.
+be changed: its fields are its attributes (each with bounds), ``infer`` gives the shapes, ``macs``,
+``operations`` and ``scratch`` the cost, and ``run`` *is* the operator: the NumPy definition that
+every faster kernel is checked against.
 """
 
 from __future__ import annotations
@@ -122,6 +122,15 @@ class Op:
         """
         return 0
 
+    def operations(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """What the limits bound: about so many multiply-accumulates would take as long.
+
+        Every element in and out, and what is done for windows and products, to whole vectors
+        (:func:`vectors`): a network that is all windows, or has one channel only, takes as much
+        time by this count as one of large products, not a hundred times as much.
+        """
+        return self.macs(inputs, outputs) + elements(inputs, outputs)
+
     def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
         """Bytes that the NumPy kernel moves on top of its operands.
 
@@ -236,6 +245,19 @@ def _check_number(refuse: Any, value: Any, wanted: type, bounds: Mapping[str, An
         raise refuse(f"must lie between {low} and {high}")
 
 
+def elements(inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+    """Of all operands together."""
+    return sum(t.size for t in (*inputs, *outputs) if t is not None)
+
+
+LANES = 16  # floats in the widest vectors
+
+
+def vectors(count: int) -> int:
+    """``count`` channels, rounded up to whole vectors: an engine computes these at once."""
+    return -(-count // LANES) * LANES
+
+
 def need(kind: str, x: MaybeType) -> TensorType:
     """``x`` itself if it is there, else GraphError."""
     if x is None:
@@ -279,10 +301,12 @@ __all__ = [
     "Types",
     "attr",
     "channels_first",
+    "elements",
     "from_json",
     "need",
     "need_axis",
     "need_rank",
     "need_shape",
     "register",
+    "vectors",
 ]
