@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -103,7 +104,16 @@ class _Pressed:
         return done
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises, also where a shell started the tests in the background and has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @needs_c
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_long_run_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     executable = c.CExecutable(bound(), 2)
     expected = executable.run({"input": picture(8)})
