@@ -156,10 +156,9 @@ static int32_t check_shape(const tf_step *s)
         return s->z.buf >= 0 && s->groups % 2 ? TF_BAD_SHAPE : TF_OK;
     case TF_FROM_NCHW: return s->pt + s->h > s->oh || s->pl + s->wd > s->ow ? TF_BAD_SHAPE : TF_OK;
     case TF_NEAREST:
-    case TF_BILINEAR: {
-        const int down = s->alpha > 0.0f && s->alpha<1e6f, right = s->beta> 0.0f;
-        return down && right && s->beta < 1e6f ? TF_OK : TF_BAD_SHAPE;
-    }
+    case TF_BILINEAR:
+        if (!(s->alpha > 0.0f && s->alpha < 1e6f)) return TF_BAD_SHAPE;
+        return s->beta > 0.0f && s->beta < 1e6f ? TF_OK : TF_BAD_SHAPE;
     case TF_GEMV:
         return s->n == 1 && s->h == 1 && s->wd == 1 && s->groups == 1 ? TF_OK : TF_BAD_SHAPE;
     case TF_CONV:

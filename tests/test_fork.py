@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,24 @@ def in_a_child(session: Session, expected: dict[int, Array]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def in_a_child_beside(
+    work: Callable[[], Any],
+    begun: threading.Event,
+    go_on: threading.Event,
+    session: Session,
+    expected: dict[int, Array],
+) -> int:
+    """Status of a child that is forked while a thread waits in the middle of its work."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(60)
+    try:
+        return in_a_child(session, expected)
+    finally:
+        go_on.set()
+        thread.join()
+
+
 @forks
 @quiet
 @pytest.mark.parametrize("backend", ["numpy", pytest.param("c", marks=needs_c)])
@@ -65,14 +85,8 @@ def test_a_child_forked_while_another_thread_plans(
         return plan(*given)
 
     monkeypatch.setattr(session, "_plan", half)
-    thread = threading.Thread(target=session.run, args=(picture(9),))
-    thread.start()
-    assert planning.wait(60)
-    try:
-        assert in_a_child(session, expected) == 0
-    finally:
-        go_on.set()
-        thread.join()
+    work = partial(session.run, picture(9))
+    assert in_a_child_beside(work, planning, go_on, session, expected) == 0
     assert np.array_equal(session.run(picture(9))["act"], expected[9])
 
 
@@ -92,11 +106,8 @@ def test_a_child_forked_while_another_thread_counts(monkeypatch: pytest.MonkeyPa
         return count(self, node)
 
     monkeypatch.setattr(Graph, "node_cost", slow)
-    thread = threading.Thread(target=lambda: graph.with_inputs({"input": (1, 3, 9, 9)}).cost)
-    thread.start()
-    assert inside.wait(60)
-    try:
-        assert in_a_child(session, expected) == 0
-    finally:
-        go_on.set()
-        thread.join()
+
+    def work() -> Any:
+        return graph.with_inputs({"input": (1, 3, 9, 9)}).cost
+
+    assert in_a_child_beside(work, inside, go_on, session, expected) == 0

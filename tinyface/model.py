@@ -239,7 +239,7 @@ def load(
         BackendError: the C engine was asked for and was not built.
         ModelError: the file is malformed, or holds no recogniser.
     """
-    path = modelstore.default("embed") if name_or_path is None else modelstore.find(name_or_path)
+    path = modelstore.chosen(name_or_path, "embed")
     graph, card = load_model(path)
     if card.task != "embed":
         raise ModelError(

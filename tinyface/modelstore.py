@@ -125,6 +125,15 @@ def _need_model(path: Path) -> None:
         )
 
 
+def chosen(name_or_path: str | os.PathLike[str] | None, task: str) -> Path:
+    """The file of the model that was named, else the default one for the task.
+
+    Raises:
+        UsageError: as :func:`find` and :func:`default` do.
+    """
+    return default(task) if name_or_path is None else find(name_or_path)
+
+
 def default(task: str = "embed") -> Path:
     """The model to use where none was named.
 

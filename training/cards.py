@@ -7,7 +7,6 @@ Every figure comes out of the model files; a file that is not there has no card.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinyface.formats.importer import sha256
 from tinyface.formats.modelfile import Card, read_card
 from training import groups
 
@@ -134,10 +134,6 @@ small or turned ones in a crowd (`composed`) are missed more often than large up
 their landmarks are less sure. How a face is aligned depends on them, and so does how well
 it is recognised.
 """
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def table(head: Row, rows: Sequence[Row]) -> str:

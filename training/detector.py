@@ -29,6 +29,7 @@ from .detector_export import export
 from .detector_loss import Weights, distillation_loss, quieten
 from .detector_net import RetinaFace, load_teacher, split_parameters, to_input
 from .muon import Muon
+from .teachers import best_device
 
 TEACHER = "retinaface_mnet025.pth"
 # Width, height, pictures to a batch, share of the batches. Close-ups need large pictures, odd
@@ -331,7 +332,7 @@ class Run:
 @click.option("--seed", default=1)
 @click.option("--cache", default=8000, help="Decoded portraits held in memory (120 kB each).")
 @click.option("--lr", default=0.02, help="Rate of the convolutions, relative to their norm.")
-@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+@click.option("--device", default=best_device())
 @click.option("--resume", is_flag=True, help="Go on from WORK/checkpoint.pt, if there is one.")
 @click.option(
     "--limit", type=int, help="Pictures of each set in the last evaluation.  [default: all]"

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from tinyface import modelstore
 from tinyface.errors import ModelError, TinyfaceError, UsageError
 from tinyface.faces.locate import load_detector
-from tinyface.formats.importer import import_file
+from tinyface.formats.importer import import_file, sha256
 from tinyface.formats.modelfile import Card, load_model, save_model
 from tinyface.graph import Graph
 from tinyface.model import Model, l2_normalise
@@ -61,7 +61,7 @@ class Packed:
         size = self.path.stat().st_size
         what = "relative difference of the outputs" if self.card.task == "detect" else "1 - cosine"
         lines = [
-            f"{self.path}: {size} bytes, {self.card.stored}, sha256 {cards.sha256(self.path)}",
+            f"{self.path}: {size} bytes, {self.card.stored}, sha256 {sha256(self.path)}",
             f"against PyTorch with the stored weights: relative difference {self.loading:.1e}",
             f"cost of the storage: largest {what} {self.rounding:.1e}",
         ]
@@ -214,7 +214,7 @@ def measured(graph: Graph, card: Card, data: Path, detector: str | None, dtype: 
     if all((data / f"{name}.zip").exists() for name in POOL):
         figures["groups"] = groups.examine(model, data, thresholds[groups.RATE])
     path = Path(detector) if detector else modelstore.default("detect")
-    figures |= {"storage_changes": cost, "found_by": cards.sha256(path)}
+    figures |= {"storage_changes": cost, "found_by": sha256(path)}
     return replace(card, thresholds=thresholds, figures={**card.figures, **figures})
 
 

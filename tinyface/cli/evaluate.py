@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -110,14 +109,12 @@ def command(
 def origin(model: str | None, detector: str | None, aligned: bool) -> dict[str, Any]:
     """What the figures are of: the version, and paths and SHA-256 of the model files."""
     from tinyface import modelstore
+    from tinyface.formats.importer import sha256
 
-    used = {"model": modelstore.find(model) if model else modelstore.default("embed")}
+    used = {"model": modelstore.chosen(model, "embed")}
     if not aligned:
-        used["detector"] = modelstore.find(detector) if detector else modelstore.default("detect")
-    files = {
-        role: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for role, path in used.items()
-    }
+        used["detector"] = modelstore.chosen(detector, "detect")
+    files = {role: {"path": str(path), "sha256": sha256(path)} for role, path in used.items()}
     return {"tinyface": __version__, "files": files}
 
 

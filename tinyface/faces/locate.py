@@ -32,7 +32,7 @@ def load_detector(
         UsageError: there is no such model, or none at all; says how to import one.
         ModelError: the file is malformed, or holds no detector.
     """
-    path = modelstore.default("detect") if name_or_path is None else modelstore.find(name_or_path)
+    path = modelstore.chosen(name_or_path, "detect")
     return _load(os.path.abspath(path), path.stat().st_mtime_ns, backend, threads)
 
 

@@ -24,8 +24,21 @@ from tinyface.ops.spec import (
 from tinyface.types import TensorType
 
 
+class Product(Op):
+    """Base of what multiplies rows (…, k) by a matrix with k rows: (…, k) -> (…, o)."""
+
+    def macs(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        return outputs[0].size * need(self.kind, inputs[0]).shape[-1]
+
+    def operations(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
+        """Whole vectors of each row."""
+        *rows, o = outputs[0].shape
+        k = need(self.kind, inputs[0]).shape[-1]
+        return elements(inputs, outputs) + math.prod(rows) * vectors(o) * k
+
+
 @register
-class Linear(Op):
+class Linear(Product):
     """Fully connected layer with an optional epilogue: y = act(x W^T + bias + residual).
 
     Inputs: x (n, ..., k), every row by itself; weight (o, k); optional bias (o,); optional slope of
@@ -52,15 +65,6 @@ class Linear(Op):
         check_epilogue(self.kind, self.act, inputs, out, axis=-1)
         return (out,)
 
-    def macs(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
-        return outputs[0].size * need(self.kind, inputs[0]).shape[-1]
-
-    def operations(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
-        """Whole vectors of each row."""
-        *rows, o = outputs[0].shape
-        k = need(self.kind, inputs[0]).shape[-1]
-        return elements(inputs, outputs) + math.prod(rows) * vectors(o) * k
-
     def scratch(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
         return epilogue_scratch(self.act, inputs, outputs[0])
 
@@ -80,7 +84,7 @@ class Linear(Op):
 
 
 @register
-class MatMul(Op):
+class MatMul(Product):
     """y = scale a b of stacks of matrices: (..., m, k) (..., k, n) -> (..., m, n).
 
     The axes in front of the last two broadcast, as in NumPy and ONNX. Attention is two of them
@@ -102,15 +106,6 @@ class MatMul(Op):
         except ValueError:
             raise GraphError(f"matmul: the stacks {a} and {b} do not broadcast to one") from None
         return (TensorType((*stack, a.shape[-2], b.shape[-1]), a.dtype),)
-
-    def macs(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
-        return outputs[0].size * need(self.kind, inputs[0]).shape[-1]
-
-    def operations(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
-        """Whole vectors of each row."""
-        *rows, o = outputs[0].shape
-        k = need(self.kind, inputs[0]).shape[-1]
-        return elements(inputs, outputs) + math.prod(rows) * vectors(o) * k
 
     def run(self, a: Array, b: Array) -> Array:
         y = np.asarray(np.matmul(a, b))
