@@ -14,7 +14,8 @@ static int at_most(int64_t most, int64_t a, int64_t b, int64_t c, int64_t d)
     return a * b <= most / c && a * b * c <= most / d;
 }
 
-enum { FREE, SAME, WINDOW };    /* the output map: of any size, the input's, made by windows */
+/* The output map: of any size, the input's, made by windows, or by those of the step behind it. */
+enum { FREE, SAME, WINDOW, WINDOW_BEHIND };
 enum { BARE, SCALED, WEIGHED }; /* w and bias: absent; one of each per channel, or none; needed */
 enum {
     NO_ACT = 1 << TF_NONE,
@@ -50,7 +51,7 @@ static const tf_rule rules[TF_OPS] = {
     [TF_L2NORM] = {0, NO_ACT, BARE, SAME, 0},
     [TF_LAYERNORM] = {0, NO_ACT, SCALED, SAME, 0},
     [TF_MATMUL] = {TF_ACROSS, NO_ACT, BARE, SAME, 1},
-    [TF_WINO_IN] = {0, NO_ACT, BARE, FREE, 0},
+    [TF_WINO_IN] = {0, NO_ACT, BARE, WINDOW_BEHIND, 0},
     [TF_PEAK] = {0, NO_ACT, BARE, FREE, 1},
     [TF_STREAM] = {0, NO_ACT, BARE, FREE, 1},
 };
@@ -111,13 +112,14 @@ static int32_t check_window(const tf_step *s)
 {
     const int32_t window[] = {s->kh, s->kw, s->sh, s->sw, s->dh, s->dw};
     const int32_t pads[] = {s->pt, s->pl, s->pb, s->pr};
-    const int windows = rules[s->op].map == WINDOW || s->op == TF_WINO_IN;
+    const int8_t map = rules[s->op].map;
+    const int windows = map == WINDOW || map == WINDOW_BEHIND;
     const int padded = windows || s->op == TF_FROM_NCHW;
     for (size_t i = 0; i < sizeof window / sizeof *window; i++)
         if (!in_range(window[i], 1, windows ? MAX_WINDOW : 1)) return TF_BAD_SHAPE;
     for (size_t i = 0; i < sizeof pads / sizeof *pads; i++)
         if (!in_range(pads[i], 0, padded ? MAX_WINDOW : 0)) return TF_BAD_SHAPE;
-    if (!windows || s->op == TF_WINO_IN || s->flags & TF_TRANSFORMED) return TF_OK;
+    if (map != WINDOW || s->flags & TF_TRANSFORMED) return TF_OK;
     const int64_t down = (int64_t)(s->oh - 1) * s->sh, right = (int64_t)(s->ow - 1) * s->sw;
     return down < (int64_t)s->pt + s->h + s->pb && right < (int64_t)s->pl + s->wd + s->pr
                ? TF_OK
@@ -216,13 +218,13 @@ static int32_t check_params(const tf_kernels *k, const tf_step *s, const int64_t
         weights = s->c;
     }
     if (half) weights = tf_ceil_div(weights, 2);
-    const int8_t params = rules[s->op].params;
+    const int8_t params = rules[s->op].params, map = rules[s->op].map;
     if (params == BARE && (s->w >= 0 || s->bias >= 0)) return TF_BAD_BUFFER;
     int32_t bad = check_vector(s, s->w, weights, params == WEIGHED, bytes, buffers);
     if (!bad) bad = check_vector(s, s->bias, vectors, params == WEIGHED, bytes, buffers);
     if (!bad) bad = check_vector(s, s->slope, vectors, s->act == TF_PRELU, bytes, buffers);
-    const int pads = rules[s->op].map == WINDOW && params == WEIGHED;
-    const int reads = pads || s->op == TF_WINO_IN || s->op == TF_MATMUL; /* zeros */
+    const int pads = (map == WINDOW && params == WEIGHED) || map == WINDOW_BEHIND;
+    const int reads = pads || s->op == TF_MATMUL; /* zeros */
     if (!bad) bad = check_vector(s, s->zero, tf_max(s->c, 2 * vl), reads, bytes, buffers);
     return bad;
 }

@@ -17,6 +17,7 @@ from tinyface.backends import c as engine
 from tinyface.backends.numpy import NumpyExecutable
 from tinyface.cli.main import run as cli
 from tinyface.errors import UsageError
+from tinyface.limits import MAX_THREADS
 from tinyface.runtime import Session
 from tinyface.tracing import Record, Trace
 from tinyface.traffic.bench import Case, take_turns
@@ -154,7 +155,8 @@ def test_commands_print_tables_and_json(capsys: pytest.CaptureFixture[str]) -> N
     assert cli(["bench", "fdfacenet", "-t", "1", "--rounds", "1", "-o", "json"]) == 0
     doc = json.loads(capsys.readouterr().out)
     assert doc["timings"][0]["network"] == "fdfacenet" and doc["machine"]["cpu"]
-    assert cli(["bench", "-t", "none"]) == 2
+    for threads in ("none", "0", str(MAX_THREADS + 1)):
+        assert cli(["bench", "-t", threads]) == 2
     assert cli(["tables", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     row = next(r for r in rows if r["network"] == "fdfacenet")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyface.cli import common
+from tinyface.limits import MAX_THREADS
 
 if TYPE_CHECKING:
     from tinyface.traffic.bench import Run, Timing
@@ -91,8 +92,9 @@ def _numbers(text: str) -> list[int]:
     if not text:
         return [default_threads()]
     parts = text.split(",")
-    if not all(p.isdecimal() and 1 <= int(p) <= 256 for p in parts):
-        raise UsageError(f"-t {text}: give numbers of threads from 1 to 256, such as 1,2")
+    if not all(p.isdecimal() and 1 <= int(p) <= MAX_THREADS for p in parts):
+        most = f"from 1 to {MAX_THREADS}"
+        raise UsageError(f"-t {text}: give numbers of threads {most}, such as 1,2")
     return [int(p) for p in parts]
 
 
