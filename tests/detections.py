@@ -13,8 +13,9 @@ from shared import SHARED
 from tinyface.formats.card import Card, Preprocess
 from tinyface.networks import REGISTRY
 from tinyface.vision.align import TEMPLATE
-from tinyface.vision.detect import Detector, Face, Priors
+from tinyface.vision.detect import Detector, Face
 from tinyface.vision.image import collect_images, read_image
+from tinyface.vision.priors import Priors
 
 USUAL = dict(REGISTRY["retinaface-mnet0.25"].detector)
 RETINAFACE = Priors.from_card(USUAL)
@@ -23,7 +24,7 @@ MEAN = (104.0, 117.0, 123.0)
 
 def card(**more: Any) -> Card:
     how = Preprocess(320, 320, "bgr", MEAN, (1.0, 1.0, 1.0))
-    return Card("test detector", "detect", how, detector={**USUAL, **more})
+    return Card("test detector", "detect", how, detector={**USUAL, "sure": 0.0, **more})
 
 
 def encode(boxes, marks, lattice, variances):

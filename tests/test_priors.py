@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tinyface.errors import FormatError
 from tinyface.networks import REGISTRY
-from tinyface.vision.detect import Priors, decode_boxes, decode_landmarks, suppress
+from tinyface.vision.priors import Priors, decode_boxes, decode_landmarks, shared, suppress
 
 DETECTORS = sorted(name for name, entry in REGISTRY.items() if entry.task == "detect")
 
@@ -116,6 +116,13 @@ def test_suppression_counts_pixels():
     assert suppress(np.zeros((0, 4)), np.zeros(0), 0.4).tolist() == []
 
 
+def test_what_boxes_share_between_pixels_and_in_pixels():
+    box, others = np.array([0, 0, 4, 2.0]), np.array([[2, 1, 6, 5], [4, 0, 8, 2], [5, 5, 4, 4.0]])
+    for edge, both, either in ((0, [2, 0, 0], [22, 16, 8]), (1, [6, 3, 0], [34, 27, 15])):
+        intersection, union = shared(box, others, edge)
+        assert intersection.tolist() == both and union.tolist() == either
+
+
 # --- the card ---------------------------------------------------------------------------------
 
 
@@ -127,6 +134,7 @@ def test_suppression_counts_pixels():
         {"min_sizes": [[math.inf], [1], [2]]}, {"min_sizes": "abc"}, {"min_sizes": 5},
         {"steps": [1, 1, 1]}, {"variances": [0.1]}, {"variances": [0, 0.2]}, {"score": "high"},
         {"score": 1.5}, {"overlap": -1}, {"max_side": 10**6}, {"max_side": 1}, {"scores": 0.5},
+        {"sure": 2}, {"sure": math.nan},
     ],
 )  # fmt: skip
 def test_cards_that_describe_no_detector(bad):

@@ -67,6 +67,7 @@ def command(
         faces = finder.detect(rgb)[: 1 if largest else None]
         if not faces:
             raise no_face(source)
+        common.note_turn(source, faces)
         stem = _stem(source, taken)
         for i, face in enumerate(faces):
             path = str(out / f"{stem}_{i}.png")

@@ -17,6 +17,7 @@ from tinyface.limits import MAX_THREADS
 
 if TYPE_CHECKING:
     from tinyface.model import FaceEmbedding, Model
+    from tinyface.vision.detect import Face
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Rows = Sequence[Sequence[str]]
@@ -72,8 +73,17 @@ def note(message: str) -> None:
     sys.stderr.write(f"{one_line(message)}\n")
 
 
+def note_turn(name: str, faces: Sequence[Face]) -> None:
+    """On stderr: that a picture was taken to be turned."""
+    turned = faces[0].turned if faces else 0
+    if turned:
+        how = "upside down" if turned == 180 else "lying on its side"
+        note(f"{name}: {how}, by its faces; taken as if it were turned by {turned} degrees")
+
+
 def note_choice(name: str, taken: FaceEmbedding) -> None:
-    """On stderr: which face was taken, where a picture shows several."""
+    """On stderr: which face was taken, where a picture shows several, or is turned."""
+    note_turn(name, [taken.face])
     if taken.of > 1:
         left, top, right, bottom = taken.face.box.round().astype(int)
         note(

@@ -42,10 +42,12 @@ def command(
 ) -> int:
     """Find faces: a box, a score and five landmarks each, the largest face first.
 
-    Coordinates are pixels of the upright picture: left, top, right, bottom; landmarks are the
-    left eye, the right eye, the nose, and the corners of the mouth, left as seen in the
-    picture. A picture without a face counts as failed (exit status 1). A lower --score finds
-    smaller and half-hidden faces, and more that are none.
+    Coordinates are pixels of the picture, turned as its EXIF data say: left, top, right, bottom;
+    landmarks are the left eye, the right eye, the nose, and the corners of the mouth, left as
+    seen in the picture. A picture without a face counts as failed (exit status 1). A lower
+    --score finds smaller and half-hidden faces, and more that are none. A picture that lies on
+    its side or stands on its head is looked at turned upright, which is said on stderr (--json:
+    "turned", in degrees clockwise); coordinates stay those of the picture as it is.
 
     \b
     Example:
@@ -67,6 +69,7 @@ def command(
     def work(source: str) -> None:
         rgb = read_image(source)
         faces = finder.detect(rgb, score)
+        common.note_turn(source, faces)
         results.append({"file": source, "faces": [face.to_json() for face in faces]})
         if not as_json:
             _print(source, faces)

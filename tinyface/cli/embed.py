@@ -96,6 +96,8 @@ def _embed_all(
             rows = [Row(source, i, f.face, f.embedding, f.of) for i, f in enumerate(found)]
             if found and not all_faces:
                 common.note_choice(source, found[0])
+            elif found:
+                common.note_turn(source, [found[0].face])
         if not rows:
             raise no_face(source)
         for writer in writers:

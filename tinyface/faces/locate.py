@@ -48,6 +48,7 @@ def detect(
     image: Source,
     detector: Detector | str | os.PathLike[str] | None = None,
     score: float | None = None,
+    turns: bool = True,
 ) -> list[Face]:
     """All faces of a picture, the largest first.
 
@@ -56,10 +57,13 @@ def detect(
         detector: from :func:`load_detector`, or a name or path; None for the default one.
         score: 0 <= score < 1, what a face must have more of; None for what the detector's card
             says. Less finds smaller and half-hidden faces, and more that are none.
+        turns: False where the picture is known to be upright; see ``Detector.detect``.
 
     Returns:
-        faces with ``box`` (x0, y0, x1, y1), ``landmarks`` (5, 2), both in pixels of the upright
-        picture (EXIF orientation applied), and ``score`` 0…1; empty if there are none.
+        faces with ``box`` (x0, y0, x1, y1), ``landmarks`` (5, 2), both in pixels of the picture
+        (EXIF orientation applied), and ``score`` 0…1; empty if there are none. Where the picture
+        lies on its side or stands on its head, ``turned`` is by how many degrees, clockwise, it
+        must be turned.
 
     Raises:
         ImageError: the picture cannot be read.
@@ -67,7 +71,7 @@ def detect(
     """
     if not isinstance(detector, Detector):
         detector = load_detector(detector)
-    return detector.detect(read_image(image), score)
+    return detector.detect(read_image(image), score, turns)
 
 
 def align(

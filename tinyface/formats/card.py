@@ -97,7 +97,7 @@ class Card:
     embedding_size: length of the embedding; 0 for a detector.
     thresholds: cosine similarity above which two faces count as the same person, by
         false-match rate: ``{"1e-3": 0.31}``.
-    detector: priors and thresholds of a detector, see :class:`tinyface.vision.detect.Priors`.
+    detector: priors and thresholds of a detector, see :class:`tinyface.vision.priors.Priors`.
     licence, data, source: of the weights; what they were trained on; where they come from.
     figures: measured quality, such as ``{"LFW accuracy": 0.9937}``.
     notes: anything else, such as limits of use.

@@ -2,7 +2,7 @@
 
 Both give, for each of three levels, scores, boxes and landmarks as outputs of their own. Joined
 to ``loc``, ``conf`` and ``landms`` they are read like any other detector's, by the numbers in the
-card (:class:`tinyface.vision.detect.Priors`).
+card (:class:`tinyface.vision.priors.Priors`).
 Sources: deepinsight/insightface, detection/scrfd; ShiqiYu/libfacedetection.train.
 """
 
@@ -50,9 +50,13 @@ class Family:
         return card if is_free(graph) else {**card, "canvas": list(kind.shape[2:])}
 
 
+# How sure YuNet is of upright faces was measured: .907 and more in 104 pictures of uncovered ones,
+# up to .912 of the same upside down. SCRFD was not.
+_SCRFD: Final = {"edges": True, "score": 0.5, "sure": 0.0}
+_YUNET: Final = {"score_power": 0.5, "score": 0.6, "sure": 0.91, "overlap": 0.3}
 FAMILIES: Final = (
-    Family("SCRFD", 1, 2, "rgb", 127.5, 1 / 128, {"edges": True, "score": 0.5}),
-    Family("YuNet", 2, 1, "bgr", 0.0, 1.0, {"score_power": 0.5, "score": 0.6, "overlap": 0.3}),
+    Family("SCRFD", 1, 2, "rgb", 127.5, 1 / 128, _SCRFD),
+    Family("YuNet", 2, 1, "bgr", 0.0, 1.0, _YUNET),
 )
 
 
