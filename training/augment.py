@@ -29,9 +29,15 @@ def _chance(n: int, p: float, gen: torch.Generator) -> Tensor:
 
 
 def move(
-    x: Tensor, gen: torch.Generator, strength: float = 1.0, size: int = SIZE, aside: float = 0.0
+    x: Tensor,
+    gen: torch.Generator,
+    strength: float = 1.0,
+    size: int = SIZE,
+    aside: float = 0.0,
+    shown: int = SIZE,
 ) -> Tensor:
-    """(b,3,s,s) -> (b,3,size,size): the 112x112 middle, turned, scaled, shifted, mirrored.
+    """(b,3,s,s) -> (b,3,size,size): the 112x112 middle, or that of another number of pixels
+    `shown`, turned, scaled, shifted, mirrored.
 
     At strength 1: 5 degrees (deviation), scale +-8 %, each side +-3 % more, shift +-4 pixels. An
     `aside` share looks aside, up or down (`turn.py`; pictures of 112x112 alone).
@@ -43,7 +49,7 @@ def move(
     sy = scale * torch.exp(_uniform(n, -0.03, 0.03, gen) * strength)
     flip = torch.where(_chance(n, 0.5, gen), -1.0, 1.0)
     shift = [_uniform(n, -4, 4, gen) * strength * 2 / side for _ in range(2)]
-    half = SIZE / side  # the template's share of the stored crop
+    half = shown / side  # the template's share of the stored crop
     cos, sin = torch.cos(angle) * half, torch.sin(angle) * half
     theta = torch.stack(
         [flip * cos * sx, -sin * sy, shift[0], flip * sin * sx, cos * sy, shift[1]], 1

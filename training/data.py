@@ -36,6 +36,7 @@ from torch import Tensor
 
 from training.alignment import Face, crop, faces, open_face, shuffled
 from training.augment import middle, move
+from training.mixing import CROP, ramps
 from training.teachers import (
     TARGET_WIDTH,
     TEACHERS,
@@ -47,7 +48,6 @@ from training.teachers import (
 )
 
 VALIDATION = "validation_identities"
-CROP = 128
 MOST_VIEWS = 8
 KINDS = ("crops", "mixed")
 
@@ -98,12 +98,11 @@ def mixtures(crops: NDArray[np.uint8], count: int, seed: int = 2) -> Iterator[ND
     middle goes through the middle of the face.
     """
     rng = np.random.default_rng(seed)
-    axis = np.linspace(-1, 1, CROP, dtype=np.float32)
     for _ in range(count):
         first, second = rng.integers(len(crops), size=2)
         angle, steep, centre = rng.uniform(0, 2 * np.pi), rng.uniform(0, 8), rng.normal(0, 0.15)
-        ramp = np.cos(angle) * axis[None, :] + np.sin(angle) * axis[:, None] - centre
-        share = 1 / (1 + np.exp(-steep * ramp))[..., None]
+        ramp = ramps(*(torch.tensor([v], dtype=torch.float32) for v in (angle, steep, centre)))
+        share = ramp[0, 0, :, :, None].numpy()
         mixed = crops[first] * (1 - share) + crops[second] * share
         yield (mixed + 0.5).astype(np.uint8)
 
@@ -196,6 +195,7 @@ class Pool:
     ) -> None:
         self.work, self.kinds, self.held_out, self.width = work, kinds, held_out, width
         self.resident: tuple[Tensor, Tensor] | None = None
+        self.axes: Tensor | None = None
         self.refresh()
         if device != "cpu":
             pixels = [torch.from_numpy(np.array(crops)).to(device) for crops, _ in self.parts]
@@ -213,22 +213,30 @@ class Pool:
             skip = self.held_out if kind == "crops" else 0
             if rows > skip:
                 goal = targets([torch.from_numpy(e[skip:rows]) for e in found if e is not None])
-                if self.width < TARGET_WIDTH:
-                    goal = F.normalize(goal @ self._axes(goal), dim=1)
+                goal = self.narrow(goal)
                 crops = np.load(self.work / f"{kind}.npy", mmap_mode="r")[skip:rows]
                 self.parts.append((crops, goal))
         return len(self)
+
+    def narrow(self, goal: Tensor) -> Tensor:
+        """Unit targets (n, 512) -> (n, width)."""
+        if self.width == TARGET_WIDTH:
+            return goal
+        return F.normalize(goal @ self._axes(goal), dim=1)
 
     def _axes(self, goal: Tensor) -> Tensor:
         """(512, width): the targets' main directions, for a student of fewer dimensions.
 
         Found once and kept, so that a later call with more rows aims at the same targets.
         """
-        path = self.work / f"axes_{self.width}.npy"
-        if not path.exists():
-            axes = torch.linalg.eigh(goal.T @ goal).eigenvectors[:, -self.width :]
-            np.save(path, axes.numpy())
-        return torch.from_numpy(np.load(path))
+        if self.axes is None:
+            path = self.work / f"axes_{self.width}.npy"
+            if not path.exists():
+                axes = torch.linalg.eigh(goal.T @ goal).eigenvectors[:, -self.width :]
+                np.save(path, axes.numpy())
+            self.axes = torch.from_numpy(np.load(path))
+        self.axes = self.axes.to(goal.device)
+        return self.axes
 
     def __len__(self) -> int:
         return sum(len(goal) for _, goal in self.parts)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from training.alignment import HELD_OUT
 from training.data import KINDS, Pool, progress, validation
+from training.live import LOOKS, Live
 from training.networks import NETWORKS, WIDTHS
 from training.pairs import evaluate
 from training.recogniser_export import export
@@ -82,6 +83,8 @@ class Run:
             fused=args.fused,
             frozen=tuple(args.frozen),
             seldom=args.seldom,
+            live=args.live,
+            looks=args.looks,
         )
         self.student = Student(settings, device)
         self.folder = args.work / args.name
@@ -92,6 +95,12 @@ class Run:
         elif args.weights:
             self.student.start_from(args.weights)
         self.pool = Pool(args.work, args.kinds, HELD_OUT, WIDTHS[args.network], device)
+        if args.live:
+            rows = np.arange(1024) % len(self.pool)
+            sample = None if device == "cpu" else self.pool.batch(rows)[0]
+            self.student.live = Live(
+                args.teachers, args.live, args.looks, self.pool.narrow, sample, device
+            )
         self.exam = Exam(args.data, args.work, self.pool)
         self.log = Log(self.folder / "log.jsonl")
         self.log.write(
@@ -100,6 +109,7 @@ class Run:
             device=device,
             rows=len(self.pool),
             samples=self.student.samples,
+            teachers=self.student.live.rates if self.student.live else {},
             **vars(settings),
         )
 
@@ -203,10 +213,19 @@ def arguments() -> argparse.Namespace:
     add("--frozen", nargs="*", default=[], metavar="LAYER", help="layers not trained: conv1 conv2")
     add("--seldom", type=int, default=1, help="the first layers learn in one step of so many")
     add("--kinds", nargs="+", default=KINDS, help="arrays of the work folder to use")
+    add("--live", type=float, default=0.0, metavar="SHARE",
+        help="mix this share of every batch in the step, and ask the teachers then")  # fmt: skip
+    add("--teachers", type=Path, help="folder of the teachers' weights, for --live")
+    add("--looks", type=int, choices=LOOKS, default=1, help="of each teacher at a live mixture")
     add("--log-every", type=int, default=10, help="steps")
     add("--save-every", type=float, default=4, help="minutes")
     add("--look-every", type=float, default=12, help="minutes")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not 0 <= args.live <= 1:
+        parser.error(f"--live {args.live:g} is no share; give 0 to 1")
+    if args.live and not args.teachers:
+        parser.error("--live needs the teachers; name the folder of their weights: --teachers DIR")
+    return args
 
 
 def main() -> None:

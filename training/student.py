@@ -19,6 +19,7 @@ from training.augment import augment, centre
 from training.data import Pool
 from training.fused import use_fused
 from training.gemm import use_gemm
+from training.live import Live
 from training.muon import Muon
 from training.networks import NETWORKS, ConvUnit, stages
 
@@ -33,6 +34,8 @@ class Settings:
     `frozen`: layers that keep the weights the run begins with; worth it for the first ones of a
     network that has learnt before, where most of the time goes and the least is left to learn.
     `seldom`: the layers that come to rest early learn in one step of so many, for the same reason.
+    `live`: this share of every batch is mixed in the step, and the teachers look at it, `looks`
+    times each (`live.py`).
     """
 
     network: str = "fdfacenet"
@@ -50,6 +53,8 @@ class Settings:
     fused: bool = False
     frozen: tuple[str, ...] = ()
     seldom: int = 1
+    live: float = 0.0
+    looks: int = 1
 
 
 def shape(progress: float) -> float:
@@ -91,6 +96,7 @@ class Student:
                 self._groups(False), settings.adam, betas=(0.9, 0.99), weight_decay=0.0
             ),
         ]
+        self.live: Live | None = None
         self.numbers = torch.Generator(device).manual_seed(settings.seed)
         self.epoch, self.position, self.rows = -1, 0, 0
         self.steps, self.samples, self.seconds = 0, 0, 0.0
@@ -118,11 +124,12 @@ class Student:
 
     def step(self, pool: Pool, progress: float) -> dict[str, float]:
         """One update at `progress` (0..1) of the run."""
-        pixels, target = pool.batch(self.rows_of(pool))
+        pixels, target = (x.to(self.device) for x in pool.batch(self.rows_of(pool)))
+        mixed = None if self.live is None else self.live(pixels, target, self.numbers)
         size = 97 if progress < self.settings.small else 112
         strength = self.settings.strength
         chunk = self.settings.chunk if self.device == "cpu" else len(pixels)
-        parts = pixels.to(self.device).split(chunk)
+        parts = pixels.split(chunk)
         seen = [augment(part, self.numbers, strength, size) for part in parts]
         self._set_rates(progress)
         self.model.train()
@@ -131,7 +138,7 @@ class Student:
                 self.model.features(part.contiguous(memory_format=self.layout)) for part in seen
             ]
         output = self.model.head(torch.cat(maps).float())
-        loss, cosine = distance(output, target.to(self.device), self.settings.relation)
+        loss, cosine = distance(output, target, self.settings.relation)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         for optimiser in self.optimisers:
@@ -139,7 +146,10 @@ class Student:
         self.steps += 1
         self.samples += len(target)
         self._follow()
-        return {"loss": loss.item(), "cosine": cosine.item()}
+        figures = {"loss": loss, "cosine": cosine}
+        if mixed is not None:
+            figures["live"] = F.cosine_similarity(output.detach()[mixed], target[mixed]).mean()
+        return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
 
     def _set_rates(self, progress: float) -> None:
         for optimiser, base in zip(

@@ -9,6 +9,7 @@ teachers' cosines.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -247,11 +248,12 @@ def fast(model: nn.Module, threads: int) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.from_numpy(compiled(x.numpy())[0].copy())
 
 
-def projection(width: int) -> Tensor:
+@cache
+def projection(width: int, device: torch.device | str = "cpu") -> Tensor:
     """`width` x 512 matrix with orthonormal rows, the same on every machine (NumPy, seeded)."""
     noise = np.random.default_rng(PROJECTION_SEED).standard_normal((TARGET_WIDTH, width))
     q, r = np.linalg.qr(noise)
-    return torch.from_numpy((q * np.sign(np.diag(r))).T.astype(np.float32))
+    return torch.from_numpy((q * np.sign(np.diag(r))).T.astype(np.float32)).to(device)
 
 
 def targets(embeddings: list[Tensor]) -> Tensor:
@@ -261,7 +263,7 @@ def targets(embeddings: list[Tensor]) -> Tensor:
     cosine of two targets is the mean of the teachers' cosines.
     """
     joined = torch.cat([F.normalize(e.float(), dim=1) for e in embeddings], 1)
-    return F.normalize(joined, dim=1) @ projection(joined.shape[1]).to(joined.device)
+    return F.normalize(joined, dim=1) @ projection(joined.shape[1], joined.device)
 
 
 @torch.inference_mode()
