@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import samples
 from attacks import ncnn
 from command_line import leftovers
+
+from tinyface import modelstore
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -30,6 +33,39 @@ def test_import(tinyface: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     done = tinyface("import", "weights.bin", *options, "--name", "mine", "--json")
     assert done.json["model"] == str(tmp_path / "new" / "folder" / "mine.safetensors")
     assert tinyface("embed", "one.png", "--aligned").status == 0
+
+
+def test_import_takes_no_other_models_place(
+    tinyface: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither that of the user's own model of the name, nor of one that ships, without --force."""
+    monkeypatch.setenv("TINYFACE_CACHE", str(tmp_path / "mine"))
+    shipped = samples.install(tmp_path / "shipped")
+    monkeypatch.setattr(modelstore, "packaged_folder", lambda: shipped)
+    Path("x.param").write_text(
+        ncnn.param("Input in 0 1 in 0=2 1=8 2=3", "InnerProduct fc 1 1 in out 0=2 2=96")
+    )
+    Path("x.bin").write_bytes(ncnn.tagged(np.arange(96.0)))
+    first = tinyface("import", "x.param", "--name", "a/b")
+    mine = Path(first.out.strip())
+    assert (first.status, mine.name) == (0, "a-b.safetensors")
+    before = mine.read_bytes()
+    for name in ("a/b", "a-b", "fdfacenet"):
+        done = tinyface("import", "x.param", "--name", name, "--mean", "1,2,3")
+        stem = name.replace("/", "-")
+        assert done.status == 2 and done.out == "" and done.err.count("\n") == 1
+        assert f"a model named {stem} is there already" in done.err and "--force" in done.err
+    assert mine.read_bytes() == before
+    done = tinyface("import", "x.param", "--name", "a/b", "--mean", "1,2,3", "--force")
+    assert done.status == 0 and mine.read_bytes() != before
+    # a file that is named is replaced, as by every other command
+    assert tinyface("import", "x.param", "-o", mine).status == 0
+    # the name may come from the file
+    Path("new.bin").write_bytes(Path("x.bin").read_bytes())
+    Path("new.param").write_text(Path("x.param").read_text())
+    assert tinyface("import", "new.param").status == 0
+    done = tinyface("import", "new.param", "--verify")
+    assert done.status == 2 and "is there already" in done.err
 
 
 def test_import_refuses(tinyface: Any, tmp_path: Path) -> None:

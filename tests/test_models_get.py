@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import samples
 from safetensors.numpy import save_file
 from shared import SHARED, needs_shared
 
@@ -19,7 +20,7 @@ from tinyface import networks
 from tinyface.cli.common import si
 from tinyface.cli.main import run
 from tinyface.formats import known
-from tinyface.formats.modelfile import load_model
+from tinyface.formats.modelfile import load_model, save_model
 from tinyface.networks import random_state
 
 
@@ -75,6 +76,19 @@ def test_get(site: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.Monkey
     assert run(["models", "get", "mine", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["model"] == str(model)
     assert model.is_file()
+
+
+def test_it_takes_no_other_models_place(site: Path, tmp_path: Path, capsys: Any) -> None:
+    model = tmp_path / "cache" / "mine.safetensors"
+    model.parent.mkdir()
+    save_model(model, *samples.recogniser())
+    before = model.read_bytes()
+    assert run(["models", "get", "mine"]) == 2
+    assert "mine.safetensors is a model of other weights; rename" in capsys.readouterr().err
+    assert model.read_bytes() == before
+    model.write_bytes(before[:100])  # of no use to anyone
+    assert run(["models", "get", "mine"]) == run(["models", "get", "mine"]) == 0
+    assert load_model(model)[1].name == "mine"
 
 
 def test_what_cannot_be_had(site: Path, tmp_path: Path, capsys: Any) -> None:

@@ -49,8 +49,21 @@ def with_a_name_of(raw: bytes) -> Any:
     return Damaged()
 
 
+def pooled(divisor: str, **attributes: Any) -> Any:
+    """An average pooling as PyTorch's exporter writes it, which loses the divisor."""
+    pool = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], **attributes)
+    call = "%p : [num_users=1] = call_function[target=torch.ops.aten.avg_pool2d.default]"
+    pool.metadata_props.add(key="namespace", value="p")
+    where = f"(args = (%x, [2, 2], [2, 2], [0, 0], False, True{divisor}), kwargs = {{}})"
+    pool.metadata_props.add(key="pkg.torch.onnx.fx_node", value=call + where)
+    return model([pool])
+
+
 I = {"i": np.array([1], np.int64), "w": np.ones((2, 3, 1, 1), np.float32)}  # noqa: E741
 REFUSED: dict[str, tuple[Any, str]] = {
+    "lost divisor": (pooled(", 3"), r"divides by 3 \(divisor_override\)"),
+    "lost divisor beside a pad": (pooled(", 4", pads=[1, 0, 0, 0]), "divides by 4"),
+    "lost divisor at a rim": (pooled(", 4", ceil_mode=1), "divides by 4"),
     "opset 6": (relu(opset=6), "opset 6; 7 to"),
     "opset 999": (relu(opset=999), "opset 999; 7 to"),
     "quantised": (
@@ -190,3 +203,9 @@ def test_mutations(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
         read_onnx(path)
     except TinyfaceError as error:
         assert "mutated" in str(error)
+
+
+def test_a_divisor_that_the_exporter_could_leave_out(tmp_path: Path) -> None:
+    """Where it is the window's own size, and where there is none."""
+    for proto in (pooled(""), pooled(", 4"), pooled(", 4", pads=[1, 0, 0, 0], count_include_pad=1)):
+        assert [n.op.kind for n in read(tmp_path, proto).nodes] == ["average_pool"]

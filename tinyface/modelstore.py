@@ -56,6 +56,27 @@ def made_user_folder() -> Path:
     return folder
 
 
+def place(name: str) -> Path:
+    """The file of a model of that name in the user's folder, which is made if needed."""
+    return made_user_folder() / f"{name.replace('/', '-')}{SUFFIX}"
+
+
+def new_place(name: str) -> Path:
+    """The same for a model that must not take another one's place.
+
+    Raises:
+        UsageError: weights of that name are installed; says where.
+    """
+    path = place(name)
+    known = installed().get(path.stem)
+    if known:
+        raise UsageError(
+            f"a model named {path.stem} is there already ({known}); choose another name "
+            "(--name), or take its place (--force)"
+        )
+    return path
+
+
 def packaged_folder() -> Path:
     """``tinyface/weights`` of an installed wheel, ``weights`` of a source checkout."""
     package = Path(__file__).parent
@@ -152,7 +173,7 @@ def default(task: str = "embed") -> Path:
     if preferred in known:
         return known[preferred]
     for path in known.values():
-        card = _card(path)
+        card = card_at(path)
         if card is not None and card.task == task:
             return path
     raise UsageError(
@@ -161,8 +182,8 @@ def default(task: str = "embed") -> Path:
     )
 
 
-def _card(path: Path) -> Card | None:
-    """The card of an installed file, None where it cannot be read (that file is passed over)."""
+def card_at(path: Path) -> Card | None:
+    """The card of a model file; None where there is none, or none that can be read."""
     try:
         status = path.stat()
         return _card_of(path, status.st_mtime_ns, status.st_size)

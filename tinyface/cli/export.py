@@ -18,8 +18,9 @@ def command(model: str, output: str, optimised: bool, as_json: bool) -> int:
     """Write a model as ONNX (opset 17, float32), for any other runtime.
 
     MODEL is a model file or the name of installed weights. The preprocessing is not part of
-    the ONNX graph; it is printed, so that you can do it yourself. Needs the extra
-    tinyface[onnx].
+    the ONNX graph; it is printed, so that you can do it yourself. The card (preprocessing,
+    thresholds, licence) goes along as JSON in the file's metadata, under "tinyface.card", where
+    'tinyface import' finds it again. Needs the extra tinyface[onnx].
 
     \b
     Example:
@@ -34,7 +35,7 @@ def command(model: str, output: str, optimised: bool, as_json: bool) -> int:
     if not output.endswith(".onnx"):
         raise UsageError(f"{output}: give the output a name that ends with .onnx")
     graph, card = load_model(modelstore.find(model))
-    export_onnx(optimise(graph) if optimised else graph, output)
+    export_onnx(optimise(graph) if optimised else graph, output, card)
     p = card.preprocess
     if as_json:
         document = {"file": output, "opset": OPSET, "card": card.to_json()}

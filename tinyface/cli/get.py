@@ -32,7 +32,7 @@ def command(name: str | None, as_json: bool) -> int:
     from tinyface.formats.importer import import_file
     from tinyface.formats.known import public
     from tinyface.formats.modelfile import save_model
-    from tinyface.modelstore import SUFFIX, made_user_folder
+    from tinyface.modelstore import card_at, made_user_folder, place
 
     if name is None:
         _list(as_json)
@@ -41,7 +41,10 @@ def command(name: str | None, as_json: bool) -> int:
     if name not in known:
         raise UsageError(f"{name!r} cannot be fetched; these can: {', '.join(known)}")
     sha256, file = known[name]
-    folder = made_user_folder()
+    folder, model = made_user_folder(), place(name)
+    held = card_at(model)
+    if held and held.checksum != sha256:
+        raise UsageError(f"{model} is a model of other weights; rename or remove it first")
     target = folder / "downloads" / f"{name}-{file.addresses[0].rpartition('/')[2]}"
     with _bytes_bar(file.size, target.name) as progress:
         fetch(file.addresses, target, size=file.size, sha256=sha256, progress=progress)
@@ -52,7 +55,6 @@ def command(name: str | None, as_json: bool) -> int:
         common.note(line)
     card = imported.card
     common.note(f"licence: {card.licence or 'not stated'}. Trained on: {card.data or 'not stated'}")
-    model = folder / f"{name}{SUFFIX}"
     save_model(model, imported.graph, card)
     if as_json:
         document = {"model": str(model), "download": str(target), "card": card.to_json()}

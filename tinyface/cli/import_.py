@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     help="Where to write the model. Left out, it goes to your own models, for -m by its name.",
 )  # fmt: skip
 @click.option("--name", metavar="NAME", help="Name of the weights; the network's if left out.")
+@click.option("--force", is_flag=True, help="Take the place of a model of that name.")
 @click.option(
     "--ignore", multiple=True, metavar="PREFIX",
     help="Leave out tensors whose names begin so (a classifier's, say). May be repeated.",
@@ -52,13 +53,21 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @common.json_option
 def command(
-    file: str, output: str | None, half: bool, verify: bool, as_json: bool, **options: Any
+    file: str,
+    output: str | None,
+    force: bool,
+    half: bool,
+    verify: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Read trained weights, without PyTorch and without running anything from the file.
 
     FILE is a PyTorch checkpoint (.pt, .pth), a safetensors file of tensors, an ncnn .param or an
-    ONNX file; what is in it decides, not its name. Where a file does not say how its pictures
-    were prepared, the network's usual way is taken; --colour, --mean and --scale change it.
+    ONNX file; what is in it decides, not its name. Without -o, the model goes to your own; where
+    one of that name is installed already, yours or one that ships, that needs --force. Where a
+    file does not say how its pictures were prepared, the network's usual way is taken; --colour,
+    --mean and --scale change it.
 
     \b
     Example:
@@ -66,14 +75,18 @@ def command(
       tinyface import retinaface_mnet025.pth
       tinyface import recogniser.onnx --verify
     """
+    from tinyface import modelstore
     from tinyface.formats.modelfile import save_model
 
     target = None if output is None else _checked(output)
+    goes = modelstore.place if force else modelstore.new_place
+    if options["name"] and not target:
+        goes(options["name"])  # refused before the work, if it is
     imported = _read(file, **options)
     for line in imported.found:
         common.note(line)
+    path = target or goes(imported.card.name)
     checks = _verify(file, imported, options["weights"]) if verify else []
-    path = target or _own_folder(imported.card.name)
     save_model(path, imported.graph, imported.card, "float16" if half else "float32")
     if as_json:
         document = {
@@ -136,13 +149,6 @@ def _checked(output: str) -> Path:
     if Path(output).suffix != SUFFIX:
         raise UsageError(f"{output}: name a file that ends with {SUFFIX}")
     return Path(output)
-
-
-def _own_folder(name: str) -> Path:
-    """A file in the user's folder of models."""
-    from tinyface.modelstore import SUFFIX, made_user_folder
-
-    return made_user_folder() / f"{name.replace('/', '-')}{SUFFIX}"
 
 
 def _size(text: str | None) -> dict[str, int]:

@@ -11,28 +11,28 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from tinyface.errors import CheckpointError, FormatError, UsageError
-from tinyface.formats import detectors, known, safetensors
+from tinyface.formats import known, safetensors
 from tinyface.formats.arrays import Array, map_file
 from tinyface.formats.card import Card, Preprocess
-from tinyface.formats.freesize import free_size, is_free
+from tinyface.formats.described import carried, read_by_card, read_outputs
+from tinyface.formats.freesize import is_free
 from tinyface.formats.ncnn import read_ncnn
-from tinyface.formats.onnx import read_onnx
+from tinyface.formats.onnx import to_graph
+from tinyface.formats.onnx_file import open_onnx
 from tinyface.formats.recognise import Match, fit, recognise
 from tinyface.formats.sniff import Kind, sniff
 from tinyface.formats.state_dict import strip_majority, tidy_keys
 from tinyface.formats.torch_checkpoint import open_checkpoint
-from tinyface.graph import Graph, Node
-from tinyface.networks import Entry, find
-from tinyface.ops import Flatten, Transpose
+from tinyface.graph import Graph
+from tinyface.networks import find
 from tinyface.passes import name_patterns
-from tinyface.types import TensorType
 
 _WEIGHTS: Final = (Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.SAFETENSORS)
 _GRAPHS: Final = (Kind.NCNN_PARAM, Kind.ONNX)
@@ -213,17 +213,24 @@ def _import_graph(
     changes: dict[str, Any],
 ) -> Imported:
     given = changes["preprocess"]
-    size = (int(given.get("height", 112)), int(given.get("width", 112)))
-    if kind is Kind.NCNN_PARAM:
+    file = open_onnx(path) if kind is Kind.ONNX else None
+    card = carried(file) if file else None
+    size = (112, 112) if card is None else (card.preprocess.height, card.preprocess.width)
+    size = (int(given.get("height", size[0])), int(given.get("width", size[1])))
+    if file:
+        graph, checksum = to_graph(file, size), sha256(path)
+    else:
         graph = read_ncnn(path, weights, size)
         checksum = sha256(Path(weights) if weights else path.with_suffix(".bin"))
-    else:
-        graph, checksum = read_onnx(path, size), sha256(path)
     public = known.KNOWN.get(checksum)
     entry = find(network) if network else None
     found = [f"{kind.value}: {len(graph.nodes)} operators, {graph.param_count} parameters"]
     found += [f"this is {public.title}"] if public else []
-    read = _read_outputs(path, name_patterns(graph), entry)
+    if card and entry:
+        found.append(f"its card, of {card.name}, is left aside: {entry.name} was asked for")
+        card = None
+    graph = name_patterns(graph)
+    read = read_by_card(path, graph, card) if card else read_outputs(path, graph, entry)
     graph, task, usual = read.graph, read.task, read.usual
     found += [read.note] if read.note else []
     if task == "detect" and not is_free(graph):
@@ -242,6 +249,7 @@ def _import_graph(
         "embedding_size": graph.types[graph.outputs[0]].shape[1] if task == "embed" else 0,
         "detector": read.detector,
         "notes": f"imported from {path.name}; its licence is not known",
+        **(vars(card) if card else {}),
         "checksum": checksum,
         **(public.card if public else {}),
         **changes,
@@ -250,135 +258,3 @@ def _import_graph(
     told = {**(public.preprocess if public else {}), **given}
     fields["preprocess"] = _changed(usual, {**told, "height": shape[2], "width": shape[3]})
     return Imported(graph, Card(**fields), tuple(found), read.outputs)
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What a network that came with its file is for, and how it is fed and read.
-
-    note: a line for the user about it. outputs: see :class:`Imported`.
-    """
-
-    graph: Graph
-    task: str
-    usual: Preprocess
-    detector: dict[str, Any]
-    note: str = ""
-    outputs: tuple[str, ...] = ()
-
-
-def _read_outputs(path: Path, graph: Graph, entry: Entry | None) -> _Reading:
-    """From the network that was named, else from the shapes of the outputs."""
-    if entry is None and (found := detectors.heads(graph)):
-        joined, family = found
-        note = f"its outputs are those of {family.name}, so it is fed and read as such"
-        usual, detector = family.preprocess(joined), family.detector(joined)
-        return _Reading(joined, "detect", usual, detector, note, graph.outputs)
-    graph, task = with_task(path, graph, entry.task if entry else None)
-    if entry and task == "detect":
-        _check_priors(path, graph, entry)
-        return _Reading(graph, task, entry.preprocess(graph), dict(entry.detector))
-    note = ""
-    if task == "other":
-        note = "neither a recogniser nor a known detector: it can be run and profiled"
-    usual = entry.preprocess(graph) if entry else usual_preprocess(graph)
-    return _Reading(graph, task, usual, {}, note)
-
-
-def with_task(path: Path, graph: Graph, wanted: str | None) -> tuple[Graph, str]:
-    """The graph with the outputs that its task asks for, and the task.
-
-    A recogniser has one output, flattened to (n, d). A detector has three, of 4, 2 and 10 numbers
-    for each of the same priors, which are named loc, conf and landms; because others have these,
-    too, it is one only where ``wanted`` says so.
-
-    Raises:
-        FormatError: not one picture goes in, or the outputs are not those of ``wanted``.
-    """
-    graph = channels_first(graph)
-    inputs = list(graph.inputs.values())
-    if len(inputs) != 1 or inputs[0].rank != 4 or inputs[0].shape[1] not in (1, 3):
-        raise FormatError(f"{path}: takes {', '.join(map(str, inputs))}, not one picture")
-    shapes = {name: graph.types[name].shape for name in graph.outputs}
-    if wanted == "detect":
-        named = {shape[-1]: name for name, shape in shapes.items() if len(shape) == 3}
-        if len(shapes) != 3 or named.keys() != {4, 2, 10}:
-            raise FormatError(f"{path}: its outputs {shapes} are not boxes, scores and landmarks")
-        new = {named[4]: "loc", named[2]: "conf", named[10]: "landms"}
-        return free_size(rename(graph, new)), "detect"
-    (last, shape), *more = shapes.items()
-    if more or len(shape) < 2 or any(side != 1 for side in shape[2:]):
-        if wanted:
-            raise FormatError(f"{path}: its outputs {shapes} are not one embedding")
-        return graph, "other"
-    if len(shape) > 2:
-        node = Node(f"{last}:flatten", Flatten(), (last,), (f"{last}:flatten",))
-        graph = replace(graph, nodes=(*graph.nodes, node), outputs=node.outputs)
-    return graph, "embed"
-
-
-def _check_priors(path: Path, graph: Graph, entry: Entry) -> None:
-    """Refuse a detector whose rows are not as many as the priors of ``entry``."""
-    (kind,) = graph.inputs.values()
-    height, width = kind.shape[2:]
-    steps, sizes = entry.detector["steps"], entry.detector["min_sizes"]
-    priors = sum(
-        -(-height // step) * -(-width // step) * len(row)
-        for step, row in zip(steps, sizes, strict=True)
-    )
-    rows = [graph.types[name].shape[1] for name in graph.outputs]
-    if rows != [priors] * 3:
-        raise FormatError(
-            f"{path}: gives {rows[0]} boxes, {rows[1]} scores and {rows[2]} sets of landmarks for "
-            f"a picture of {width}x{height}; {entry.name} has {priors} priors there, so it is "
-            "another network"
-        )
-
-
-def channels_first(graph: Graph) -> Graph:
-    """A network of pictures (n, h, w, c), as Keras has them, with a transposition in front."""
-    (name, kind), *more = graph.inputs.items()
-    if more or kind.rank != 4 or kind.shape[1] in (1, 3) or kind.shape[3] not in (1, 3):
-        return graph
-    n, h, w, c = kind.shape
-    first = Node(f"{name}:nchw", Transpose(perm=(0, 2, 3, 1)), (f"{name}:nchw",), (name,))
-    inputs = {f"{name}:nchw": TensorType((n, c, h, w))}
-    return replace(graph, inputs=inputs, nodes=(first, *graph.nodes))
-
-
-def rename(graph: Graph, new: Mapping[str, str]) -> Graph:
-    """The same graph with other names for some tensors, outputs in the order of ``new``.
-
-    A tensor in between that has one of these names already gives way.
-    """
-    held = {name for name in new.values() if name in graph.types and name not in new}
-    new = {**new, **{name: f"{name}:inner" for name in held}}
-    wanted = tuple(new[name] for name in new if name not in held)
-
-    def renamed(names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(new.get(name, name) for name in names)
-
-    nodes = tuple(
-        replace(node, inputs=renamed(node.inputs), outputs=renamed(node.outputs))
-        for node in graph.nodes
-    )
-    inputs = {new.get(name, name): kind for name, kind in graph.inputs.items()}
-    params = {new.get(name, name): value for name, value in graph.params.items()}
-    return replace(graph, inputs=inputs, params=params, nodes=nodes, outputs=wanted)
-
-
-def usual_preprocess(graph: Graph) -> Preprocess:
-    """What a network that says nothing about it most likely expects.
-
-    Pixels as they are where the graph itself subtracts from or scales its input first, else
-    (x - 127.5) / 128; RGB.
-    """
-    name, kind = next(iter(graph.inputs.items()))
-    _, channels, height, width = kind.shape
-    colour = "rgb" if channels == 3 else "gray"
-    first = [node.op.kind for node in graph.readers[name]]
-    if first and all(op in ("sub", "mul", "div", "add", "batch_norm") for op in first):
-        mean, scale = 0.0, 1.0
-    else:
-        mean, scale = 127.5, 1 / 128
-    return Preprocess(height, width, colour, (mean,) * channels, (scale,) * channels)

@@ -224,7 +224,11 @@ def read_onnx(path: str | os.PathLike[str], size: tuple[int, int] = (112, 112)) 
         FormatError: see :func:`tinyface.formats.onnx_file.open_onnx`, and operators or uses of
             them that are not known here; each with the node's place.
     """
-    file = open_onnx(Path(path))
+    return to_graph(open_onnx(Path(path)), size)
+
+
+def to_graph(file: OnnxFile, size: tuple[int, int] = (112, 112)) -> Graph:
+    """The network of an ONNX file that is open; see :func:`read_onnx`."""
 
     def read(batch: int) -> Graph:
         converter = Converter(file, size, batch)
@@ -236,7 +240,7 @@ def read_onnx(path: str | os.PathLike[str], size: tuple[int, int] = (112, 112)) 
     try:
         return free_batch(read) if free else read(1)
     except GraphError as error:
-        raise FormatError(f"{path}: {error}{_hint(file, size)}") from None
+        raise FormatError(f"{file.path}: {error}{_hint(file, size)}") from None
     except FormatError as error:
         raise FormatError(f"{error}{_hint(file, size)}") from None
 

@@ -7,6 +7,7 @@ wherever the network allows other sizes.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 
 from tinyface.errors import GraphError, MissingExtraError
 from tinyface.files import atomic_write
+from tinyface.formats.card import Card
+from tinyface.formats.onnx_file import CARD_KEY
 from tinyface.formats.onnx_writer import Emit, Writer, simple
 from tinyface.graph import Graph, Node
 from tinyface.ops import FUSABLE, LayerNorm
@@ -292,8 +295,11 @@ EMIT: dict[str, Emit] = {
 }
 
 
-def export_onnx(graph: Graph, path: str | Path) -> None:
+def export_onnx(graph: Graph, path: str | Path, card: Card | None = None) -> None:
     """Write ``graph`` to ``path`` (ONNX opset 17, float32). The file appears whole or not at all.
+
+    Args:
+        card: goes along as JSON, under ``tinyface.card`` in the file's metadata.
 
     Raises:
         MissingExtraError: the package ``onnx`` is not installed.
@@ -301,6 +307,9 @@ def export_onnx(graph: Graph, path: str | Path) -> None:
         UsageError: the file cannot be written.
     """
     model = to_onnx(graph)
+    if card:
+        text = json.dumps(card.to_json(), allow_nan=False)
+        model.metadata_props.add(key=CARD_KEY, value=text)
     with atomic_write(path) as stream:
         stream.write(model.SerializeToString())
 

@@ -19,6 +19,9 @@ from tinyface.formats.onnx_tensor import Beside, read_tensor
 
 OLDEST_OPSET: Final = 7  # before it, operands were broadcast by other rules
 MAX_DEPTH: Final = 4  # of an If within an If
+MAX_ORIGIN: Final = 4096  # characters
+CARD_KEY: Final = "tinyface.card"  # of the file's metadata_props
+MAX_CARD: Final = limits.MAX_HEADER_BYTES // 2  # as in a model file
 _QUANTISED: Final = (
     "Quant", "QLinear", "Dequantize", "DynamicQuantize", "ConvInteger", "MatMulInteger",
 )  # fmt: skip
@@ -26,7 +29,8 @@ _QUANTISED: Final = (
 
 @dataclass(frozen=True)
 class OnnxNode:
-    """One node. ``inputs`` keep "" for optional ones that are absent."""
+    """One node. ``inputs`` keep "" for optional ones that are absent. ``origin`` is PyTorch's call
+    that it stands for, where the exporter wrote that down."""
 
     kind: str
     inputs: tuple[str, ...]
@@ -34,6 +38,7 @@ class OnnxNode:
     attributes: Mapping[str, Any]
     opset: int
     where: str
+    origin: str = ""
 
     def refuse(self, problem: str) -> FormatError:
         return FormatError(f"{self.where}: {problem}")
@@ -74,7 +79,8 @@ class Branch:
 class OnnxFile:
     """What the conversion needs of a file.
 
-    inputs: name -> shape, None for a side that is free. constants: initialisers by name.
+    inputs: name -> shape, None for a side that is free. constants: initialisers by name. card: the
+    JSON that tinyface wrote beside the network, unchecked; None for files of others.
     """
 
     path: Path
@@ -83,6 +89,7 @@ class OnnxFile:
     outputs: tuple[str, ...]
     nodes: Sequence[OnnxNode]
     constants: Mapping[str, Array]
+    card: str | None = None
 
 
 def open_onnx(path: Path) -> OnnxFile:
@@ -111,9 +118,17 @@ def open_onnx(path: Path) -> OnnxFile:
     constants = whole.constants
     inputs = {v.name: _read_shape(path, v) for v in graph.input if v.name not in constants}
     name = graph.name if graph.name.isprintable() else ""
-    return OnnxFile(
-        path, name[:200] or path.stem, inputs, whole.outputs, in_order(whole.nodes), constants
-    )
+    nodes, card = in_order(whole.nodes), _card(path, model)
+    return OnnxFile(path, name[:200] or path.stem, inputs, whole.outputs, nodes, constants, card)
+
+
+def _card(path: Path, model: Any) -> str | None:
+    texts = [prop.value for prop in model.metadata_props if prop.key == CARD_KEY]
+    if not texts:
+        return None
+    if len(texts) > 1 or not isinstance(texts[0], str) or len(texts[0]) > MAX_CARD:
+        raise FormatError(f"{path}: two cards ({CARD_KEY}), or one that is too long or no text")
+    return texts[0]
 
 
 def in_order(nodes: Sequence[OnnxNode]) -> list[OnnxNode]:
@@ -220,7 +235,8 @@ class _Reader:
             raise FormatError(f"{where}: the network is quantised; import the float32 one")
         attributes = {a.name: self.attribute(a, node, depth, where) for a in node.attribute}
         inputs, outputs = tuple(node.input), tuple(node.output)
-        return OnnxNode(node.op_type, inputs, outputs, attributes, self.opset, where)
+        kind, origin = node.op_type, _origin(node)
+        return OnnxNode(kind, inputs, outputs, attributes, self.opset, where, origin)
 
     def attribute(self, attribute: Any, node: Any, depth: int, where: str) -> Any:
         from onnx import AttributeProto, helper
@@ -238,6 +254,14 @@ class _Reader:
         if kind in (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS):
             return tuple(helper.get_attribute_value(attribute))
         raise FormatError(f"{where}: its attribute {attribute.name[:40]!r} is of no known type")
+
+
+def _origin(node: Any) -> str:
+    """What torch.onnx.export notes: ``call_function[target=torch.ops.aten.relu.default](...)``."""
+    for prop in getattr(node, "metadata_props", ()):  # not in packages before 1.16
+        if prop.key == "pkg.torch.onnx.fx_node" and isinstance(prop.value, str):
+            return prop.value[:MAX_ORIGIN]
+    return ""
 
 
 def _read_shape(path: Path, value: Any) -> tuple[int | None, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -127,7 +129,24 @@ def make_MaxPool(c: Converter, node: OnnxNode) -> list[str]:
     return _pool(c, node, MaxPool)
 
 
+_DIVISOR: Final = re.compile(r"avg_pool\dd\.default\].*(?:True|False), (?:True|False), (\d+)\)")
+
+
+def _divides_by(node: OnnxNode, divisor: str) -> bool:
+    """Whether each of its windows has this many elements, all of which count."""
+    counted = node.attribute("count_include_pad", 0) or not any(node.attributes.get("pads", ()))
+    area = str(math.prod(node.ints("kernel_shape")))
+    return bool(counted) and not node.attribute("ceil_mode", 0) and divisor == area
+
+
 def make_AveragePool(c: Converter, node: OnnxNode) -> list[str]:
+    lost = _DIVISOR.search(node.origin)
+    if lost and not _divides_by(node, lost[1]):
+        raise node.refuse(
+            f"in PyTorch it divides by {lost[1][:20]} (divisor_override), which the exporter left "
+            "out, so that the file computes something else; multiply behind a plain average "
+            "pooling there, and export it again"
+        )
     return _pool(c, node, AveragePool)
 
 
