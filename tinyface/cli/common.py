@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Rows = Sequence[Sequence[str]]
+FOLDED = 24  # letters to which a column of text may be folded in a table
 
 # ------------------------------------------------------------------------------ options
 
@@ -132,9 +135,25 @@ def print_line(text: str) -> None:
 def print_table(
     headers: Sequence[str], rows: Rows, *, right: Sequence[int] = (), footer: Sequence[str] = ()
 ) -> None:
-    """A table on stdout; ``right`` are the columns of figures."""
-    from rich import box
+    """A table on stdout; ``right`` are the columns of figures.
+
+    On a terminal on which it does not fit, each row becomes a few lines (see :func:`_records`).
+    """
     from rich.console import Console
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 10_000  # a file or a pipe wants its lines whole
+    if _least_width(headers, rows, right, footer) > console.width:
+        click.echo("\n".join(_records(headers, rows, right, footer, console.width)))
+        return
+    with console.capture() as capture:
+        console.print(_table(headers, rows, right, footer))
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip()))
+
+
+def _table(headers: Sequence[str], rows: Rows, right: Sequence[int], footer: Sequence[str]) -> Any:
+    from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_footer=bool(footer), pad_edge=False)
@@ -148,12 +167,65 @@ def print_table(
         )
     for row in rows:
         table.add_row(*row)
-    console = Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 10_000  # a file or a pipe wants its lines whole
-    with console.capture() as capture:
-        console.print(table)
-    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip()))
+    return table
+
+
+def _widths(*rows: Sequence[str]) -> list[int]:
+    """Of the longest cell of every column."""
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def _least_width(
+    headers: Sequence[str], rows: Rows, right: Sequence[int], footer: Sequence[str]
+) -> int:
+    """Of a table that is still easily read: text is folded to no less than ``FOLDED`` letters."""
+    widths = _widths(headers, *rows, *([footer] if footer else []))
+    texts = (width if i in right else min(width, FOLDED) for i, width in enumerate(widths))
+    return sum(texts) + 3 * (len(widths) - 1) + 2
+
+
+def _records(
+    headers: Sequence[str], rows: Rows, right: Sequence[int], footer: Sequence[str], width: int
+) -> Iterator[str]:
+    """A table for a terminal that is too narrow for it: the first cell of a row is on a line of its
+    own, and so is text that takes more than half of one; the others follow in columns, as many
+    side by side as have room."""
+    rows = [*rows, *([footer] if footer else [])]
+    widths = _widths([""] * len(headers), *rows)
+    whole = [f"{h} {{:{'>' if i in right else '<'}{w}}}" for i, (h, w) in
+             enumerate(zip(headers, widths, strict=True))]  # fmt: skip
+    for row in rows:
+        yield from _wrapped(row[0], width, "")
+        line = ""
+        for i, cell in enumerate(row[1:], 1):
+            if not cell:
+                continue
+            if i not in right and 2 * widths[i] > width:
+                yield from [line.rstrip()] if line else []
+                line = ""
+                yield from _wrapped(f"{headers[i]} {cell}", width, "  ")
+                continue
+            part = whole[i].format(cell)
+            if line and len(line) + 2 + len(part) > width:
+                yield line.rstrip()
+                line = ""
+            line += "  " + part
+        if line:
+            yield line.rstrip()
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    """Lines of at most that many letters; the first begins with ``indent``, others further in."""
+    return textwrap.wrap(
+        text, max(width, 20), initial_indent=indent, subsequent_indent=f"{indent}    "
+    )
+
+
+def print_text(text: str) -> None:
+    """Text on stdout, on a terminal broken between words."""
+    if sys.stdout.isatty():
+        text = "\n".join(_wrapped(text, shutil.get_terminal_size().columns, ""))
+    click.echo(text)
 
 
 def brief(text: str | None) -> str:

@@ -46,7 +46,7 @@ def command(model: str, optimised: bool, as_json: bool) -> int:
         common.print_json("info/1", document | ({"card": card.to_json()} if card else {}))
         return 0
     for line in headline(graph, card):
-        click.echo(line)
+        common.print_text(line)
     print_operators(graph, rows)
     return 0
 
