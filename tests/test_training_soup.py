@@ -50,6 +50,7 @@ def test_the_best_share_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         export(student.average, tmp_path / f"{seed}.safetensors", {})
     monkeypatch.setattr(soup, "Exam", Taste)
     monkeypatch.setattr(soup, "Pool", lambda *_, **__: None)
+    monkeypatch.setattr(soup, "held_out", lambda _: 0)
     monkeypatch.setattr(Taste, "low", ends[0])
     monkeypatch.setattr(Taste, "high", ends[1])
     best = soup.stir(

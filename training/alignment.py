@@ -11,6 +11,7 @@ import csv
 import io
 import os
 import zipfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -79,18 +80,34 @@ class Face(NamedTuple):
 
 
 def faces(archive: Path) -> list[Face]:
-    """Every row of `archive`'s .csv, in its order."""
+    """Every row of `archive`'s .csv, in its order.
+
+    Raises:
+        ValueError: a file is missing, or the table lacks a column.
+    """
+    for path in (archive, archive.with_suffix(".csv")):
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; each set is a .zip with a .csv beside it")
     with open(archive.with_suffix(".csv"), encoding="utf-8", newline="") as table:
+        rows = csv.DictReader(table)
+        missing = {"file", *LANDMARKS} - set(rows.fieldnames or ())
+        if missing:
+            raise ValueError(f"{table.name}: no column {', '.join(sorted(missing))}; add it")
         return [
             Face(archive, row["file"], np.array([float(row[k]) for k in LANDMARKS]).reshape(5, 2))
-            for row in csv.DictReader(table)
+            for row in rows
         ]
 
 
-def shuffled(data: Path) -> list[tuple[int, Face]]:
-    """The pool that trainings learn from, numbered, in a fixed random order: the first `HELD_OUT`
-    are never trained on."""
-    pool = [face for name in POOL for face in faces(data / f"{name}.zip")]
+def kept(crops: int) -> int:
+    """How many of so many crops, the first ones, are never trained on: a tenth, at most
+    `HELD_OUT`."""
+    return min(HELD_OUT, crops // 10)
+
+
+def shuffled(data: Path, names: Sequence[str] = POOL) -> list[tuple[int, Face]]:
+    """The pool that trainings learn from, numbered, in a fixed random order."""
+    pool = [face for name in names for face in faces(data / f"{name}.zip")]
     return [(int(i), pool[i]) for i in np.random.default_rng(1).permutation(len(pool))]
 
 

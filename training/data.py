@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from training.alignment import Face, crop, faces, open_face, shuffled
+from training.alignment import POOL, Face, crop, faces, kept, open_face, shuffled
 from training.augment import middle, move
 from training.mixing import CROP, ramps
 from training.teachers import (
@@ -69,11 +69,23 @@ def _aligned(job: tuple[int, Face]) -> NDArray[np.uint8]:
     return crop(open_face(face), face.points, CROP, "zero" if index % 3 == 0 else "edge")
 
 
-def build_crops(data: Path, work: Path, processes: int) -> None:
-    """Align every face of the pool, in a fixed random order, into `crops.npy`."""
+def build_crops(data: Path, work: Path, processes: int, names: Sequence[str] = POOL) -> None:
+    """Align every face of the archives, in a fixed random order, into `crops.npy`.
+
+    Raises:
+        ValueError: there is none, or `crops.npy` is there with another number of faces.
+    """
+    pool = shuffled(data, names)
+    if not pool:
+        raise ValueError(f"no faces in {', '.join(names)} of {data}; name other sets with --pool")
     if (work / "crops.npy").exists():
+        there = len(np.load(work / "crops.npy", mmap_mode="r"))
+        if there != len(pool):
+            raise ValueError(
+                f"{work / 'crops.npy'} holds {there} faces, the archives {len(pool)}: it was made "
+                "of others; choose another --work"
+            )
         return
-    pool = shuffled(data)
     out = open_memmap(work / "crops.part.npy", "w+", np.uint8, (len(pool), CROP, CROP, 3))
     with progress() as bar, Workers(processes) as workers:
         task = bar.add_task("aligning", total=len(pool))
@@ -89,6 +101,14 @@ def validation(data: Path) -> tuple[NDArray[np.uint8], list[str]]:
     people = list(faces(data / f"{VALIDATION}.zip"))
     crops = [crop(open_face(face), face.points, 112) for face in people]
     return np.stack(crops), [face.name.split("/")[0] for face in people]
+
+
+def held_out(work: Path) -> int:
+    """How many crops of the work folder, the first ones, are never trained on."""
+    path = work / "crops.npy"
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; let training.data run first")
+    return kept(len(np.load(path, mmap_mode="r")))
 
 
 def mixtures(crops: NDArray[np.uint8], count: int, seed: int = 2) -> Iterator[NDArray[np.uint8]]:
@@ -196,7 +216,9 @@ class Pool:
         self.work, self.kinds, self.held_out, self.width = work, kinds, held_out, width
         self.resident: tuple[Tensor, Tensor] | None = None
         self.axes: Tensor | None = None
-        self.refresh()
+        if not self.refresh():
+            raise ValueError(f"{work}: no row of {', '.join(kinds)} is ready to learn from; "
+                             "let training.data run first")  # fmt: skip
         if device != "cpu":
             pixels = [torch.from_numpy(np.array(crops)).to(device) for crops, _ in self.parts]
             goals = torch.cat([goal for _, goal in self.parts])
@@ -262,15 +284,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the .zip and .csv")
     parser.add_argument("--teachers", type=Path, required=True, help="folder of their weights")
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="the arrays go here")
+    parser.add_argument("--pool", nargs="+", default=POOL, metavar="NAME",
+                        help="sets to learn from: NAME.zip and NAME.csv in DATA "
+                        "(default: %(default)s)")  # fmt: skip
     parser.add_argument("--mixtures", type=int, default=0, help="pictures made of two faces")
     parser.add_argument("--views", type=int, choices=range(1, MOST_VIEWS + 1), default=2,
                         metavar="N", help="looks that each teacher takes at a picture")  # fmt: skip
     parser.add_argument("--teacher", choices=TEACHERS, action="append", help="only this one")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="that align, and of the CPU")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    build_crops(args.data, args.work, args.threads)
+    try:
+        build_crops(args.data, args.work, args.threads, args.pool)
+    except ValueError as error:
+        parser.error(str(error))
     if args.mixtures:
         build_mixtures(args.work, args.mixtures)
     for kind in KINDS if args.mixtures else KINDS[:1]:

@@ -35,11 +35,12 @@ TEACHER = "retinaface_mnet025.pth"
 # Width, height, pictures to a batch, share of the batches. Close-ups need large pictures, odd
 # sizes the upsampling of maps that do not divide.
 SIZES = (
-    (256, 256, 8, 0.5),
+    (256, 256, 8, 0.45),
     (192, 192, 14, 0.12),
     (330, 250, 6, 0.13),
     (384, 384, 4, 0.15),
     (512, 512, 2, 0.1),
+    (640, 640, 1, 0.05),
 )
 HINT_JOINED = 0.4  # weight of the hints from then on, when the outputs themselves are what counts
 RENEWED = 6  # portraits exchanged with every batch
@@ -64,6 +65,12 @@ class Options:
     lr: float
     device: str
     weights: Path | None = None
+    pool: tuple[str, ...] = POOLS
+
+    def lasting(self) -> dict[str, Any]:
+        """What must be the same where a run goes on."""
+        given = {"seed": self.seed, "lr": self.lr, "weights": bool(self.weights)}
+        return given | {"pool": list(self.pool)}
 
     @property
     def forced(self) -> float:
@@ -83,6 +90,7 @@ class State:
     pictures: int = 0
     seconds: float = 0.0
     base: list[float] = field(default_factory=list)
+    lasting: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the checkpoint whole or not at all."""
@@ -92,13 +100,26 @@ class State:
             "optimizers": [o.state_dict() for o in self.optimizers],
             "rng": json.dumps(self.rng.bit_generator.state),
             "counts": (self.step, self.pictures, self.seconds),
+            "lasting": self.lasting,
         }
         torch.save(content, path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
 
     def load(self, path: Path, device: str) -> None:
-        """Continue from `path`."""
+        """Continue from `path`.
+
+        Raises:
+            click.ClickException: it was made with other options that decide what is learnt.
+        """
         content = torch.load(path, map_location=device, weights_only=True)
+        was = content.get("lasting", {})  # an older version did not say
+        others = [
+            f"{k} {v} (now {self.lasting[k]})" for k, v in was.items() if v != self.lasting[k]
+        ]
+        if others:
+            raise click.ClickException(
+                f"{path} was made with {', '.join(others)}; give the same, or another --work"
+            )
         self.net.load_state_dict(content["net"])
         self.ema.load_state_dict(content["ema"])
         for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
@@ -134,7 +155,7 @@ def new_state(options: Options) -> State:
     base = [group["lr"] for o in optimizers for group in o.param_groups]
     rng = np.random.default_rng(options.seed)
     ema = copy.deepcopy(net).requires_grad_(False)
-    return State(net, ema, optimizers, rng, base=base)
+    return State(net, ema, optimizers, rng, base=base, lasting=options.lasting())
 
 
 def learning_rate(done: float) -> float:
@@ -234,7 +255,7 @@ class Run:
         self.checkpoint = options.work / "checkpoint.pt"
         if resume and self.checkpoint.exists():
             self.state.load(self.checkpoint, options.device)
-        self.pools = [Pool(options.data, name) for name in POOLS]
+        self.pools = [Pool(options.data, name) for name in options.pool]
         self.portraits = Portraits(self.pools, options.cache, self.state.rng)
         self.batches = Batches(self.state.rng, self.portraits)
         self.evaluation: Evaluation | None = None
@@ -300,7 +321,14 @@ class Run:
     "--data",
     type=click.Path(exists=True, path_type=Path),
     required=True,
-    help="Folder of faces_*.zip and their csv files.",
+    help="Folder of the sets' .zip and .csv files.",
+)
+@click.option(
+    "--pool",
+    multiple=True,
+    default=POOLS,
+    metavar="NAME",
+    help="A set to learn from: NAME.zip and NAME.csv in DATA; once for each.",
 )
 @click.option(
     "--teachers",
@@ -329,10 +357,10 @@ class Run:
 )
 @click.option("--minutes", default=60.0, help="Length of the whole run; the rate follows it.")
 @click.option("--threads", default=1, help="Threads of PyTorch.")
-@click.option("--seed", default=1)
+@click.option("--seed", default=1, help="Of the first weights and of what is drawn.")
 @click.option("--cache", default=8000, help="Decoded portraits held in memory (120 kB each).")
 @click.option("--lr", default=0.02, help="Rate of the convolutions, relative to their norm.")
-@click.option("--device", default=best_device())
+@click.option("--device", default=best_device(), help="PyTorch's name of it.")
 @click.option("--resume", is_flag=True, help="Go on from WORK/checkpoint.pt, if there is one.")
 @click.option(
     "--limit", type=int, help="Pictures of each set in the last evaluation.  [default: all]"
@@ -345,7 +373,10 @@ def main(resume: bool, evaluate_only: bool, limit: int | None, **options: Any) -
     --work /tmp/detector --minutes 60
     """
     options["export_to"] = options["export_to"] or options["work"]
-    run = Run(Options(**options), resume or evaluate_only)
+    try:
+        run = Run(Options(**options), resume or evaluate_only)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
     if not evaluate_only:
         run.train()
     click.echo(run.export(limit))

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 POOLS = ("faces_utk", "faces_more", "faces_masks")
 HELD_OUT = 20  # one name in twenty, by its checksum, is never trained on
-FACE_SIDES = (12.0, 300.0)  # pixels, geometric mean of width and height
+FACE_SIDES = (12.0, 600.0)  # pixels, geometric mean of width and height
 FACELESS = 0.2  # share of the pictures that are background alone
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 
@@ -32,6 +32,9 @@ class Pool:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.label = name
+        for path in (folder / f"{name}.zip", folder / f"{name}.csv"):
+            if not path.is_file():
+                raise ValueError(f"{path}: no such file; each set is a .zip with a .csv beside it")
         self.archive = zipfile.ZipFile(folder / f"{name}.zip")
         self.faces: dict[str, np.ndarray] = {}
         rows: dict[str, list[list[float]]] = {}

@@ -123,7 +123,7 @@ class Live:
         batch is spoilt in parts that stand together.
         """
         count = round(self.share * n)
-        return (torch.arange(count, device=self.device) * n) // max(1, count)
+        return torch.arange(count, device=self.device) * n // max(1, count)
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, goal: Tensor, gen: torch.Generator) -> Tensor:
@@ -132,14 +132,15 @@ class Live:
         """
         n = len(pixels)
         rows = self.rows(n)
+        if not len(rows):
+            return rows
         away = torch.randint(1, max(2, n), (len(rows),), generator=gen, device=gen.device)
         others = (rows + away) % n
-        size = 32 if self.device == "cpu" else max(1, len(rows))  # for the cache
+        size = 32 if self.device == "cpu" else len(rows)  # for the cache
         mixed = [
             mix(pixels[a], pixels[b], gen)
             for a, b in zip(rows.split(size), others.split(size), strict=True)
         ]
-        if mixed:
-            new = torch.cat(mixed)
-            pixels[rows], goal[rows] = new, self.targets(new)
+        new = torch.cat(mixed)
+        pixels[rows], goal[rows] = new, self.targets(new)
         return rows

@@ -156,6 +156,16 @@ class MobileFaceNet(nn.Module):
         return self.head(self.features(x))
 
 
+def has_depthwise(model: nn.Module) -> bool:
+    """Whether depthwise convolutions go over maps; a last one, which leaves a single pixel, has no
+    border and does not count."""
+    return any(
+        m.groups == m.in_channels > 1 and any(m.padding)
+        for m in model.modules()
+        if isinstance(m, nn.Conv2d)
+    )
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "fdfacenet": FDFaceNet,
     "dwfn": DWFN,

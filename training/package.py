@@ -257,7 +257,7 @@ def main() -> int:
     add("network", help="of the registry; 'detector' is retinaface-mnet0.25")
     add("--state", type=Path, required=True, help="safetensors of PyTorch's tensors")
     add("--card", type=Path, required=True, help="what the training wrote beside it")
-    add("-o", "--output", type=Path, required=True)
+    add("-o", "--output", type=Path, required=True, help="the model file")
     add("--name", help="of the weights; the network's if left out")
     add("--dtype", choices=["float16", "float32"],
         help="how weights are stored; by default float16, float32 for a detector")  # fmt: skip

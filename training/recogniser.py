@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from training.alignment import HELD_OUT
-from training.data import KINDS, Pool, progress, validation
+from training.data import KINDS, VALIDATION, Pool, held_out, progress, validation
 from training.live import LOOKS, Live
 from training.networks import NETWORKS, WIDTHS
 from training.pairs import evaluate
@@ -45,20 +45,26 @@ class Log:
 
 
 class Exam:
-    """The pair test on people never trained on, and the cosine to the target on held-out crops."""
+    """The cosine to the target on held-out crops and, where the set of named people is there, the
+    pair test on them."""
 
     def __init__(self, data: Path, work: Path, pool: Pool) -> None:
-        self.crops, self.people = validation(data)
+        named = (data / f"{VALIDATION}.zip").exists()
+        self.crops, self.people = validation(data) if named else (None, [])
         whole = Pool(work, ("crops",), width=pool.width)
-        self.held, self.goal = whole.parts[0][0][:HELD_OUT], whole.parts[0][1][:HELD_OUT]
+        count = held_out(work)
+        self.held, self.goal = (part[:count] for part in whole.parts[0])
         self.pool = pool
 
     def take(self, student: Student) -> tuple[torch.nn.Module, dict[str, float]]:
         """(the network as it would be exported, its figures)."""
         model = student.settle(self.pool)
-        figures = evaluate(embeddings(model, self.crops, student.device), self.people)
-        found = torch.from_numpy(embeddings(model, self.held, student.device))
-        figures["held_out_cosine"] = F.cosine_similarity(found, self.goal).mean().item()
+        figures: dict[str, float] = {}
+        if self.crops is not None:
+            figures = evaluate(embeddings(model, self.crops, student.device), self.people)
+        if len(self.held):
+            found = torch.from_numpy(embeddings(model, self.held, student.device))
+            figures["held_out_cosine"] = F.cosine_similarity(found, self.goal).mean().item()
         return model, figures
 
 
@@ -85,16 +91,17 @@ class Run:
             seldom=args.seldom,
             live=args.live,
             looks=args.looks,
+            kinds=tuple(args.kinds),
         )
         self.student = Student(settings, device)
         self.folder = args.work / args.name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = self.folder / "checkpoint.pt"
         if args.resume and self.checkpoint.exists():
-            self.student.load(self.checkpoint)
+            self.student.load(self.checkpoint, args.changed)
         elif args.weights:
             self.student.start_from(args.weights)
-        self.pool = Pool(args.work, args.kinds, HELD_OUT, WIDTHS[args.network], device)
+        self.pool = Pool(args.work, args.kinds, held_out(args.work), WIDTHS[args.network], device)
         if args.live:
             rows = np.arange(1024) % len(self.pool)
             sample = None if device == "cpu" else self.pool.batch(rows)[0]
@@ -191,23 +198,24 @@ def arguments() -> argparse.Namespace:
     add("--data", type=Path, required=True, help="folder of the pictures' .zip and .csv")
     add("--work", type=Path, required=True, help="what training.data wrote; checkpoints and logs")
     add("--name", default="fdfacenet", help="folder of this run inside the work folder")
-    add("--network", choices=sorted(NETWORKS), default="fdfacenet")
+    add("--network", choices=sorted(NETWORKS), default="fdfacenet", help="what learns")
     add("--minutes", type=float, default=120, help="length of the run")
     add("--samples", type=int, help="length of the run in samples, in place of --minutes")
     add("--stop-after", type=float, help="end this call after so many minutes")
-    add("--resume", action="store_true", help="go on from the run's checkpoint")
+    add("--resume", action="store_true", help="go on from the run's checkpoint, if there is one")
+    add("--changed", action="store_true", help="go on though settings are not the checkpoint's")
     add("--weights", type=Path, help="begin with the weights of this model file or export")
-    add("--threads", type=int, default=1)
+    add("--threads", type=int, default=1, help="of the CPU")
     add("--export", type=Path, help="write the averaged weights here at every exam")
-    add("--batch", type=int, default=128)
-    add("--chunk", type=int, default=32)
-    add("--muon", type=float, default=0.025)
-    add("--adam", type=float, default=2e-3)
-    add("--relation", type=float, default=20.0)
+    add("--batch", type=int, default=128, help="samples to a step")
+    add("--chunk", type=int, default=32, help="samples that a CPU's convolutions see at a time")
+    add("--muon", type=float, default=0.025, help="highest learning rate of the dense weights")
+    add("--adam", type=float, default=2e-3, help="highest learning rate of all others")
+    add("--relation", type=float, default=20.0, help="weight of the similarity matrices")
     add("--strength", type=float, default=0.7, help="of the augmentation, 0..1")
     add("--no-rest", action="store_true", help="train the first layers to the end")
     add("--small", type=float, default=0.25, help="share of the run at 97x97 pixels")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of first weights, order, and what is drawn")
     add("--bfloat16", action="store_true", help="convolutions in bfloat16, where it is fast")
     add("--fused", action="store_true", help="normalisation and activation in one compiled pass")
     add("--frozen", nargs="*", default=[], metavar="LAYER", help="layers not trained: conv1 conv2")
@@ -235,7 +243,11 @@ def main() -> None:
         torch.backends.cudnn.benchmark = True  # its convolutions have one shape each
         torch.set_float32_matmul_precision("high")  # TF32
     np.seterr(all="raise", under="ignore")
-    Run(args).train()
+    try:
+        run = Run(args)
+    except ValueError as error:
+        sys.exit(f"training.recogniser: {error}")
+    run.train()
 
 
 if __name__ == "__main__":

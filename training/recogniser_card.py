@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from training.alignment import HELD_OUT
-from training.data import Pool, validation
+from training.data import Pool, held_out, validation
 from training.identities import Scores, operating_points, score
 from training.networks import NETWORKS, WIDTHS
 from training.pairs import all_pairs, best_threshold, evaluate, unit
@@ -79,12 +78,12 @@ def teachers(folder: Path, crops: NDArray[np.uint8], people: list[str]) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the named people")
+    parser.add_argument("--work", type=Path, required=True, help="what training.data wrote")
     parser.add_argument("--state", type=Path, required=True, help="the exported .safetensors")
     parser.add_argument("--teachers", type=Path, help="also give the teachers' figures")
-    parser.add_argument("--network", choices=sorted(NETWORKS), default="fdfacenet")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--network", choices=sorted(NETWORKS), default="fdfacenet", help="of STATE")
+    parser.add_argument("--out", type=Path, required=True, help="the card, JSON")
     args = parser.parse_args()
     model = NETWORKS[args.network]().eval()
     state = load_file(args.state)
@@ -96,7 +95,8 @@ def main() -> None:
         "labelled": labelled(whole, people),
     }
     held, goal = Pool(args.work, ("crops",), width=WIDTHS[args.network]).parts[0]
-    card["held_out_pool"] = unlabelled(embeddings(model, held[:HELD_OUT]), goal[:HELD_OUT].numpy())
+    few = held_out(args.work)
+    card["held_out_pool"] = unlabelled(embeddings(model, held[:few]), goal[:few].numpy())
     mirrored = embeddings(model, crops[:, :, ::-1])
     card["pair_test_with_mirror"] = evaluate(unit(whole) + unit(mirrored), people)
     model.load_state_dict({k: v.half().float() for k, v in state.items()}, strict=False)

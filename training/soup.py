@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.data import KINDS, Pool
+from training.data import KINDS, Pool, held_out
 from training.networks import NETWORKS, WIDTHS
-from training.recogniser import HELD_OUT, Exam
+from training.recogniser import Exam
 from training.recogniser_export import export
 from training.student import Settings, Student
 
@@ -43,7 +43,7 @@ def begin(network: str, path: Path) -> Student:
 def stir(args: argparse.Namespace) -> dict[str, Any]:
     """Examine every share; export the best and return its figures."""
     student, other = begin(args.network, args.began), begin(args.network, args.ended)
-    pool = Pool(args.work, args.kinds, HELD_OUT, WIDTHS[args.network])
+    pool = Pool(args.work, args.kinds, held_out(args.work), WIDTHS[args.network])
     exam = Exam(args.data, args.work, pool)
     a = {name: value.clone() for name, value in student.average.state_dict().items()}
     b = other.average.state_dict()
@@ -67,13 +67,13 @@ def main() -> None:
     add("ended", type=Path, metavar="ENDED", help="another of the same network")
     add("--data", type=Path, required=True, help="folder of the pictures' .zip and .csv")
     add("--work", type=Path, required=True, help="what training.data wrote")
-    add("--network", choices=sorted(NETWORKS), default="fdfacenet")
+    add("--network", choices=sorted(NETWORKS), default="fdfacenet", help="of both")
     add(
         "--share", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0], help="0..1, of ENDED"
     )
     add("--kinds", nargs="+", default=KINDS, help="as the runs had them")
     add("--export", type=Path, required=True, help="where the best goes")
-    add("--threads", type=int, default=1)
+    add("--threads", type=int, default=1, help="of the CPU")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     stir(args)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training.augment import augment, centre
-from training.data import Pool
+from training.data import KINDS, Pool
 from training.fused import use_fused
 from training.gemm import use_gemm
 from training.live import Live
 from training.muon import Muon
-from training.networks import NETWORKS, ConvUnit, stages
+from training.networks import NETWORKS, ConvUnit, has_depthwise, stages
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Settings:
     network that has learnt before, where most of the time goes and the least is left to learn.
     `seldom`: the layers that come to rest early learn in one step of so many, for the same reason.
     `live`: this share of every batch is mixed in the step, and the teachers look at it, `looks`
-    times each (`live.py`).
+    times each (`live.py`). `kinds`: arrays that the rows are from.
     """
 
     network: str = "fdfacenet"
@@ -55,6 +55,20 @@ class Settings:
     seldom: int = 1
     live: float = 0.0
     looks: int = 1
+    kinds: tuple[str, ...] = KINDS
+
+    # What may differ where a run goes on: how a machine computes, not what.
+    FREE: ClassVar = frozenset({"chunk", "half", "fused"})
+
+    def differing(self, saved: dict[str, Any]) -> list[str]:
+        """In words, what a checkpoint's settings say otherwise; an older version's lack some."""
+        own, usual = vars(self), vars(Settings(kinds=self.kinds))
+        was = {name: saved.get(name, usual[name]) for name in own if name not in self.FREE}
+        return [
+            f"{name} {value} (now {own[name]})"
+            for name, value in was.items()
+            if (tuple(value) if isinstance(value, list) else value) != own[name]
+        ]
 
 
 def shape(progress: float) -> float:
@@ -82,7 +96,7 @@ class Student:
         for name, p in model.named_parameters():
             p.requires_grad_(name.split(".")[0] not in settings.frozen)
         # On a GPU, gradients of depthwise convolutions are fast with channels first alone.
-        first = device != "cpu" and settings.network != "fdfacenet"
+        first = device != "cpu" and has_depthwise(model)
         self.layout = torch.contiguous_format if first else torch.channels_last
         self.model = model.to(device).to(memory_format=self.layout)
         if device == "cpu" and not settings.half:
@@ -215,9 +229,17 @@ class Student:
         torch.save(state, part)
         os.replace(part, path)
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint of `save`."""
+    def load(self, path: Path, changed: bool = False) -> None:
+        """Go on from a checkpoint of `save`.
+
+        Raises:
+            ValueError: its settings are others, and `changed` does not say that they may be.
+        """
         state = torch.load(path, map_location=self.device, weights_only=True)
+        others = self.settings.differing(state["settings"])
+        if others and not changed:
+            raise ValueError(f"{path} was made with {', '.join(others)}; give the same settings, "
+                             "another --name, or --changed to go on with the new ones")  # fmt: skip
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
