@@ -266,8 +266,9 @@ int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
     if (s->op == TF_WINOGRAD) {
         /* M, V if it is made here, on a cache line a table of two rows of pointers for each tile */
         const int64_t count = tf_min(s->block, wino_tiles(s));
-        const int64_t each = (s->flags & TF_TRANSFORMED ? 0 : s->c) + 2 * (int64_t)k->isa.lanes;
-        return (wino_side(s) * wino_side(s) * count * each + 16) * 4 + 2 * count * rows * pointer;
+        const int64_t m = tf_odd_lines(count * 2 * k->isa.lanes);
+        const int64_t v = s->flags & TF_TRANSFORMED ? 0 : tf_odd_lines(count * s->c);
+        return wino_side(s) * wino_side(s) * (m + v) * 4 + 2 * count * rows * pointer;
     }
     if (s->op == TF_MATMUL) return 2 * rows * pointer + 8 * (int64_t)k->isa.lanes * s->c;
     if (s->op == TF_DEPTHWISE) {

@@ -94,6 +94,10 @@ static inline int64_t tf_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t tf_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t tf_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+/* As many floats or more, an odd number of cache lines: rows that far apart do not meet in one
+ * set of a cache. */
+static inline int64_t tf_odd_lines(int64_t floats) { return (tf_ceil_div(floats, 16) | 1) * 16; }
+
 /* First float of pixel (image, row, column) of a view, relative to its pointer. */
 static inline int64_t tf_at(const tf_view *v, int64_t i, int64_t y, int64_t x)
 {

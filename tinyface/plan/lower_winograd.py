@@ -11,7 +11,7 @@ from tinyface.ops.spec import Array
 from tinyface.plan.model import Buffer, View
 from tinyface.plan.pack import winograd_panels
 from tinyface.plan.planner import Planner
-from tinyface.plan.tiling import Tiles, row_tasks, winograd_tiles
+from tinyface.plan.tiling import Tiles, odd_lines, row_tasks, winograd_tiles
 
 TRANSFORMED = 16  # TF_TRANSFORMED
 FEWEST = 8  # channels on either side: with less, transforms cost more than they save
@@ -70,8 +70,9 @@ def transformed(p: Planner, node: Node, tiles: Tiles, x: View, fields: dict[str,
     """V as a map: a row for each of the side^2 matrices, a pixel for each tile."""
     n, c, _, _ = x.shape
     squares, name = tiles.side**2, f"{node.name}.tiles"
-    buffer = Buffer("arena", name, squares * tiles.count * c)
-    v = View(buffer, (n, c, squares, tiles.count), 0, 0, tiles.count * c, c)
+    row = odd_lines(tiles.count * c)
+    buffer = Buffer("arena", name, squares * row)
+    v = View(buffer, (n, c, squares, tiles.count), 0, 0, row, c)
     geometry = ("kh", "kw", "sh", "sw", "pt", "pl", "pb", "pr", "zero", "tile")
     p.emit(
         name, "layout", f"winograd_{p.isa.name}_input", x, v,

@@ -24,6 +24,7 @@ from tinyface.plan.model import ALIGN, FLOAT, Buffer, Isa, Plan, Step, View
 from tinyface.plan.pack import round_up
 from tinyface.plan.packed import ROWS, chunk, chunks, packs
 from tinyface.plan.rolling import parts, rolls
+from tinyface.plan.tiling import odd_lines
 from tinyface.plan.touched import (
     HALF,
     POINTER,
@@ -268,8 +269,9 @@ class Walker:
         grid = -(-oh // tile), -(-ow // tile)
         for t0, t1 in blocks(n * grid[0] * grid[1], int(f["block"])):
             tiles = np.arange(t0, t1)
-            m = run(SCRATCH * REGION, squares * tiles.size * wide)
-            v = run(SCRATCH * REGION + squares * tiles.size * wide, squares * tiles.size * c)
+            sums = squares * odd_lines(tiles.size * wide)
+            m = run(SCRATCH * REGION, sums)
+            v = run(SCRATCH * REGION + sums, squares * odd_lines(tiles.size * c))
             if apart:
                 rows = np.arange(squares)[:, None]
                 v = lines(self.pixels(step.x, np.array(0), rows, tiles).ravel(), c)
