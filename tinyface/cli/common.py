@@ -48,6 +48,25 @@ weights_option = click.option(
 )  # fmt: skip
 
 
+def decision_options(command: Decorated) -> Decorated:
+    """``--fmr`` and ``--threshold``, of which :func:`check_decision` takes one."""
+    command = click.option(
+        "--threshold", type=click.FloatRange(-1, 1), default=None, metavar="COSINE",
+        help="Decide by this cosine instead.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--fmr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None,
+        metavar="RATE",
+        help="False-match rate whose threshold, from the model's card, decides.  [default: 0.001]",
+    )(command)  # fmt: skip
+
+
+def check_decision(fmr: float | None, threshold: float | None) -> None:
+    """UsageError where both are given."""
+    if fmr is not None and threshold is not None:
+        raise UsageError("--fmr chooses a threshold and --threshold is one: give either")
+
+
 def engine_options(command: Decorated) -> Decorated:
     """``--backend`` and ``-t``, for every command that runs a network."""
     command = click.option(

@@ -22,6 +22,7 @@ from tinyface.errors import TinyfaceError
 COMMANDS = {
     "embed": "tinyface.cli.embed",
     "verify": "tinyface.cli.verify",
+    "search": "tinyface.cli.search",
     "evaluate": "tinyface.cli.evaluate",
     "detect": "tinyface.cli.detect",
     "align": "tinyface.cli.align",

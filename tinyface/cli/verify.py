@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyface.cli import common
-from tinyface.errors import UsageError
 
 if TYPE_CHECKING:
     from tinyface.faces.verify import Verification
@@ -20,15 +19,7 @@ DIFFERENT = 10  # exit status
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @common.model_option
-@click.option(
-    "--fmr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None,
-    metavar="RATE",
-    help="False-match rate whose threshold, from the model's card, decides.  [default: 0.001]",
-)  # fmt: skip
-@click.option(
-    "--threshold", type=click.FloatRange(-1, 1), default=None, metavar="COSINE",
-    help="Decide by this cosine instead.",
-)  # fmt: skip
+@common.decision_options
 @common.aligned_option
 @common.detector_option
 @common.engine_options
@@ -59,8 +50,7 @@ def command(
     """
     from tinyface.faces.verify import DEFAULT_FMR, verify
 
-    if fmr is not None and threshold is not None:
-        raise UsageError("--fmr chooses a threshold and --threshold is one: give either")
+    common.check_decision(fmr, threshold)
     rate = DEFAULT_FMR if fmr is None else fmr
     recogniser = common.load_model(model, detector, backend, threads, weights)
     answer = verify(a, b, recogniser, aligned=aligned, fmr=rate, threshold=threshold)

@@ -33,6 +33,13 @@ class Row:
     embedding: Floats
     of: int = 1
 
+    def place(self) -> str:
+        """Which face of the picture, and where it is."""
+        if not self.face:
+            return "aligned crop"
+        left, top, right, bottom = self.face.box.round().astype(int)
+        return f"face {self.index} at {left},{top} {right - left}x{bottom - top}"
+
     def to_json(self, vectors: bool = True) -> dict[str, Any]:
         document: dict[str, Any] = {"file": self.file, "face": self.index}
         document |= {"of": self.of, **self.face.to_json()} if self.face else {}
@@ -69,11 +76,7 @@ class Summary(Writer):
     """A line for people."""
 
     def put(self, row: Row) -> None:
-        where = "aligned crop"
-        if row.face:
-            left, top, right, bottom = row.face.box.round().astype(int)
-            where = f"face {row.index} at {left},{top} {right - left}x{bottom - top}"
-            where += f" (score {row.face.score:.3f})"
+        where = row.place() + (f" (score {row.face.score:.3f})" if row.face else "")
         start = " ".join(f"{value:+.4f}" for value in row.embedding[:4])
         print_line(f"{one_line(row.file)}: {where}, {row.embedding.size} values: {start} …")
 

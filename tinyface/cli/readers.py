@@ -1,0 +1,129 @@
+"""What ``tinyface embed -o`` wrote, read again: faces with their embeddings.
+
+The files may be anybody's: sizes, shapes and types are checked, and nothing in them is run.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyface import limits
+from tinyface.cli.common import one_line
+from tinyface.cli.writers import FILES, Row
+from tinyface.errors import FormatError, UsageError
+from tinyface.formats.safetensors import parse_json
+from tinyface.vision.detect import Face
+
+if TYPE_CHECKING:
+    from tinyface.model import Model
+
+MAX_BYTES: Final = limits.MAX_PARAM_BYTES  # of a file, unpacked
+MAX_LINE: Final = 4 * limits.MiB  # bytes of a face in .jsonl
+SCHEMA: Final = "tinyface.embed/1"
+_DAMAGE: Final = (
+    ValueError, TypeError, KeyError, EOFError, OSError, MemoryError, FormatError,
+    NotImplementedError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+_NOWHERE: Final = {"box": [np.nan] * 4, "score": np.nan, "landmarks": [[np.nan] * 2] * 5}
+
+
+def is_embeddings(path: str) -> bool:
+    """Whether a file's name ends as one of ``embed -o`` does.
+
+    Raises:
+        UsageError: it does as one that does not say which model made it.
+    """
+    suffix = Path(path).suffix
+    if suffix in FILES and suffix not in _READERS:
+        raise UsageError(
+            f"{path}: does not say which model it is of; make another with  "
+            f"tinyface embed -o FILE{next(iter(_READERS))}"
+        )
+    return suffix in _READERS
+
+
+def read_embeddings(path: str, model: Model) -> Iterator[Row]:
+    """The faces in a file of :func:`is_embeddings`.
+
+    Raises:
+        UsageError: there is no such file, it is of another model, damaged, or something else.
+    """
+    width = model.card.embedding_size
+    try:
+        if os.stat(path).st_size > MAX_BYTES:
+            raise ValueError("too large")
+        for name, row in _READERS[Path(path).suffix](path):
+            if name != model.name:
+                raise UsageError(
+                    f"{path} is of the model {name[:80]!r}, not {model.name!r}: "
+                    "name that one (-m), or embed the pictures anew"
+                )
+            if row.embedding.shape != (width,) or not np.isfinite(row.embedding).all():
+                raise ValueError(f"an embedding that is not {width} finite numbers")
+            yield row
+    except _DAMAGE as error:
+        why = one_line(str(error).split("\n")[0][:120]) or type(error).__name__
+        raise UsageError(
+            f"{path}: not what  tinyface embed -o  writes ({why}); make it again"
+        ) from None
+
+
+def _npz(path: str) -> Iterator[tuple[str, Row]]:
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+            raise ValueError("too large when unpacked")
+    with np.load(path, allow_pickle=False) as stored:
+        kinds = {"embeddings": "f", "files": "U", "faces": "iu", "scores": "f", "boxes": "f"}
+        kinds |= {"landmarks": "f"}
+        arrays = {key: stored[key] for key in kinds}
+        name = str(stored["model"])[:200]
+    count = len(arrays["embeddings"])
+    ends = {"embeddings": arrays["embeddings"].shape[1:], "boxes": (4,), "landmarks": (5, 2)}
+    for key, array in arrays.items():
+        if array.dtype.kind not in kinds[key] or array.shape != (count, *ends.get(key, ())):
+            raise ValueError(f"{key} of type {array.dtype} and shape {array.shape}")
+    for i in range(count):
+        face = _face(*(arrays[key][i] for key in ("boxes", "scores", "landmarks")))
+        vector = _float32(arrays["embeddings"][i])
+        yield name, Row(str(arrays["files"][i]), int(arrays["faces"][i]), face, vector)
+
+
+def _jsonl(path: str) -> Iterator[tuple[str, Row]]:
+    with open(path, "rb") as lines:
+        while line := lines.readline(MAX_LINE + 1):
+            if len(line) > MAX_LINE:
+                raise ValueError("a line without an end")
+            found = parse_json(line, path)
+            if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+                raise ValueError(f"a line that is not of {SCHEMA}")
+            if "error" in found:
+                continue
+            face = _face(**{key: found.get(key, value) for key, value in _NOWHERE.items()})
+            vector = _float32(np.asarray(found["embedding"], np.float64))
+            yield str(found["model"]), Row(str(found["file"]), int(found["face"]), face, vector)
+
+
+_READERS: Final = {".npz": _npz, ".jsonl": _jsonl}
+
+
+def _float32(vector: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # infinite ones are refused later
+        return vector.astype(np.float32)
+
+
+def _face(box: Any, score: Any, landmarks: Any) -> Face | None:
+    """None for an aligned crop, which has no place in a picture."""
+    corners: NDArray[np.float64] = np.asarray(box, np.float64)
+    points: NDArray[np.float64] = np.asarray(landmarks, np.float64)
+    if corners.shape != (4,) or points.shape != (5, 2):
+        raise ValueError(f"a box of shape {corners.shape}, landmarks of {points.shape}")
+    given = (*corners, *points.ravel(), float(score))
+    return Face(corners, float(score), points) if np.isfinite(given).all() else None
