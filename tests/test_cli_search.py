@@ -134,6 +134,18 @@ def bomb() -> bytes:
     return stream.getvalue()
 
 
+def boastful() -> bytes:
+    """A member whose header says that it holds 128 GB."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "<f4", "fortran_order": False, "shape": (2 * 10**9, 16)}
+    )
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("embeddings.npy", stream.getvalue() + bytes(64))
+    return packed.getvalue()
+
+
 LINE = {"schema": "tinyface.embed/1", "model": "sample", "file": "a", "face": 0}
 GOOD = {**LINE, "embedding": [1.0] * 16}
 BAD: dict[str, bytes] = {
@@ -141,6 +153,7 @@ BAD: dict[str, bytes] = {
     "text.npz": b"nothing",
     "cut.npz": archive()[:-50],
     "bomb.npz": bomb(),
+    "boastful.npz": boastful(),
     "objects.npz": archive(files=np.array([print], object)),
     "missing.npz": archive(boxes=None),
     "model.npz": archive(model=None),
@@ -164,6 +177,12 @@ BAD: dict[str, bytes] = {
     "long.jsonl": b" " * (5 << 20),
     "bytes.jsonl": b"\xff\xfe\n",
 }
+
+
+def test_no_array_is_made_for_what_a_header_claims(tinyface: Any) -> None:
+    Path("x.npz").write_bytes(boastful())
+    done = tinyface("search", "one.png", "x.npz")
+    assert "(2000000000, 16), of which the file holds a part" in done.err
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -5,6 +5,7 @@ The files may be anybody's: sizes, shapes and types are checked, and nothing in 
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 import zlib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from tinyface import limits
@@ -77,14 +79,11 @@ def read_embeddings(path: str, model: Model) -> Iterator[Row]:
 
 
 def _npz(path: str) -> Iterator[tuple[str, Row]]:
+    kinds = {"embeddings": "f", "files": "U", "faces": "iu", "scores": "f", "boxes": "f"}
+    kinds |= {"landmarks": "f"}
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
-            raise ValueError("too large when unpacked")
-    with np.load(path, allow_pickle=False) as stored:
-        kinds = {"embeddings": "f", "files": "U", "faces": "iu", "scores": "f", "boxes": "f"}
-        kinds |= {"landmarks": "f"}
-        arrays = {key: stored[key] for key in kinds}
-        name = str(stored["model"])[:200]
+        arrays = {key: _member(archive, key) for key in kinds}
+        name = str(_member(archive, "model"))[:200]
     count = len(arrays["embeddings"])
     ends = {"embeddings": arrays["embeddings"].shape[1:], "boxes": (4,), "landmarks": (5, 2)}
     for key, array in arrays.items():
@@ -94,6 +93,22 @@ def _npz(path: str) -> Iterator[tuple[str, Row]]:
         face = _face(*(arrays[key][i] for key in ("boxes", "scores", "landmarks")))
         vector = _float32(arrays["embeddings"][i])
         yield name, Row(str(arrays["files"][i]), int(arrays["faces"][i]), face, vector)
+
+
+def _member(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+    """One array, not larger than what the archive holds of it, whatever it says itself."""
+    info = archive.getinfo(f"{key}.npy")
+    if info.file_size > MAX_BYTES:
+        raise ValueError(f"{key}: too large when unpacked")
+    with archive.open(info) as stream:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    if math.prod(shape) * dtype.itemsize > info.file_size:
+        raise ValueError(f"{key} of shape {shape}, of which the file holds a part")
+    with archive.open(info) as stream:
+        array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+    return array
 
 
 def _jsonl(path: str) -> Iterator[tuple[str, Row]]:
