@@ -134,12 +134,12 @@ static int32_t check_sizes(const tf_step *s)
         if (!in_range(sides[i], 1, MAX_SIDE)) return TF_BAD_SHAPE;
     if (check_window(s) || s->c % s->groups) return TF_BAD_SHAPE;
     if ((int64_t)s->n * s->oh > MAX_SIDE || (int64_t)s->oh * s->ow > MAX_SIDE) return TF_BAD_SHAPE;
-    const int64_t taps = rules[s->op].params == WEIGHED ? (int64_t)s->kh * s->kw : 1;
-    const int64_t most = tf_max(s->c, s->oc);
+    const int weighed = rules[s->op].params == WEIGHED;
+    const int64_t taps = (int64_t)s->kh * s->kw, most = tf_max(s->c, s->oc);
     return at_most(MAX_PIXELS, s->n, s->oh, s->ow, 1) &&
                    at_most(MAX_FLOATS, s->n, s->oh, s->ow, most) &&
                    at_most(MAX_FLOATS, s->n, s->h, s->wd, s->c) &&
-                   at_most(MAX_FLOATS, taps, s->c / s->groups, s->oc, 1)
+                   (!weighed || at_most(MAX_FLOATS, taps, s->c / s->groups, s->oc, 1))
                ? TF_OK
                : TF_BAD_SHAPE;
 }

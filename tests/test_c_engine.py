@@ -17,8 +17,10 @@ from samples import network
 from strategies import STRATEGIES
 from unplanned import unplanned
 
+from tinyface import ops
 from tinyface.backends import c as engine
 from tinyface.backends.numpy import run_graph
+from tinyface.builder import Builder
 from tinyface.errors import BackendError
 from tinyface.graph import Graph, Node
 from tinyface.ops import OPS
@@ -244,6 +246,17 @@ def test_a_batch_equals_its_images(batch: int) -> None:
             for key, ours in alone.items():
                 scale = np.abs(ours).max()
                 assert np.abs(together[key][i : i + 1] - ours).max() <= 1e-5 * scale
+
+
+@pytest.mark.parametrize("shape", [(1, 1025, 1024), (1, (1 << 20) + 8), (2, 5, 4, 230, 230)])
+def test_more_than_a_million_values_an_image(shape: tuple[int, ...]) -> None:
+    """What has no weights is not held to the size of a matrix from all values to all values."""
+    b = Builder("wide")
+    x = b.input("x", shape)
+    graph = b.build(b.apply(ops.Add(), x, b.apply(ops.ReLU(), x)))
+    inputs = {"x": np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
+    (got,) = engine.CExecutable(graph, 1).run(inputs).values()
+    assert np.array_equal(got, inputs["x"] + np.maximum(inputs["x"], 0))
 
 
 def test_two_python_threads_may_run_one_model() -> None:
