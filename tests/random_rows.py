@@ -174,6 +174,9 @@ def convolution(g: Rows, x: str) -> str:
 
 
 def activation(g: Rows, x: str) -> str:
+    """Also of slopes per channel, which C knows of vectors and maps."""
+    if len(g.b.shape(x)) <= 4 and g.draw(st.integers(0, 4)) == 0:
+        return g.b.apply(ops.PReLU(), x, g.param(g.b.shape(x)[1]))
     return g.b.apply(g.draw(st.sampled_from(ACTS)), x)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,7 @@ from tinyface.builder import Builder
 from tinyface.errors import NoKernelError
 from tinyface.graph import Graph
 from tinyface.passes import optimise
+from tinyface.runtime import Session
 
 IN_C = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
 ISAS = [isa.name for isa in engine.isas()] if engine.available() else []
@@ -60,9 +62,16 @@ def constant_channels(b: Builder, x: str) -> tuple[str, ...]:
     return (b.conv(y, 3, 1, key="after"),)
 
 
+def slopes_behind_a_repeated_row(b: Builder, x: str) -> tuple[str, ...]:
+    """The sum is row-major, the slopes are per channel; and one slope for all."""
+    y = b.apply(ops.Add(), x, b.param("row", (1, 1, 5, 1)))
+    z = b.apply(ops.Mul(), x, b.param("column", (7,)))
+    return b.prelu(y, key="act"), b.apply(ops.LeakyReLU(0.25), z)
+
+
 LAYOUTS = (
     parts_of_a_map, channels_last_result, a_copy_that_others_read, a_copy_read_twice,
-    constant_channels,
+    constant_channels, slopes_behind_a_repeated_row,
 )  # fmt: skip
 
 
@@ -81,6 +90,23 @@ def test_layouts_meet(build: Callable[[Builder, str], tuple[str, ...]], isa: str
     got = engine.CExecutable(optimise(graph), 1, isa).run(inputs)
     for name, y in run_graph(graph, inputs).items():
         np.testing.assert_allclose(got[name], y, rtol=1e-5, atol=1e-5)
+
+
+@IN_C
+@pytest.mark.parametrize("shape", [(2, 6, 9), (2, 6, 1), (2, 6, 4, 3)])
+def test_slopes_of_sequences(shape: tuple[int, ...]) -> None:
+    """PReLU behind the sum of a residual: of channels that are no map's, no step's epilogue."""
+    b = Builder("sequence")
+    x = b.input("x", shape)
+    y = b.apply(ops.Add(), x, b.apply(ops.Sigmoid(), x))
+    graph = b.build(b.apply(ops.PReLU(), y, b.param("slope", (6,))))
+    graph = graph.bind({"slope": np.linspace(-1, 1, 6, dtype=np.float32)})
+    inputs = inputs_for(graph, "float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # it may run in NumPy
+        got = Session(graph, threads=1).run(inputs)
+    for name, y in run_graph(graph, inputs).items():
+        np.testing.assert_allclose(got[name], y, rtol=1e-6, atol=1e-6)
 
 
 @SETTINGS

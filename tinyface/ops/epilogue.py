@@ -23,9 +23,10 @@ def check_act(kind: str, act: Op | None) -> None:
 def may_end(op: Op, act: Op, rank: int) -> bool:
     """Whether an operator, whose result has this rank, can apply an activation that follows it.
 
-    The slopes of PReLU belong to axis 1, the channels of a linear operator to the last axis.
+    The slopes of PReLU belong to axis 1, which is that of the channels in vectors and maps alone,
+    and not where a linear operator has made a map: along its last axis.
     """
-    elsewhere = isinstance(act, PReLU) and op.kind == "linear" and rank > 2
+    elsewhere = isinstance(act, PReLU) and (rank not in (2, 4) or (op.kind, rank) == ("linear", 4))
     return isinstance(act, FUSABLE) and not elsewhere
 
 

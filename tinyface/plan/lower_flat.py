@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinyface.graph import Node
-from tinyface.ops import MatMul, Reshape, Slice, Split, Transpose
+from tinyface.ops import LeakyReLU, MatMul, Reshape, Slice, Split, Transpose
 from tinyface.ops.spec import Array
 from tinyface.plan.lower_conv import act_fields, tail_act
 from tinyface.plan.model import Place, View
@@ -239,16 +239,29 @@ def reshape(p: Planner, node: Node) -> bool:
 
 
 def binary(p: Planner, node: Node) -> None:
-    """Two operands of any shapes."""
+    """Two operands of any shapes; slopes behind them, which belong to channels, in a step of their
+    own."""
+    act, slope = tail_act(p, node)
+    if slope is not None or isinstance(act, LeakyReLU):
+        return sloped(p, node)
     result = p.result(node)
     goal, names = p.shape(result), node.inputs
     if node.op.kind not in ("sub", "div"):  # what is repeated comes second
         names = tuple(sorted(names, key=lambda name: -math.prod(p.shape(name))))
     a, b = (broadcast(place(p, name), p.shape(name), goal) for name in names)
-    fields, params = act_fields(p, node, 1, *tail_act(p, node))
-    if params:
-        raise p.unsupported(node, "slopes per channel behind operands of these shapes")
+    fields, _ = act_fields(p, node, 1, act, None)
     walk(p, node, result, goal, (a, target(p, result), b), f"TF_{node.op.kind.upper()}", fields)
+
+
+def sloped(p: Planner, node: Node) -> None:
+    """Such a node without its activation, and this behind it."""
+    from tinyface.plan.lower import activation
+
+    tail = p.tails.pop(node.name)
+    binary(p, node)
+    p.node = tail
+    activation(p, tail)
+    p.release(node.outputs[0], tail)
 
 
 def pad(p: Planner, node: Node) -> None:

@@ -84,7 +84,7 @@ class Planner:
                 raise self.unsupported(node, "scalars and vectors without a batch")
             lower(self, node)
             for name in {*node.inputs} - {""}:
-                self._release(name, node)
+                self.release(name, node)
         for name in graph.outputs:
             self._deliver(name)
         return self._finish(inputs)
@@ -221,7 +221,7 @@ class Planner:
             self.alive[view.buffer] += self.pending[name] + (name in self.graph.outputs)
         return view
 
-    def _release(self, name: str, node: Node) -> None:
+    def release(self, name: str, node: Node) -> None:
         count, place = node.inputs.count(name), self.unmoved(name)
         copies = (self.moved.get((name, layout)) for layout in ("map", "flat"))
         views = (self.views.get(name), *copies)
