@@ -240,6 +240,31 @@ def test_broken_factors(tmp_path: Path, how: str) -> None:
         np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("size", [(5, 10), (8, 15), (40, 20)])
+def test_sizes_of_broken_factors(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
+    """40 x 1.3 are 52, for every size of the picture, though 1.3 is a little less in float32."""
+    nodes = [
+        node("Resize", "x", "", "s", mode=mode, nearest_mode="floor",
+             coordinate_transformation_mode="asymmetric" if mode == "nearest" else "half_pixel")
+    ]  # fmt: skip
+    for factor in (1.3, 1.4, 0.7):
+        scales = {"s": np.float32([1, 1, factor, factor])}
+        x = np.ones((1, 1, *size), np.float32)
+        y, _ = outputs(tmp_path, nodes, x, scales, 13)
+        assert y.shape[2:] == tuple(round(factor * 10) * side // 10 for side in size)
+        assert (y == 1).all()
+
+
+@pytest.mark.parametrize("pad", ["SAME_UPPER", "SAME_LOWER"])
+def test_transposed_same_padding_adds_no_row(tmp_path: Path, pad: str) -> None:
+    """Windows of 1 every 2: 5 columns, as onnxruntime and ONNX's shape inference have it."""
+    x = np.arange(1, 4, dtype=np.float32).reshape(1, 1, 1, 3)
+    nodes = [node("ConvTranspose", "x", "w", auto_pad=pad, strides=[1, 2])]
+    y, _ = outputs(tmp_path, nodes, x, {"w": np.ones((1, 1, 1, 1), np.float32)})
+    assert y.ravel().tolist() == [1, 0, 2, 0, 3]
+
+
 def test_nearest_of_a_tie_is_chosen_in_float32(tmp_path: Path) -> None:
     """(6 + 1/2) / 1.3 - 1/2 is 4.5 in float32, and a little more where 1.3's rounding is seen."""
     x = np.arange(8, dtype=np.float32).reshape(1, 1, 1, 8)

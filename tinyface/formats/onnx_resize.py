@@ -126,8 +126,10 @@ def _target(
     elif scales is not None and scales.size == len(axes):
         factors = [1.0] * 4
         for axis, value in zip(axes, scales.reshape(-1), strict=True):
-            factors[axis] = float(value)
-        result = tuple(math.floor(n * f) for n, f in zip(side, factors, strict=True))
+            factors[axis] = float(str(value))  # 1.3, and not what float32 makes of it
+        # in float32, as everyone does: 5 x 1.4 are 7, and a little less in float64
+        floats = np.asarray(side, np.float32) * np.asarray(factors, np.float32)
+        result = tuple(int(size) for size in np.floor(floats))
         scale = (factors[2], factors[3])
     else:
         raise node.refuse("neither scales nor sizes")

@@ -45,7 +45,8 @@ def _axes(node: OnnxNode, sides: tuple[int, ...], kernel: tuple[int, ...]) -> li
         raise node.refuse("its kernel, strides and pads differ in length")
     if min(stride) < 1 or min(*more, *pads) < 0:
         raise node.refuse("a stride below 1, or a negative pad")
-    if auto in ("SAME_UPPER", "SAME_LOWER") and not size:
+    same = auto in ("SAME_UPPER", "SAME_LOWER") and not size
+    if same:
         size = tuple(side * step for side, step in zip(sides, stride, strict=True))
     axes = []
     for i, side in enumerate(sides):
@@ -54,8 +55,8 @@ def _axes(node: OnnxNode, sides: tuple[int, ...], kernel: tuple[int, ...]) -> li
             before = after = 0
         if size:
             total = stride[i] * (side - 1) + extra + kernel[i] - size[i]
-            if total < 0:  # more rows than any window reaches
-                extra, total = extra - total, 0
+            if total < 0:  # more rows than any window reaches: made if asked for by number
+                extra, total = extra if same else extra - total, 0
             before = total // 2 if auto == "SAME_UPPER" else total - total // 2
             after = total - before
         axes.append(Axis(kernel[i], stride[i], before, after, extra))
