@@ -265,6 +265,19 @@ def test_transposed_same_padding_adds_no_row(tmp_path: Path, pad: str) -> None:
     assert y.ravel().tolist() == [1, 0, 2, 0, 3]
 
 
+@pytest.mark.parametrize("indices", [-1, [-1], [-3, -2, -1], [-1, -2], [-2, -1, 0, 1, -1]])
+def test_from_the_end_is_from_the_end_of_every_size(tmp_path: Path, indices: Any) -> None:
+    """The last row of a picture of 6 is not that of one of 9."""
+    wanted = np.int64(indices)
+    proto = model([node("Gather", "x", "i", axis=2)], ("n", 2, "h", 3), {"i": wanted}, 13)
+    graph = read(tmp_path, proto)
+    x = RNG.standard_normal((1, 2, 9, 3)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (y,) = Session(graph, threads=1).run(x).values()
+    assert np.array_equal(y, x.take(wanted, 2))
+
+
 def test_nearest_of_a_tie_is_chosen_in_float32(tmp_path: Path) -> None:
     """(6 + 1/2) / 1.3 - 1/2 is 4.5 in float32, and a little more where 1.3's rounding is seen."""
     x = np.arange(8, dtype=np.float32).reshape(1, 1, 1, 8)

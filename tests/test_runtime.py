@@ -17,6 +17,7 @@ from tinyface.errors import BackendError, GraphError, NoKernelError
 from tinyface.graph import Graph
 from tinyface.networks.random import random_state
 from tinyface.runtime import MAX_PLANS, Session, choose_backend, default_threads
+from tinyface.types import Shape
 
 needs_c = pytest.mark.skipif(not c.available(), reason="the C engine is not built here")
 
@@ -122,6 +123,34 @@ def test_plans_for_several_sizes_share_the_packed_weights() -> None:
         wanted = NumpyExecutable(session.graph.with_inputs({"input": shape})).run({"input": x})
         got = session.run(x)
         assert np.abs(got["act"] - wanted["act"]).max() < 1e-5
+
+
+@needs_c
+@pytest.mark.parametrize(
+    "shapes", [[(1, 2, 4, 4), (1, 2, 7, 5), (1, 2, 3, 3)], [(1, 2, 3, 3), (3, 2, 3, 3)]]
+)
+def test_plans_share_no_constants_that_are_as_long_as_the_picture(shapes: list[Shape]) -> None:
+    """What is no map has one factor, slope or border for every value, or for every picture."""
+    b = Builder("rows")
+    x = b.input("x", shapes[0])
+    rows = b.apply(ops.Reshape((0, 2, -1)), x)
+    turned = b.apply(ops.Transpose((1, 0, 2, 3)), x)
+    factor = b.param("factor", (1,))
+    graph = b.build(
+        b.apply(ops.Mul(), rows, factor),
+        b.apply(ops.LeakyReLU(0.25), rows),
+        b.apply(ops.Pad((0, 0, 1), (0, 0, 2), 0.5), rows),
+        b.apply(ops.Add(), turned, factor),
+        b.apply(ops.LeakyReLU(0.5), turned),
+        b.apply(ops.Pad((0, 0, 1, 0), (0, 0, 0, 1), 0.5), turned),
+    )
+    graph = graph.bind({"factor": np.float32([3])})
+    session, rng = Session(graph, "c", 1), np.random.default_rng(0)
+    for shape in shapes:
+        given = rng.standard_normal(shape, dtype=np.float32)
+        expected = Session(graph, "numpy").run(given)
+        for name, y in session.run(given).items():
+            assert np.array_equal(y, expected[name])
 
 
 def test_only_so_many_plans_are_kept() -> None:

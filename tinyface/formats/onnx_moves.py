@@ -139,15 +139,15 @@ def make_Gather(c: Converter, node: OnnxNode) -> list[str]:
     if indices is None or not indices.size or not -len(shape) <= axis < len(shape):
         raise node.refuse("its indices are missing, or its axis does not exist")
     axis %= len(shape)
-    wanted = [int(i) + (shape[axis] if i < 0 else 0) for i in indices.reshape(-1)]
-    if not all(0 <= i < shape[axis] for i in wanted):
+    wanted = [int(i) for i in indices.reshape(-1)]
+    if not all(-shape[axis] <= i < shape[axis] for i in wanted):
         raise node.refuse(f"indices {wanted[:8]} of a side of {shape[axis]}")
     cuts: list[str] = []
     for first, count, step in _runs(wanted):
         end = first + count * step
-        cut = Slice(
-            axes=(axis,), starts=(first,), ends=(end if end >= 0 else -_END,), steps=(step,)
-        )
+        if (end < 0) != (first < 0):  # beyond the last, or before the first
+            end = _END if first < 0 else -_END
+        cut = Slice(axes=(axis,), starts=(first,), ends=(end,), steps=(step,))
         cuts.append(c.apply(cut, x, node=node, part=f"cut{len(cuts)}"))
     y = cuts[0]
     if len(cuts) > 1:
@@ -157,11 +157,14 @@ def make_Gather(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
-    """[0, 1, 2, 7, 5] -> (first, count, step) of each run: [(0, 3, 1), (7, 2, -2)]."""
+    """[0, 1, 2, 7, 5] -> (first, count, step) of each run: [(0, 3, 1), (7, 2, -2)]. Those from the
+    end, below 0, are runs of their own, and stay right for other sizes."""
     runs: list[tuple[int, int, int]] = []
     for index in indices:
         first, count, step = runs[-1] if runs else (0, 0, 0)
-        if count == 1 and index != first:
+        if (index < 0) != (first < 0):
+            runs.append((index, 1, 1))
+        elif count == 1 and index != first:
             runs[-1] = (first, 2, index - first)
         elif count > 1 and index == first + count * step:
             runs[-1] = (first, count + 1, step)

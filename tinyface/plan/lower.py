@@ -142,8 +142,8 @@ def affine(p: Planner, node: Node, name: str, x: View, scale: Array, shift: Arra
     result = p.result(node)
     y = elementwise_place(p, node, result, name, x)
     fields, params = act_fields(p, node, x.shape[1], *tail_act(p, node))
-    params["w"] = p.packer.add((node.name, "scale"), lambda: scale)
-    params["bias"] = p.packer.add((node.name, "shift"), lambda: shift)
+    params["w"] = p.packer.add((node.name, "scale", len(scale)), lambda: scale)
+    params["bias"] = p.packer.add((node.name, "shift", len(shift)), lambda: shift)
     p.emit(
         result, node.op.kind, "affine", x, y, node=node, params=params,
         op="TF_AFFINE", tasks=tasks(x), **fields,

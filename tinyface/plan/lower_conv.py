@@ -59,7 +59,7 @@ def act_fields(
     elif not isinstance(act, ops.PReLU) or slope is None:
         raise p.unsupported(node, f"activation {act.kind}")
     values = np.broadcast_to(slope, (channels,))
-    key = (node.name, "slope", groups)
+    key = (node.name, "slope", groups, channels)
     offset = p.packer.add(key, lambda: padded_vector(values, groups, p.isa.lanes))
     return {"act": "TF_PRELU"}, {"slope": offset}
 

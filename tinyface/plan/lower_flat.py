@@ -75,7 +75,7 @@ def read_by_product(p: Planner, name: str) -> bool:
     )
 
 
-def constant(p: Planner, key: tuple[str, ...], value: Array) -> Place:
+def constant(p: Planner, key: tuple[str | int, ...], value: Array) -> Place:
     offset = p.packer.add(key, lambda: np.asarray(value, np.float32))
     return p.constants, offset, row_major(value.shape)
 
@@ -274,7 +274,7 @@ def pad(p: Planner, node: Node) -> None:
     x, y = p.as_map(name), p.joint(result)
     n, c, h, w = y.shape
     (_, front, top, left), (_, *middle) = op.before, x.shape
-    key = (node.name, "value")
+    key = (node.name, "value", c)
     offset = p.packer.add(key, lambda: np.full(c, op.value, np.float32))
     fill = View(p.constants, (n, c, h, w), offset, 0)
     inner = replace(y, shape=x.shape, offset=y.offset + front + top * y.row + left * y.ld)
@@ -295,7 +295,7 @@ def pad_rows(p: Planner, node: Node) -> None:
     name, result = node.inputs[0], node.outputs[0]
     buffer, offset, strides = target(p, result)
     goal = p.shape(result)
-    row = constant(p, (node.name, "row"), np.full(goal[-1], op.value))
+    row = constant(p, (node.name, "row", goal[-1]), np.full(goal[-1], op.value))
     fill = broadcast(row, goal[-1:], goal)
     walk(p, node, f"{result}.fill", goal, (fill, (buffer, offset, strides)), "TF_AFFINE")
     offset += sum(first * step for first, step in zip(op.before, strides, strict=True))
