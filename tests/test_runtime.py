@@ -153,6 +153,22 @@ def test_plans_share_no_constants_that_are_as_long_as_the_picture(shapes: list[S
             assert np.array_equal(y, expected[name])
 
 
+@needs_c
+def test_element_wise_steps_of_tokens_are_shared_and_need_little() -> None:
+    """Threads share the lines of what is no map, and a factor takes no more than one line."""
+    b = Builder("tokens")
+    x = b.input("x", (1, 300, 72))
+    graph = b.build(b.apply(ops.Mul(), x, b.param("factor", (1,))))
+    session = Session(graph.bind({"factor": np.float32([3])}), "c", 2)
+    for count in (300, 500):
+        executable = session.executable({"x": (1, count, 72)})
+        assert isinstance(executable, c.CExecutable)
+        assert executable.plan.steps[0].fields["tasks"] > 1
+        assert executable.plan.weights.size < 300
+        given = np.ones((1, count, 72), np.float32)
+        assert (session.run(given)[graph.outputs[0]] == 3).all()
+
+
 def test_only_so_many_plans_are_kept() -> None:
     session = Session(bound(), "numpy")
     first = session.executable({"input": (1, 3, 8, 8)})

@@ -33,9 +33,11 @@ from tinyface.plan.lower_shape import (
 )
 from tinyface.plan.model import View
 from tinyface.plan.planner import Planner
+from tinyface.types import Shape
 
 Lower = Callable[[Planner, Node], None]
 CORNERS = 32  # TF_CORNERS
+LINE = 64  # values of a pixel, of what is no map
 
 
 # ------------------------------------------------------------------- element-wise
@@ -60,13 +62,31 @@ def operand(p: Planner, node: Node, name: str, like: str) -> View | None:
 
 def generic_map(p: Planner, name: str) -> View:
     """A tensor of any rank as a map, for operators that do not care which axis is which."""
-    return p.as_map(name) if len(p.shape(name)) in (2, 4) else p.as_map_of_flat(p.as_flat(name))
+    return p.as_map(name) if len(p.shape(name)) in (2, 4) else lines(p.as_flat(name))
+
+
+def lines(view: View) -> View:
+    """A row-major tensor as a map of as many pixels as threads may share, each of its last axes:
+    those that have LINE values together, so that vectors are full."""
+    n, *sides = view.shape
+    c = line(view.shape)
+    return View(view.buffer, (n, c, math.prod(sides) // c, 1), view.offset, view.img, c, c)
+
+
+def line(shape: Shape) -> int:
+    """Channels of such a map."""
+    c = 1
+    for side in reversed(shape[1:]):
+        if c >= LINE:
+            break
+        c *= side
+    return c
 
 
 def result_like(p: Planner, name: str, view: View) -> View:
     """A place for a tensor of any rank, seen as the map that its operand is seen as."""
     out = p.new(name)
-    return out if out.is_map else p.as_map_of_flat(out)
+    return out if out.is_map else lines(out)
 
 
 def binary(p: Planner, node: Node) -> None:
@@ -128,7 +148,7 @@ def constant_per_channel(p: Planner, node: Node, name: str, constant: str) -> Ar
     shape = p.shape(name)
     if p.shape(node.outputs[0]) != shape:
         return None
-    channels = shape[1] if len(shape) in (2, 4) else math.prod(shape[1:])
+    channels = shape[1] if len(shape) in (2, 4) else line(shape)
     if value.size == 1:
         return np.full(channels, value.reshape(()), np.float32)
     aligned = (1,) * (len(shape) - value.ndim) + value.shape
