@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyface.errors import FormatError
+from tinyface.errors import FormatError, GraphError
+from tinyface.formats.onnx import read_onnx
 from tinyface.runtime import Session
 
 pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
 
 from onnx import helper
-from onnx_models import model, node, read
+from onnx_models import model, node, onnxruntime_outputs, read, save
 
 Array = np.ndarray[Any, Any]
 Formula = Callable[[Array], Array]
@@ -284,3 +285,21 @@ def test_nearest_of_a_tie_is_chosen_in_float32(tmp_path: Path) -> None:
     nodes = [node("Resize", "x", "", "s", mode="nearest")]
     y, _ = outputs(tmp_path, nodes, x, {"s": np.float32([1, 1, 1, 1.3])}, 13)
     assert y.ravel().tolist() == [0, 1, 1, 2, 3, 4, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("op", ["Conv", "MaxPool", "AveragePool"])
+def test_same_padding_of_another_size_is_not_guessed(tmp_path: Path, op: str) -> None:
+    """3x3 windows 2 apart: 5 rows take a row of padding above and below, 8 rows one below."""
+    extra = {} if op == "Conv" else {"kernel_shape": [3, 3]}
+    constants = {"w": RNG.standard_normal((4, 3, 3, 3)).astype(np.float32)} if op == "Conv" else {}
+    nodes = [node(op, "x", *constants, auto_pad="SAME_UPPER", strides=[2, 2], **extra)]
+    path = save(tmp_path / "m.onnx", model(nodes, ("n", 3, "h", "w"), constants))
+    for size, other in (((5, 5), (8, 5)), ((8, 8), (8, 5))):
+        graph = read_onnx(path, size)
+        for sides in (size, (size[0] + 6, size[1] + 2)):  # the same remainders by 2
+            x = RNG.standard_normal((2, 3, *sides)).astype(np.float32)
+            (y,) = Session(graph, "numpy").run({"x": x}).values()
+            (wanted,) = onnxruntime_outputs(path, x)
+            np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-5)
+        with pytest.raises(GraphError, match="--size"):
+            graph.with_inputs({"x": (1, 3, *other)})

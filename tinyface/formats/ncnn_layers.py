@@ -122,7 +122,10 @@ def make_Convolution(c: Converter, layer: Layer, x: list[str]) -> list[str]:
         return [activate(c, layer, c.apply(Linear(), *inputs, layer=layer))]
     extent = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
     pad = pads(c, layer, x[0], (4, 14, 15, 16), extent, (sh, sw))
-    op = Conv2d(stride=(sh, sw), pad=pad, dilation=(dh, dw), groups=groups)
+    made_for = made(c, x[0], (sh, sw)) if layer.whole(4, 0) in (SAME_UPPER, SAME_LOWER) else (0, 0)
+    op = Conv2d(
+        stride=(sh, sw), pad=pad, dilation=(dh, dw), groups=groups, made_for=made_for
+    )  # fmt: skip
     return [activate(c, layer, c.apply(op, *inputs, layer=layer))]
 
 
@@ -144,6 +147,11 @@ def pads(
     if left not in (SAME_UPPER, SAME_LOWER):
         return top, left, bottom, right
     return same(c.shape(x)[2:4], extent, stride, upper=left == SAME_UPPER)
+
+
+def made(c: Converter, x: str, stride: tuple[int, int]) -> tuple[int, int]:
+    """The size of the map, where pads that were made for it do not hold for others."""
+    return (c.shape(x)[2], c.shape(x)[3]) if max(stride) > 1 else (0, 0)
 
 
 def same(

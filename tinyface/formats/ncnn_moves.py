@@ -5,10 +5,10 @@ The numbers are ncnn's parameter ids, as its operation-param-weight-table.md lis
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tinyface.formats.ncnn_file import Layer
-from tinyface.formats.ncnn_layers import ABSENT, Pads, aligned, flat, pads, same
+from tinyface.formats.ncnn_layers import ABSENT, Pads, aligned, flat, made, pads, same
 from tinyface.ops import (
     Add,
     AveragePool,
@@ -128,11 +128,12 @@ def make_Pooling(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     if any(tail) and average and layer.whole(6, 0):
         raise layer.refuse("a mean that counts some of its pads")
     pad = (pad[0], pad[1], pad[2] + tail[0], pad[3] + tail[1])
+    window: dict[str, Any] = {"kernel": kernel, "stride": stride, "pad": pad}
+    window["made_for"] = made(c, x[0], stride) if mode in (0, 2, 3) else (0, 0)
     if average:
-        counted = bool(layer.whole(6, 0))
-        op: Op = AveragePool(kernel=kernel, stride=stride, pad=pad, count_include_pad=counted)
+        op: Op = AveragePool(**window, count_include_pad=bool(layer.whole(6, 0)))
     else:
-        op = MaxPool(kernel=kernel, stride=stride, pad=pad)
+        op = MaxPool(**window)
     return [c.apply(op, x[0], layer=layer)]
 
 

@@ -65,8 +65,8 @@ def as_line(c: Converter, node: OnnxNode, y: str, line: bool) -> str:
 
 def _window(
     c: Converter, node: OnnxNode, x: str, kernel: tuple[int, ...], line: bool
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], Pads]:
-    """kernel, stride, dilation (height, width) and pads (top, left, bottom, right)."""
+) -> tuple[tuple[int, int], dict[str, Any]]:
+    """Its height and width; stride, dilation, pad and made_for as the operators take them."""
     axes = 1 if line else 2
     ones = (1,) * axes
     values = [kernel, node.ints("strides", ones), node.ints("dilations", ones)]
@@ -77,18 +77,21 @@ def _window(
         values = [(1, *v) for v in values]
         pads = (0, pads[0], 0, pads[1])
     (kh, kw), (sh, sw), (dh, dw) = values
-    auto = node.attribute("auto_pad", "NOTSET")
+    auto, made_for = node.attribute("auto_pad", "NOTSET"), (0, 0)
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         if min(sh, sw, kh, kw, dh, dw) < 1:
             raise node.refuse("a stride, kernel or dilation below 1")
         extent = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
-        pads = same(c.shape(x)[2:], extent, (sh, sw), upper=auto == "SAME_UPPER")
+        side = c.shape(x)[2], c.shape(x)[3]
+        pads = same(side, extent, (sh, sw), upper=auto == "SAME_UPPER")
+        made_for = side if max(sh, sw) > 1 else (0, 0)
     elif auto == "VALID":
         pads = (0, 0, 0, 0)
     elif auto != "NOTSET":
         raise node.refuse(f"padding {auto!r}")
     top, left, bottom, right = pads
-    return (kh, kw), (sh, sw), (dh, dw), (top, left, bottom, right)
+    pad: Pads = (top, left, bottom, right)
+    return (kh, kw), {"stride": (sh, sw), "dilation": (dh, dw), "pad": pad, "made_for": made_for}
 
 
 def make_Conv(c: Converter, node: OnnxNode) -> list[str]:
@@ -106,8 +109,8 @@ def make_Conv(c: Converter, node: OnnxNode) -> list[str]:
     else:
         weight = c.tensor(node, 1)
     own = c.shape(weight)[2:]
-    _, stride, dilation, pad = _window(c, node, x, own[1:] if line else own, line)
-    conv = Conv2d(stride=stride, pad=pad, dilation=dilation, groups=node.attribute("group", 1))
+    _, window = _window(c, node, x, own[1:] if line else own, line)
+    conv = Conv2d(**window, groups=node.attribute("group", 1))
     inputs = [x, weight, c.tensor(node, 2)] if node.has(2) else [x, weight]
     y = c.apply(conv, *inputs, node=node, part="line" if line else "")
     return [as_line(c, node, y, line)]
@@ -115,11 +118,11 @@ def make_Conv(c: Converter, node: OnnxNode) -> list[str]:
 
 def _pool(c: Converter, node: OnnxNode, op: type[MaxPool] | type[AveragePool]) -> list[str]:
     x, line = as_map(c, node, c.tensor(node, 0))
-    kernel, stride, dilation, pad = _window(c, node, x, node.ints("kernel_shape"), line)
-    options: dict[str, Any] = {"ceil": bool(node.attribute("ceil_mode", 0))}
+    kernel, window = _window(c, node, x, node.ints("kernel_shape"), line)
+    window["ceil"] = bool(node.attribute("ceil_mode", 0))
     if op is AveragePool:
-        options["count_include_pad"] = bool(node.attribute("count_include_pad", 0))
-    pool = op(kernel=kernel, stride=stride, dilation=dilation, pad=pad, **options)
+        window["count_include_pad"] = bool(node.attribute("count_include_pad", 0))
+    pool = op(kernel=kernel, **window)
     return [as_line(c, node, c.apply(pool, x, node=node, part="line" if line else ""), line)]
 
 

@@ -50,6 +50,16 @@ def window_output(
     return out
 
 
+def check_made_for(kind: str, made_for: Pair, side: Pair, stride: Pair) -> None:
+    """GraphError where pads made for one size of map are not those of another: where a side has
+    another remainder by the stride."""
+    if any(made and (n - made) % s for made, n, s in zip(made_for, side, stride, strict=True)):
+        raise GraphError(
+            f"{kind}: its pads are for maps of {made_for[0]}x{made_for[1]}, and not for "
+            f"{side[0]}x{side[1]}; import the file once more, for this size of pictures (--size)"
+        )
+
+
 def windows(x: Array, kernel: Pair, stride: Pair, dilation: Pair) -> Array:
     """Every window of an already padded map, without copying.
 
@@ -99,6 +109,9 @@ class Conv2d(Op):
     groups = 1: standard. groups = c: depthwise. Kernel 1x1: pointwise. Depthwise with a kernel
     as large as the map: global depthwise convolution (GDC), FDFaceNet eq. 13.
     MACs: o oh ow (c/groups) kh kw (FDFaceNet, Table 2).
+
+    made_for: the (h, w) that `pad` was made for, where other maps need another ("same" padding
+    with a stride); (0, 0) where it holds for all.
     """
 
     stride: Pair = attr((1, 1), low=1, high=limits.MAX_STRIDE)
@@ -106,6 +119,7 @@ class Conv2d(Op):
     dilation: Pair = attr((1, 1), low=1, high=limits.MAX_DILATION)
     groups: int = attr(1, low=1, high=limits.MAX_DIM)
     act: Op | None = attr(None)
+    made_for: Pair = attr((0, 0), low=0, high=limits.MAX_DIM)
 
     kind: ClassVar[str] = "conv2d"
     onnx: ClassVar[tuple[str, ...]] = ("Conv",)
@@ -124,6 +138,7 @@ class Conv2d(Op):
             raise GraphError(
                 f"conv2d: weight {weight} with {self.groups} groups does not fit {c} channels"
             )
+        check_made_for(self.kind, self.made_for, (h, w), self.stride)
         out = TensorType((n, o, *self.output_map((h, w), (kh, kw))), x.dtype)
         check_epilogue(self.kind, self.act, inputs, out)
         return (out,)

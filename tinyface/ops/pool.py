@@ -8,7 +8,15 @@ import numpy as np
 
 from tinyface import limits
 from tinyface.errors import GraphError
-from tinyface.ops.conv import Pads, Pair, pad_map, padded_bytes, window_output, windows
+from tinyface.ops.conv import (
+    Pads,
+    Pair,
+    check_made_for,
+    pad_map,
+    padded_bytes,
+    window_output,
+    windows,
+)
 from tinyface.ops.spec import (
     Array,
     MaybeType,
@@ -31,6 +39,7 @@ class Pool(Op):
     ``ceil`` rounds the number of windows up, so that the last may hang over the end.
     A pad must be smaller than the window, so that every window meets the map (with a
     dilation its elements can still all fall beside it: the maximum is then -inf, the mean 0).
+    ``made_for`` is as in Conv2d.
     """
 
     kernel: Pair = attr((2, 2), low=1, high=limits.MAX_KERNEL)
@@ -38,6 +47,7 @@ class Pool(Op):
     pad: Pads = attr((0, 0, 0, 0), low=0, high=limits.MAX_PAD)
     dilation: Pair = attr((1, 1), low=1, high=limits.MAX_DILATION)
     ceil: bool = attr(False)
+    made_for: Pair = attr((0, 0), low=0, high=limits.MAX_DIM)
 
     def extent(self) -> Pair:
         """Height and width that the window covers, dilation included."""
@@ -71,6 +81,7 @@ class Pool(Op):
         if any(p >= e for p, e in zip(self.pad, extent * 2, strict=True)):
             raise GraphError(f"{self.kind}: pad {self.pad} must be smaller than the window")
         n, c, h, w = x.shape
+        check_made_for(self.kind, self.made_for, (h, w), self.stride)
         return (TensorType((n, c, *self.output_map((h, w))), x.dtype),)
 
     def operations(self, inputs: tuple[MaybeType, ...], outputs: Types) -> int:
