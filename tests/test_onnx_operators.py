@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tinyface.builder import Builder
 from tinyface.errors import FormatError, GraphError
+from tinyface.formats.described import in_steps
 from tinyface.formats.onnx import read_onnx
+from tinyface.ops import MaxPool
 from tinyface.runtime import Session
 
 pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
@@ -303,3 +306,13 @@ def test_same_padding_of_another_size_is_not_guessed(tmp_path: Path, op: str) ->
             np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-5)
         with pytest.raises(GraphError, match="--size"):
             graph.with_inputs({"x": (1, 3, *other)})
+
+
+def test_a_detector_of_same_padding_is_fed_whole_steps() -> None:
+    steps = {"steps": [8, 16, 32], "multiple": 1}
+    for made_for in ((0, 0), (80, 80)):
+        b = Builder("same")
+        x = b.input("x", (1, 3, 80, 80))
+        x = b.apply(MaxPool(pad=(0, 0, 1, 1), kernel=(3, 3), made_for=made_for), x)
+        wanted = {**steps, "multiple": 32 if any(made_for) else 1}
+        assert in_steps(b.build(y=x), steps) == wanted

@@ -6,6 +6,7 @@ shapes of the outputs do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,12 +59,12 @@ def read_outputs(path: Path, graph: Graph, entry: Entry | None) -> Reading:
     if entry is None and (found := detectors.heads(graph)):
         joined, family = found
         note = f"its outputs are those of {family.name}, so it is fed and read as such"
-        usual, detector = family.preprocess(joined), family.detector(joined)
+        usual, detector = family.preprocess(joined), in_steps(joined, family.detector(joined))
         return Reading(joined, "detect", usual, detector, note, graph.outputs)
     graph, task = with_task(path, graph, entry.task if entry else None)
     if entry and task == "detect":
         _check_priors(path, graph, entry.name, entry.detector)
-        return Reading(graph, task, entry.preprocess(graph), dict(entry.detector))
+        return Reading(graph, task, entry.preprocess(graph), in_steps(graph, entry.detector))
     note = ""
     if task == "other":
         note = "neither a recogniser nor a known detector: it can be run and profiled"
@@ -123,6 +124,14 @@ def with_task(path: Path, graph: Graph, wanted: str | None) -> tuple[Graph, str]
         node = Node(f"{last}:flatten", Flatten(), (last,), (f"{last}:flatten",))
         graph = replace(graph, nodes=(*graph.nodes, node), outputs=node.outputs)
     return graph, "embed"
+
+
+def in_steps(graph: Graph, detector: Mapping[str, Any]) -> dict[str, Any]:
+    """A detector, fed pictures of whole steps where pads were made for one size of picture: what
+    holds for a multiple of its largest step holds for all."""
+    if all(getattr(node.op, "made_for", (0, 0)) == (0, 0) for node in graph.nodes):
+        return dict(detector)
+    return {**detector, "multiple": math.lcm(detector.get("multiple", 1), *detector["steps"])}
 
 
 def _check_priors(path: Path, graph: Graph, name: str, detector: Mapping[str, Any]) -> None:
