@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tinyface.vision.priors import shared, suppress
+
 MEAN_BGR = (104.0, 117.0, 123.0)
 STRIDES = (8, 16, 32)
 ANCHORS = ((16, 32), (64, 128), (256, 512))  # two square anchors to a cell, in pixels
@@ -242,28 +244,15 @@ def decode(out: Output, index: int, height: int, width: int, threshold: float) -
     corners = torch.cat((mid - size / 2, mid + size / 2), 1)
     marks = out.landmarks[index, keep].reshape(-1, 5, 2)
     points = centre[:, None] + marks * VARIANCES[0] * side[:, None]
-    kept = _nms(corners.cpu().numpy())
-    return Faces(
-        corners.cpu().numpy()[kept], scores[keep].cpu().numpy()[kept], points.cpu().numpy()[kept]
-    )
+    boxes, best = corners.cpu().numpy(), scores[keep].cpu().numpy()
+    kept = suppress(boxes, best, NMS_IOU)
+    return Faces(boxes[kept], best[kept], points.cpu().numpy()[kept])
 
 
 def iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Overlap of one box (4,) with many (F, 4); areas count border pixels, as RetinaFace does."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    inter = np.prod(np.maximum(high - low + 1, 0), axis=1)
-    area = np.prod(boxes[:, 2:] - boxes[:, :2] + 1, axis=1)
-    return inter / (area + np.prod(box[2:] - box[:2] + 1) - inter)
-
-
-def _nms(boxes: np.ndarray) -> list[int]:
-    """Indices kept by greedy suppression; boxes (F, 4) come best first."""
-    kept: list[int] = []
-    rest = np.arange(len(boxes))
-    while rest.size:
-        kept.append(int(rest[0]))
-        rest = rest[1:][iou(boxes[rest[0]], boxes[rest[1:]]) <= NMS_IOU]
-    return kept
+    both, either = shared(box, boxes, edge=1)
+    return both / either
 
 
 def split_parameters(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -107,11 +107,13 @@ def note_choice(name: str, taken: FaceEmbedding) -> None:
     """On stderr: which face was taken, where a picture shows several, or is turned."""
     note_turn(name, [taken.face])
     if taken.of > 1:
-        left, top, right, bottom = taken.face.box.round().astype(int)
-        note(
-            f"{name}: {taken.of} faces; the largest is taken, at {left},{top} "
-            f"{right - left}x{bottom - top}"
-        )
+        note(f"{name}: {taken.of} faces; the largest is taken, at {place(taken.face)}")
+
+
+def place(face: Face) -> str:
+    """Corner and size of a face's box in whole pixels: ``103,66 93x127``."""
+    left, top, right, bottom = face.box.round().astype(int)
+    return f"{left},{top} {right - left}x{bottom - top}"
 
 
 def one_line(text: str) -> str:

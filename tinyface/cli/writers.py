@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tinyface.cli.common import one_line, print_json, print_line
+from tinyface.cli.common import one_line, place, print_json, print_line
 from tinyface.errors import UsageError
 from tinyface.files import atomic_write
 
@@ -37,8 +37,7 @@ class Row:
         """Which face of the picture, and where it is."""
         if not self.face:
             return "aligned crop"
-        left, top, right, bottom = self.face.box.round().astype(int)
-        return f"face {self.index} at {left},{top} {right - left}x{bottom - top}"
+        return f"face {self.index} at {place(self.face)}"
 
     def to_json(self, vectors: bool = True) -> dict[str, Any]:
         document: dict[str, Any] = {"file": self.file, "face": self.index}

@@ -107,7 +107,7 @@ def verify(
     if not isinstance(model, Model):
         model = _load(None if model is None else os.fspath(model))
     limit = threshold_for(model.card, fmr) if threshold is None else threshold
-    faces = None if aligned else (_largest(model, a), _largest(model, b))
+    faces = None if aligned else (largest_face(model, a), largest_face(model, b))
     if faces:
         score = cosine(faces[0].embedding, faces[1].embedding)
     else:
@@ -122,7 +122,12 @@ def verify(
     )
 
 
-def _largest(model: Model, picture: Source) -> FaceEmbedding:
+def largest_face(model: Model, picture: Source) -> FaceEmbedding:
+    """The largest face of a picture, and its embedding.
+
+    Raises:
+        ImageError: the picture cannot be read, or there is no face in it.
+    """
     found = model.embed_faces(picture, limit=1)
     if not found:
         raise no_face(name_of(picture))

@@ -35,6 +35,7 @@ from tinyface.ops import (
     SiLU,
     Tanh,
 )
+from tinyface.ops.conv import Pads, Pair
 
 if TYPE_CHECKING:
     from tinyface.formats.ncnn import Converter
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 SAME_UPPER, SAME_LOWER = -233, -234  # in place of a pad
 ABSENT: Final = -233  # no number at all
 _ALIKE: Final = 1e-4  # how near to 1/6 a rounded constant must be
-Pads = tuple[int, int, int, int]
 
 
 def flat(c: Converter, layer: Layer, x: str) -> str:
@@ -121,8 +121,7 @@ def make_Convolution(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     if vector:
         return [activate(c, layer, c.apply(Linear(), *inputs, layer=layer))]
     extent = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
-    pad = pads(c, layer, x[0], (4, 14, 15, 16), extent, (sh, sw))
-    made_for = made(c, x[0], (sh, sw)) if layer.whole(4, 0) in (SAME_UPPER, SAME_LOWER) else (0, 0)
+    pad, made_for = pads(c, layer, x[0], (4, 14, 15, 16), extent, (sh, sw))
     op = Conv2d(
         stride=(sh, sw), pad=pad, dilation=(dh, dw), groups=groups, made_for=made_for
     )  # fmt: skip
@@ -139,32 +138,34 @@ def pads(
     ids: tuple[int, int, int, int],
     extent: tuple[int, int],
     stride: tuple[int, int],
-) -> Pads:
-    """(top, left, bottom, right); ids of left, top, right, bottom."""
+) -> tuple[Pads, Pair]:
+    """(top, left, bottom, right), and the size they were made for, as the operators take them; ids
+    of left, top, right, bottom."""
     left = layer.whole(ids[0], 0)
     top, right = layer.whole(ids[1], left), layer.whole(ids[2], left)
     bottom = layer.whole(ids[3], top)
     if left not in (SAME_UPPER, SAME_LOWER):
-        return top, left, bottom, right
+        return (top, left, bottom, right), (0, 0)
     return same(c.shape(x)[2:4], extent, stride, upper=left == SAME_UPPER)
 
 
-def made(c: Converter, x: str, stride: tuple[int, int]) -> tuple[int, int]:
-    """The size of the map, where pads that were made for it do not hold for others."""
-    return (c.shape(x)[2], c.shape(x)[3]) if max(stride) > 1 else (0, 0)
+def made(side: tuple[int, ...], stride: Pair) -> Pair:
+    """The size (h, w), where pads that were made for it do not hold for others, else (0, 0)."""
+    return (side[0], side[1]) if max(stride) > 1 else (0, 0)
 
 
 def same(
     side: tuple[int, ...], extent: tuple[int, int], stride: tuple[int, int], upper: bool
-) -> Pads:
-    """Pads that give ceil(side / stride) windows; the odd one at the end (upper) or in front."""
+) -> tuple[Pads, Pair]:
+    """Pads that give ceil(side / stride) windows, the odd one at the end (upper) or in front; and
+    the size they were made for."""
     pairs = []
     for n, k, s in zip(side, extent, stride, strict=True):
         total = max((-(-n // s) - 1) * s + k - n, 0)
         less, more = total // 2, total - total // 2
         pairs.append((less, more) if upper else (more, less))
     (top, bottom), (left, right) = pairs
-    return top, left, bottom, right
+    return (top, left, bottom, right), made(side, stride)
 
 
 def make_InnerProduct(c: Converter, layer: Layer, x: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tinyface.formats.ncnn_file import Layer
-from tinyface.formats.ncnn_layers import ABSENT, Pads, aligned, flat, made, pads, same
+from tinyface.formats.ncnn_layers import ABSENT, aligned, flat, made, pads, same
 from tinyface.ops import (
     Add,
     AveragePool,
@@ -33,6 +33,7 @@ from tinyface.ops import (
     Tanh,
     Transpose,
 )
+from tinyface.ops.conv import Pads
 
 if TYPE_CHECKING:
     from tinyface.formats.ncnn import Converter
@@ -119,17 +120,20 @@ def make_Pooling(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     kernel, stride = (layer.whole(11, kw), kw), (layer.whole(12, sw), sw)
     if min(*kernel, *stride) < 1:
         raise layer.refuse("its sizes do not make a window")
-    mode = layer.whole(5, 0)
+    mode, side = layer.whole(5, 0), c.shape(x[0])[2:4]
     if mode in (2, 3):
-        pad = same(c.shape(x[0])[2:4], kernel, stride, upper=mode == 2)
+        pad, made_for = same(side, kernel, stride, upper=mode == 2)
     else:
-        pad = pads(c, layer, x[0], (3, 13, 14, 15), kernel, stride)
-    tail = _tail(c.shape(x[0])[2:4], pad, kernel, stride) if mode == 0 else (0, 0)
+        pad, made_for = pads(c, layer, x[0], (3, 13, 14, 15), kernel, stride)
+    tail = (0, 0)
+    if mode == 0:
+        tail, made_for = _tail(side, pad, kernel, stride), made(side, stride)
     if any(tail) and average and layer.whole(6, 0):
         raise layer.refuse("a mean that counts some of its pads")
     pad = (pad[0], pad[1], pad[2] + tail[0], pad[3] + tail[1])
-    window: dict[str, Any] = {"kernel": kernel, "stride": stride, "pad": pad}
-    window["made_for"] = made(c, x[0], stride) if mode in (0, 2, 3) else (0, 0)
+    window: dict[str, Any] = {
+        "kernel": kernel, "stride": stride, "pad": pad, "made_for": made_for
+    }  # fmt: skip
     if average:
         op: Op = AveragePool(**window, count_include_pad=bool(layer.whole(6, 0)))
     else:

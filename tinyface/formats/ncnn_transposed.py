@@ -17,7 +17,7 @@ def make_Deconvolution(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     out, groups = layer.whole(0, 0), layer.whole(7, 1)
     kw, dw, sw = layer.whole(1, 0), layer.whole(2, 1), layer.whole(3, 1)
     kh, dh, sh = layer.whole(11, kw), layer.whole(12, dw), layer.whole(13, sw)
-    top, left, bottom, right = pads(c, layer, x[0], (4, 14, 15, 16), (1, 1), (1, 1))
+    (top, left, bottom, right), _ = pads(c, layer, x[0], (4, 14, 15, 16), (1, 1), (1, 1))
     if layer.whole(20, 0) or layer.whole(21, 0) or layer.whole(28, 0) or layer.whole(4, 0) < 0:
         raise layer.refuse("a size that is given, pads that follow from it, or computed weights")
     if min(out, kh, kw, groups, dh, dw, sh, sw) < 1 or layer.whole(6, 0) % (out * kh * kw):

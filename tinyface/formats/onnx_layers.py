@@ -37,12 +37,12 @@ from tinyface.ops import (
     Sub,
     Transpose,
 )
+from tinyface.ops.conv import Pads
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
 
 _LARGEST: Final = float(np.finfo(np.float32).max)
-Pads = tuple[int, int, int, int]
 
 
 # -- windows: convolution and pooling, of maps (n, c, h, w) and of lines (n, c, l)
@@ -82,9 +82,8 @@ def _window(
         if min(sh, sw, kh, kw, dh, dw) < 1:
             raise node.refuse("a stride, kernel or dilation below 1")
         extent = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
-        side = c.shape(x)[2], c.shape(x)[3]
-        pads = same(side, extent, (sh, sw), upper=auto == "SAME_UPPER")
-        made_for = side if max(sh, sw) > 1 else (0, 0)
+        upper = auto == "SAME_UPPER"
+        pads, made_for = same(c.shape(x)[2:], extent, (sh, sw), upper=upper)
     elif auto == "VALID":
         pads = (0, 0, 0, 0)
     elif auto != "NOTSET":
