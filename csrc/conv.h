@@ -137,6 +137,7 @@ static void conv_run(const tf_call *call, int32_t task, void *scratch)
     const int64_t m0 = task % blocks * s->block, m1 = tf_min(m0 + s->block, pixels);
     const int64_t p0 = task / blocks * s->panels, p1 = tf_min(p0 + s->panels, all);
     const int64_t ahead = blocks == 1 ? all : p1; /* the next task is mostly the same thread's */
+    const int member = s->x.buf == TF_BAND || s->y.buf == TF_BAND; /* whose weights stay in L2 */
 
     /* As many tiles as needed, as equal as possible: 49 pixels are 4 x 6 + 5 x 5, not 8 x 6 + 1.
      * The first `more` tiles have rows + 1. */
@@ -159,7 +160,7 @@ static void conv_run(const tf_call *call, int32_t task, void *scratch)
         t.w = (const char *)call->w + first * v.taps * v.kc * v.elem;
         const int64_t bytes = tf_ceil_div(t.n, VL) * VL * v.taps * v.kc * v.elem;
         t.next = t.w + (p + 1 < ahead ? bytes : 0);
-        t.share = count < 16 && p + 1 < ahead ? bytes / count : 0;
+        t.share = count < 16 && p + 1 < ahead && !member ? bytes / count : 0;
         if (p + 1 == p1 && s->x.buf >= 0 && s->y.buf == TF_BAND) { /* the next band's input */
             t.next = (const char *)(call->x + s->h * s->x.row);
             t.share = s->oh * s->sh * s->x.row * 4 / count;

@@ -127,7 +127,7 @@ def test_panels_that_go_on_at_once_keep_their_bits(
         for threads in (1, 2, 3):
             executable, found = outputs_of(graph, threads)
             first, second = executable.plan.steps[1:3]
-            assert chain.by_panels(first, second) == (first.isa.lanes == 8)
+            assert chain.by_panels(first, second) == (first.isa.lanes >= 8)
             assert np.array_equal(found[0], expected[0])
 
 
