@@ -237,14 +237,22 @@ def best_device() -> str:
 
 
 def fast(model: nn.Module, threads: int) -> Callable[[Tensor], Tensor]:
-    """`model` as a function; by OpenVINO where that is installed (twice as fast on a CPU)."""
+    """`model` as a function; by OpenVINO where that is installed (twice as fast on a CPU).
+
+    In bfloat16 where the processor multiplies it: on a core with AMX 690 to 860 pictures a second
+    in place of 260. Its embeddings have a cosine of .9997 to float32's, where two looks at one
+    face have .92 to .97.
+    """
     try:
         import openvino
     except ImportError:
         return model
     graph = openvino.convert_model(model, example_input=torch.zeros(2, 3, 112, 112))
-    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(graph, "CPU", options)
+    core = openvino.Core()
+    quick = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    kind = "bf16" if quick else "f32"
+    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": kind}
+    compiled = core.compile_model(graph, "CPU", options)
     return lambda x: torch.from_numpy(compiled(x.numpy())[0].copy())
 
 
