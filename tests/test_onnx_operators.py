@@ -316,3 +316,17 @@ def test_a_detector_of_same_padding_is_fed_whole_steps() -> None:
         x = b.apply(MaxPool(pad=(0, 0, 1, 1), kernel=(3, 3), made_for=made_for), x)
         wanted = {**steps, "multiple": 32 if any(made_for) else 1}
         assert in_steps(b.build(y=x), steps) == wanted
+
+
+def test_computed_constants(tmp_path: Path) -> None:
+    """Two of 112 x 112 joined (EdgeNeXt's positions); the largest of three."""
+    parts = {name: RNG.standard_normal((1, 1, 112, 112)).astype(np.float32) for name in "abc"}
+    nodes = [
+        helper.make_node("Max", ["a", "b", "c"], ["most"]),
+        helper.make_node("Concat", ["most", "c"], ["both"], axis=1),
+        helper.make_node("Add", ["x", "both"], ["y"]),
+    ]
+    x = RNG.standard_normal((1, 2, 112, 112)).astype(np.float32)
+    y, _ = outputs(tmp_path, nodes, x, parts)
+    most = np.maximum(np.maximum(parts["a"], parts["b"]), parts["c"])
+    assert (y == x + np.concatenate([most, parts["c"]], 1)).all()

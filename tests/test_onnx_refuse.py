@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinyface import limits
 from tinyface.errors import FormatError, TinyfaceError
+from tinyface.formats import onnx_constants
 
 onnx = pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
 
@@ -156,6 +158,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
         ),
         "too large",
     ),
+    "clip bomb": (
+        model(
+            [helper.make_node("Clip", ["a", "b"], ["z"]), node("Add", "x", "z")],
+            None,
+            {"a": np.ones((1 << 17, 1), np.float32), "b": np.ones((1, 1 << 17), np.float32)},
+        ),
+        "too large",
+    ),
     "matrix products": (model([node("MatMul", "x", "x")], [1, 100, 4, 5]), "matmul: .* multiplied"),
     "tensor dims": (with_tensor(dims=[5]), "tensor 'w': damaged"),
     "tensor dims negative": (with_tensor(dims=[-4]), r"tensor 'w': shape \[-4\]"),
@@ -175,6 +185,22 @@ def test_refused(tmp_path: Path, case: str) -> None:
     with pytest.raises(FormatError, match=says) as caught:
         read(tmp_path, proto)
     assert "x.onnx" in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_constants_that_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each node doubles what there is, or makes as much again: stopped long before memory is."""
+    monkeypatch.setattr(onnx_constants, "MAX_TENSOR_BYTES", 1 << 20)
+    doubling = [
+        helper.make_node("Concat", [f"a{i}", f"a{i}"], [f"a{i + 1}"], axis=0) for i in range(40)
+    ]
+    proto = model([*doubling, node("Add", "x", "a40")], None, {"a0": np.ones(4, np.float32)})
+    with pytest.raises(FormatError, match=r"a1[0-9].*too large"):
+        read(tmp_path, proto)
+    monkeypatch.setattr(limits, "MAX_PARAM_BYTES", 1 << 20)
+    many = [helper.make_node("Add", ["a", "a"], [f"z{i}"]) for i in range(40)]
+    proto = model([*many, node("Add", "x", "z39")], None, {"a": np.ones(1 << 14, np.float32)})
+    with pytest.raises(FormatError, match=r"z1[56].*too much memory"):
+        read(tmp_path, proto)
 
 
 GOOD = model(

@@ -46,7 +46,7 @@ class Converter:
 
     constants: values that are known. tensors: ONNX's name -> the graph's, for all others.
     made: the operator that makes a tensor. origins: the tensors whose shapes went into a
-    constant. state: the weights.
+    constant. state: the weights. folded: bytes of the constants computed so far.
     """
 
     def __init__(self, file: OnnxFile, size: tuple[int, int], batch: int = 1) -> None:
@@ -57,6 +57,7 @@ class Converter:
         self.state: dict[str, Array] = {}
         self.made: dict[str, Op] = {}
         self.origins: dict[str, set[str]] = {}
+        self.folded = 0
         for name, shape in file.inputs.items():
             usual: tuple[int, ...] = (1,) * len(shape)
             if len(shape) == 4:
@@ -145,7 +146,10 @@ class Converter:
             return
         if all(known) and node.kind in FOLD:
             arrays = tuple(self.constants[name] for name in node.inputs if name)
-            self.constants[node.outputs[0]] = fold(node, arrays)
+            self.constants[node.outputs[0]] = value = fold(node, arrays)
+            self.folded += value.nbytes if value.base is None else 0  # a view takes no memory
+            if self.folded > limits.MAX_PARAM_BYTES:
+                raise node.refuse("constants computed up to here take too much memory")
             self.origins[node.outputs[0]] = set().union(
                 *(self.origins.get(name, ()) for name in node.inputs)
             )

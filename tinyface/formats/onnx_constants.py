@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from tinyface.errors import FormatError
 from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_file import OnnxNode
+from tinyface.limits import MAX_TENSOR_BYTES
 
 MAX_ELEMENTS: Final = 1 << 20  # of what is computed here; weights are larger, but not computed
 _TYPES: Final = {
@@ -116,6 +118,8 @@ def _reshape(node: OnnxNode, x: Array, shape: Array) -> Array:
 
 
 def _concat(node: OnnxNode, *arrays: Array) -> Array:
+    if sum(a.nbytes for a in arrays) > MAX_TENSOR_BYTES:
+        raise node.refuse("this computation on constants is too large")
     return np.concatenate(arrays, node.attribute("axis", 0))
 
 
@@ -123,7 +127,15 @@ def _transpose(node: OnnxNode, x: Array) -> Array:
     return x.transpose(node.ints("perm", tuple(reversed(range(x.ndim)))))
 
 
-def _div(_: OnnxNode, a: Array, b: Array) -> Array:
+def _broadcast(node: OnnxNode, arrays: tuple[Array, ...]) -> None:
+    """Raises FormatError where arrays of these shapes together make a much larger one."""
+    size = math.prod(np.broadcast_shapes(*(a.shape for a in arrays)))
+    if size > max(MAX_ELEMENTS, *(a.size for a in arrays)):
+        raise node.refuse("this computation on constants is too large")
+
+
+def _div(node: OnnxNode, a: Array, b: Array) -> Array:
+    _broadcast(node, (a, b))
     if a.dtype.kind == "f":
         with np.errstate(all="ignore"):
             return np.asarray(a / b)
@@ -141,6 +153,7 @@ def _clip(node: OnnxNode, x: Array, *ends: Array) -> Array:
     else:
         given = iter(ends)
         least, most = (next(given) if node.has(i) else None for i in (1, 2))
+    _broadcast(node, (x, *ends))
     return np.asarray(np.clip(x, least, most)) if ends or node.opset < 11 else x
 
 
@@ -161,15 +174,22 @@ def _reduce(how: Callable[..., Any]) -> Callable[..., Array]:
 
 def _simple(how: Callable[..., Any]) -> Callable[..., Array]:
     """An operator that NumPy has under another name."""
-    return lambda node, *arrays: np.asarray(how(*arrays))
+
+    def run(node: OnnxNode, *arrays: Array) -> Array:
+        _broadcast(node, arrays)
+        return np.asarray(how(*arrays))
+
+    return run
 
 
 _NUMPY: Final[dict[str, Callable[..., Any]]] = {
     "Abs": np.abs, "Add": np.add, "And": np.logical_and, "Ceil": np.ceil, "Cos": np.cos,
     "Equal": np.equal, "Exp": np.exp, "Floor": np.floor, "Greater": np.greater,
     "GreaterOrEqual": np.greater_equal,
-    "Less": np.less, "LessOrEqual": np.less_equal, "Log": np.log, "Max": np.maximum,
-    "Min": np.minimum, "Mod": np.mod, "Mul": np.multiply, "Neg": np.negative,
+    "Less": np.less, "LessOrEqual": np.less_equal, "Log": np.log,
+    "Max": lambda *xs: reduce(np.maximum, xs),
+    "Min": lambda *xs: reduce(np.minimum, xs),
+    "Mod": np.mod, "Mul": np.multiply, "Neg": np.negative,
     "Not": np.logical_not, "Or": np.logical_or, "Pow": np.power,
     "Reciprocal": np.reciprocal, "Sin": np.sin,
     "Sqrt": np.sqrt, "Sub": np.subtract, "Where": np.where,
@@ -210,9 +230,6 @@ def fold(node: OnnxNode, arrays: tuple[Array, ...]) -> Array:
     """
     if node.kind not in FOLD:
         raise node.refuse("this computation on constants is not known here")
-    largest = math.prod(a.size or 1 for a in arrays if a.size < MAX_ELEMENTS)
-    if len(arrays) == 2 and largest > MAX_ELEMENTS * 64:
-        raise node.refuse("this computation on constants is too large")
     try:
         with np.errstate(all="ignore"):
             result = FOLD[node.kind](node, *arrays)
