@@ -330,3 +330,32 @@ def test_computed_constants(tmp_path: Path) -> None:
     y, _ = outputs(tmp_path, nodes, x, parts)
     most = np.maximum(np.maximum(parts["a"], parts["b"]), parts["c"])
     assert (y == x + np.concatenate([most, parts["c"]], 1)).all()
+
+
+@pytest.mark.parametrize("training", [0, 1])
+def test_standardised_weights(tmp_path: Path, training: int) -> None:
+    """NFNet, BiT: a batch norm of the weights themselves, in training mode their own."""
+    w = RNG.uniform(-1, 3, (5, 3, 3, 3)).astype(np.float32)
+    scale, shift, mean = (RNG.standard_normal(5).astype(np.float32) for _ in range(3))
+    variance = RNG.uniform(0.5, 2, 5).astype(np.float32)
+    constants = {
+        "w": w.reshape(1, 5, 27), "scale": scale, "shift": shift, "mean": mean,
+        "variance": variance, "sides": np.array(w.shape),
+    }  # fmt: skip
+    outs = ["s", "m", "v"] if training else ["s"]
+    nodes = [
+        helper.make_node("BatchNormalization", ["w", "scale", "shift", "mean", "variance"], outs,
+                         training_mode=training, epsilon=1e-3),
+        helper.make_node("Reshape", ["s", "sides"], ["kernel"]),
+        node("Conv", "x", "kernel"),
+    ]  # fmt: skip
+    x = RNG.standard_normal((2, 3, 6, 7)).astype(np.float32)
+    y, _ = outputs(tmp_path, nodes, x, constants)
+    flat = w.reshape(5, 27).astype(np.float64)
+    if training:
+        mean, variance = flat.mean(1), flat.var(1)
+    flat = (flat.T - mean) / np.sqrt(variance + 1e-3) * scale + shift
+    columns = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))  # (n, 3, oh, ow, 3, 3)
+    assert np.allclose(
+        y, np.einsum("nchwij,cijo->nohw", columns, flat.reshape(3, 3, 3, 5)), atol=1e-4
+    )

@@ -164,6 +164,19 @@ def _tile(node: OnnxNode, x: Array, repeats: Array) -> Array:
     return np.tile(x, times)
 
 
+def _batch_norm(
+    node: OnnxNode, x: Array, scale: Array, shift: Array, mean: Array, variance: Array
+) -> Array:
+    """Of weights, whose own mean and variance are taken in training mode: standardised
+    convolutions (NFNet, BiT) are written so."""
+    if node.attribute("training_mode", 0):
+        others = tuple(axis for axis in range(x.ndim) if axis != 1)
+        mean, variance = x.mean(others, np.float64), x.var(others, np.float64)
+    factor = scale / np.sqrt(variance + node.attribute("epsilon", 1e-5))
+    sides = (1, -1, *[1] * (x.ndim - 2))
+    return np.asarray(x * factor.reshape(sides) + (shift - mean * factor).reshape(sides))
+
+
 def _reduce(how: Callable[..., Any]) -> Callable[..., Array]:
     def run(node: OnnxNode, *arrays: Array) -> Array:
         axes = _axes(node, arrays)
@@ -195,6 +208,7 @@ _NUMPY: Final[dict[str, Callable[..., Any]]] = {
     "Sqrt": np.sqrt, "Sub": np.subtract, "Where": np.where,
 }  # fmt: skip
 FOLD: Final[dict[str, Callable[..., Array]]] = {
+    "BatchNormalization": _batch_norm,
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
     "Cast": _cast,
