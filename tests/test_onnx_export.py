@@ -158,6 +158,12 @@ def test_image_size_and_batch_stay_free(tmp_path: Path) -> None:
     assert_close(onnxruntime_outputs(path, x3), wanted.values())
 
 
+def test_pads_for_one_size_keep_that_size() -> None:
+    pool = ops.MaxPool((3, 3), (2, 2), (0, 0, 1, 1), made_for=(8, 8))
+    shape = onnx_export.to_onnx(single(pool, (1, 4, 8, 8))).graph.input[0].type.tensor_type.shape
+    assert [side.dim_value for side in shape.dim[2:]] == [8, 8]
+
+
 @pytest.mark.parametrize("axis", [1, 3])
 def test_a_norm_of_rows_keeps_their_length(tmp_path: Path, axis: int) -> None:
     b = Builder("norm")

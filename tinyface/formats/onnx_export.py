@@ -354,8 +354,11 @@ def _bigger(graph: Graph) -> Graph:
     """The same network for larger images; the network itself where it allows none.
 
     One with an embedding was made for one size of crop, even if its layers would take others:
-    whoever reads the file must learn that size from it.
+    whoever reads the file must learn that size from it. So must they where pads were made for one
+    size: ONNX's explicit ones do not say so.
     """
+    if any(getattr(node.op, "made_for", (0, 0)) != (0, 0) for node in graph.nodes):
+        return graph
     shapes = {
         name: (*t.shape[:2], t.shape[2] + 32, t.shape[3] + 64)
         for name, t in graph.inputs.items()
