@@ -19,6 +19,7 @@ from tinyface.graph import Graph
 from tinyface.networks import find
 from tinyface.passes import optimise
 from tinyface.plan import Isa, make_plan
+from tinyface.plan.chain import LONG_ROW, by_panels
 from tinyface.plan.walk import REGION, SCRATCH, WEIGHTS, Walker, lines, run
 from tinyface.traffic.cache import _Lru, past_cache
 
@@ -115,6 +116,34 @@ def test_every_line_of_weights_and_results_is_walked(name: str, isa: Isa) -> Non
             first = WEIGHTS * REGION // 16 + step.params["w"] // 16
             count = step.compulsory.weight // 64 - step.y.shape[1] // 8  # less bias and slope
             assert read[i] >= set(range(first, first + count)), step.name
+
+
+@pytest.mark.parametrize("channels", [20, 48, 64])  # two vectors of 16 floats, three, four
+def test_what_panels_hand_on_has_a_place_of_its_own(channels: int) -> None:
+    """Between a convolution and its reader: the new rows of one panel, and behind them, of every
+    vector, those that are kept. A table of pixels and the rows of the next member lie elsewhere."""
+    width, vectors = LONG_ROW // channels + 4, -(-channels // 16)
+    b = Builder("panels")
+    x = b.conv(b.input("x", (1, 8, 20, width)), channels, 1, key="a")
+    x = b.conv(x, channels, 3, pad=1, groups=channels, key="b")
+    graph = optimise(b.build(y=b.conv(x, 8, 1, key="c")))
+    plan = make_plan(graph, Isa("avx512", 16, 12, 12))
+    one, two = plan.steps[1:3]
+    assert one.chain == 3 and by_panels(one, two)
+    scratch = range(SCRATCH * REGION // 16, (SCRATCH + 1) * REGION // 16)
+    reads, writes = [[list[set[int]]() for _ in plan.steps] for _ in range(2)]
+    for number, some, write in Walker(plan).steps():
+        if some.size and int(some[0]) in scratch:
+            (writes if write else reads)[number].append(set(some.tolist()))
+    new, kept = reads[2][::2], reads[2][1::2]
+    row = width + 2  # lines of a row of a vector: a pixel is one
+    wide = [min(2, vectors - first) for first in range(0, vectors, 2)]
+    rows = one.bands[0].end
+    assert [len(some) for some in new[: len(wide)]] == [count * rows * row for count in wide]
+    assert [len(some) for some in kept[: len(wide)]] == [count * 2 * row for count in wide]
+    places = [set().union(*new), set().union(*kept), writes[1][0], set().union(*reads[3])]
+    assert len(places[1]) == vectors * 2 * row
+    assert len(set().union(*places)) == sum(len(place) for place in places)  # none twice
 
 
 @pytest.mark.slow

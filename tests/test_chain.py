@@ -151,6 +151,23 @@ def test_windows_far_outside_of_the_map_keep_their_bits(
         assert np.array_equal(found[0], expected[0])
 
 
+def test_an_idle_reader_keeps_its_convolution_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first rows of the last member see padding alone: chain.c makes no panels for them."""
+    b = Builder("idle")
+    x = b.conv(b.input("input", (1, 3, 9, chain.LONG_ROW // 40 + 2)), 40, 1, key="a")
+    x = b.conv(x, 40, 3, key="b", pad=1, groups=40)
+    graph = b.build(y=b.conv(x, 40, 3, key="c", pad=(4, 1, 1, 1), groups=40))
+    graph = optimise(graph.bind(random_state(graph)))
+    chain_all(monkeypatch, 0)
+    for isa in engine.isas():
+        one, two, three = engine.CExecutable(graph, 1, isa.name).plan.steps[1:4]
+        assert one.chain == 3
+        assert (two.bands[0].first, two.bands[0].end, three.bands[0].end) == (0, 0, one.band)
+        assert one.bands[0].end == (0 if chain.by_panels(one, two) else 1)
+        made = [band.end - band.first for band in one.bands]
+        assert sum(made) == 9  # every row once
+
+
 def test_wide_maps_are_never_written_whole() -> None:
     graph = network("mobilefacenet")
     chained = engine.CExecutable(graph, 1)

@@ -126,8 +126,10 @@ def _reach(step: Step) -> int:
 
 
 def _turns(members: Sequence[Step], band: int) -> Iterator[tuple[Band, ...]]:
-    """What every member does in each turn of one thread, as plan_band of csrc/chain.c finds it."""
+    """What every member does in each turn of one thread, as plan_band of csrc/chain.c finds it. A
+    convolution whose panels go on makes nothing as long as their reader has nothing to make."""
     last = len(members) - 1
+    handing = [j for j, (a, b) in enumerate(pairwise(members)) if by_panels(a, b)]
     made, base = [0] * (last + 1), [0] * (last + 1)  # rows made; row at the front of the buffer
     while made[last] < _number(members[last], "oh"):
         first, end, kept = list(made), [0] * (last + 1), [(0, 0)] * (last + 1)
@@ -139,6 +141,8 @@ def _turns(members: Sequence[Step], band: int) -> Iterator[tuple[Band, ...]]:
             base[j - 1] = low
             first[j - 1] = max(first[j - 1], low)
             end[j - 1] = max(first[j - 1], high)
+        for j in handing:
+            end[j] = end[j] if first[j + 1] < end[j + 1] else first[j]
         made = end
         yield tuple(map(lambda a, b, c, d: Band(a, b, c, *d), first, end, base, kept))
 

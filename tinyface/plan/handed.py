@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinyface.ops.spec import Array
 from tinyface.plan.lines import Pass, Walk, run
 from tinyface.plan.model import Step
 from tinyface.plan.touched import Range
@@ -34,40 +35,44 @@ def held_floats(a: Step, b: Step, rows: int) -> int:
 
 
 def handed(
-    walker: Walker, pair: tuple[Step, Step], own: Range, later: Range, start: int, end: int
+    walker: Walker, pair: tuple[Step, Step], own: Range, later: Range, places: Sequence[int]
 ) -> Iterator[tuple[int, Pass]]:
     """(0 or 1, pass) of both steps: ``own`` outputs of the first, ``later`` ones of the second.
-    start: of what lies between them; end: where the kernels' scratch begins."""
+    places: beginning and end of what lies between them; where the kernels' scratch begins."""
     a, b = pair
-    new = (start, 2 * (own[1] - own[0]) // int(a.fields["ow"]) * row_floats(a, b))
+    start, end, scratch = places
+    rows = (own[1] - own[0]) // int(a.fields["ow"])
     panel = -1  # the first thing written is the table
-    for lines_of_pass, write in walker.walk(a, [own], end) if own[0] < own[1] else ():
+    for lines_of_pass, write in walker.walk(a, [own], scratch) if own[0] < own[1] else ():
         if write and panel >= 0:
-            yield 0, (run(*new), True)
-            yield from ((1, p) for p in _read(walker, pair, panel, later, new, end))
+            new, halo = _panel(pair, panel, rows, start, end)
+            yield 0, (new, True)
+            yield from ((1, p) for p in _read(walker, b, panel, later, new, halo))
         else:
             yield 0, (lines_of_pass, write)
         panel += write
-    if panel < 0:  # rows that are kept are enough
+    if panel < 0 and later[0] < later[1]:  # rows that are kept are enough
         for p in range(-(-a.y.shape[1] // (2 * a.isa.lanes))):
-            yield from ((1, q) for q in _read(walker, pair, p, later, new, end))
+            new, halo = _panel(pair, p, 0, start, end)
+            yield from ((1, q) for q in _read(walker, b, p, later, new[:0], halo))
 
 
-def _read(
-    walker: Walker,
-    pair: tuple[Step, Step],
-    panel: int,
-    later: Range,
-    new: tuple[int, int],
-    end: int,
-) -> Walk:
-    """What the second step does with a panel of the first."""
+def _panel(
+    pair: tuple[Step, Step], panel: int, rows: int, start: int, end: int
+) -> tuple[Array, Array]:
+    """Lines of the new rows of a panel, and of its rows that are kept: of two vectors, or one."""
     a, b = pair
-    (_, c, oh, ow), wide, kept = b.y.shape, 2 * a.isa.lanes, 2 * kept_floats(a, b)
+    left = -(-a.y.shape[1] // a.isa.lanes) - 2 * panel
+    vectors, kept = min(left, 2), kept_floats(a, b)
+    return run(start, vectors * rows * row_floats(a, b)), run(end - left * kept, vectors * kept)
+
+
+def _read(walker: Walker, b: Step, panel: int, later: Range, new: Array, halo: Array) -> Walk:
+    """What the second step does with a panel of the first."""
+    (_, c, oh, ow), wide = b.y.shape, 2 * b.isa.lanes
     first = panel * wide
     count = min(wide, c - first)
-    halo = run(end - (-(-c // wide) - panel) * kept, kept)
-    yield run(*new), False
+    yield new, False
     yield halo, False
     for tap in range(int(b.fields["kh"]) * int(b.fields["kw"])):
         yield walker.params(b, "w", tap * c + first, count), False

@@ -105,7 +105,7 @@ class Walker:
                 continue
             if j + 1 < len(members) and by_panels(step, members[j + 1]):
                 pair, later, done = (step, members[j + 1]), outputs(members[j + 1]), j + 1
-                for i, one in handed(self, pair, own, later, starts[j], starts[j + 1]):
+                for i, one in handed(self, pair, own, later, (*starts[j : j + 2], starts[-1])):
                     yield j + i, iter([one])
             elif own[0] < own[1]:
                 yield j, self.walk(step, [own], starts[-1])
