@@ -163,7 +163,8 @@ static void conv_run(const tf_call *call, int32_t task, void *scratch)
         t.share = count < 16 && p + 1 < ahead && !member ? bytes / count : 0;
         if (p + 1 == p1 && s->x.buf >= 0 && s->y.buf == TF_BAND) { /* the next band's input */
             t.next = (const char *)(call->x + s->h * s->x.row);
-            t.share = s->oh * s->sh * s->x.row * 4 / count;
+            /* limited, because nothing bounds the pitch of a map's only row */
+            t.share = tf_min(s->x.row, 1 << 18) * s->oh * s->sh * 4 / count;
         }
         t.ahead = t.share * 4 / (v.taps * v.kc);
         t.bias = call->bias + first;
