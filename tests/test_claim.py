@@ -246,6 +246,21 @@ def test_the_plot(tmp_path: Path) -> None:
         draw(claim, tmp_path / "claim.jpeg", "a machine")
 
 
+def test_a_picture_of_doubtful_times_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture is passed on without what stood on stderr."""
+    from tinyface.cli import claim as command
+    from tinyface.traffic import claim_plot
+
+    titles: list[str] = []
+    monkeypatch.setattr(claim_plot, "draw", lambda _claim, _path, title: titles.append(title))
+    found = analyse(synthetic((0.02, 0.05, 0.05, 1000), 1))
+    for warning in ("", "it was busy"):
+        names = (None, "x.png", None, None)
+        command._files(found, None, None, names, {"cpu": "a machine"}, warning, 1)  # type: ignore[arg-type]
+    assert titles[0] == "a machine"
+    assert titles[1].splitlines()[1:] == ["the times are not to be trusted: it was busy"]
+
+
 # ------------------------------------------------------------------------------- the page
 
 

@@ -110,6 +110,9 @@ def test_detect(tinyface: Any) -> None:
     assert tinyface("detect", "two.png", "--score", "1").status == 2
     nothing = tinyface("detect", "night.png", "--json")
     assert nothing.status == 1 and nothing.json["results"][0]["faces"] == []
+    # what it advises is an option that it has
+    assert "--score" in nothing.err and "--aligned" not in nothing.err
+    assert "--aligned" not in tinyface("align", "night.png", "-o", "none").err
 
 
 def test_align(tinyface: Any) -> None:

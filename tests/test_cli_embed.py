@@ -134,6 +134,14 @@ def test_folders_are_searched_when_asked(tinyface: Any) -> None:
     assert tinyface("embed", "a", "-r").out.startswith("a/b/deep.png: ")
 
 
+def test_what_is_not_there_is_named_once_as_it_was_written(tinyface: Any) -> None:
+    Path("bare").mkdir()
+    for name in ("./gone.jpg", "bare/", ".//gone/", "gone.jpg"):
+        done = tinyface("embed", name)
+        assert done.status == 1 and done.err.startswith(f"{name}: no ")
+        assert done.err.count(name.strip("./")) == 1
+
+
 def test_odd_names(tinyface: Any) -> None:
     for name in ("Zoë Müller.png", "-dash.png", "a,b\"c'.png", "[bold]x.png", "新.png"):
         samples.save_png(Path(name), ONE)
@@ -165,6 +173,9 @@ def test_without_weights_it_says_how_to_import_some(
 def test_a_checkpoint_given_as_a_model_says_what_to_do(tinyface: Any) -> None:
     torch_file = Path("weights.pt")
     torch_file.write_bytes(b"PK\3\4 and so on")
-    for name, what in ((str(torch_file), "a PyTorch checkpoint"), ("one.png", "no format")):
+    for name, what, advice in (
+        (str(torch_file), "a PyTorch checkpoint", "tinyface import weights.pt"),
+        ("one.png", "no format", "tinyface models"),  # import would not take it either
+    ):
         done = tinyface("embed", "one.png", "-m", name)
-        assert done.status == 3 and what in done.err and f"tinyface import {name}" in done.err
+        assert done.status == 3 and what in done.err and advice in done.err

@@ -100,7 +100,8 @@ def test_a_model_without_thresholds_ranks_all_the_same(tinyface: Any) -> None:
 
 
 def test_what_cannot_be_searched(tinyface: Any) -> None:
-    assert tinyface("search", "night.png", "one.png").status == 1
+    done = tinyface("search", "night.png", "one.png")
+    assert done.status == 1 and "no face found" in done.err and "--aligned" not in done.err
     assert tinyface("search", "one.png", "two.png", "--fmr", "1e-3", "--threshold", "1").status == 2
     for suffix in ("npy", "csv"):
         tinyface("embed", "two.png", "-o", f"faces.{suffix}")

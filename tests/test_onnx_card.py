@@ -139,3 +139,17 @@ def test_commands_take_it_along(tinyface: Any, tmp_path: Path) -> None:
         card = load_model("again.safetensors")[1]
         assert replace(card, checksum="") == samples.recogniser((96, 80))[1]
     assert "thresholds: 0.300 at FMR 1e-2" in run("info", "mine.onnx").out
+
+
+@pytest.mark.parametrize("name", ["main_graph", "torch_jit", ""])
+@pytest.mark.usefixtures("surroundings")
+def test_what_other_exporters_write_is_called_after_its_file(tinyface: Any, name: str) -> None:
+    """They call every graph alike, and two models must not want one place, nor one headline."""
+    export_onnx(samples.recogniser()[0], Path("mine.onnx"))
+    model = onnx.load("mine.onnx")
+    model.producer_name, model.graph.name = "pytorch", name
+    onnx.save(model, "mine.onnx")
+    assert import_file("mine.onnx").graph.name == import_file("mine.onnx").card.name == "mine"
+    found = import_file("mine.onnx", name="yours")
+    assert found.graph.name == found.card.name == "yours"
+    assert tinyface("info", "mine.onnx").out.startswith("mine: input")

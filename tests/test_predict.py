@@ -13,6 +13,7 @@ import pytest
 
 from tests.test_claim import synthetic
 from tests.test_graph import small_graph
+from tinyface import ops
 from tinyface.builder import Builder
 from tinyface.cli.main import run as cli
 from tinyface.errors import UsageError
@@ -225,3 +226,19 @@ def test_the_command_takes_a_model_of_ones_own(
     out = capsys.readouterr().out
     assert "second" in out and "ms expected" in out and "nothing was measured" in out
     assert cli(["predict", str(path), "--device", "pi5"]) == 2
+
+
+def test_what_has_no_kernel_is_refused_with_a_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not with one of other commands' options: predict has no --backend."""
+    b = Builder("soft")
+    x = b.apply(ops.Softplus(), b.conv(b.input("input", (1, 3, 8, 8)), 4, 3, key="first"))
+    graph = b.build(embedding=b.linear(b.apply(ops.Flatten(), x), 4, key="fc"))
+    path = str(tmp_path / "soft.safetensors")
+    card = Card("soft", "embed", Preprocess(8, 8), embedding_size=4)
+    save_model(path, graph.bind(random_state(graph)), card)
+    assert cli(["predict", path, "--device", "epyc-avx2"]) != 0
+    message = capsys.readouterr().err
+    assert "no C kernel" in message and "--device pi4" in message and "--backend" not in message
+    assert cli(["predict", path, "--device", "pi4"]) == 0

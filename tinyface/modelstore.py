@@ -140,10 +140,12 @@ def _need_model(path: Path) -> None:
     """Refuse a file that says by its content that it is something else, and say what to do."""
     kind = sniff(path)
     if kind not in (Kind.TINYFACE, Kind.SAFETENSORS):
-        raise FormatError(
-            f"{path} is {kind.value}, not a model file; to make one of trained weights:  "
-            f"tinyface import {path.name}"
+        advice = (
+            "name a model file, or installed weights (tinyface models)"
+            if kind in (Kind.EMPTY, Kind.UNKNOWN)
+            else f"to make one of trained weights:  tinyface import {path.name}"
         )
+        raise FormatError(f"{path} is {kind.value}, not a model file; {advice}")
 
 
 def chosen(name_or_path: str | os.PathLike[str] | None, task: str) -> Path:

@@ -63,8 +63,8 @@ def choose_isa(name: str | None = None) -> Isa:
         if isa.name == wanted:
             return isa
     raise BackendError(
-        f"instruction set {wanted!r} (TINYFACE_ISA): this CPU or build has only "
-        f"{', '.join(isa.name for isa in known)}"
+        f"instruction set {wanted!r}{'' if name else ' (TINYFACE_ISA)'}: this CPU or build has "
+        f"only {', '.join(isa.name for isa in known)}; take one of these"
     )
 
 

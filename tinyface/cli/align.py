@@ -66,7 +66,7 @@ def command(
         rgb = read_image(source)
         faces = finder.detect(rgb)[: 1 if largest else None]
         if not faces:
-            raise no_face(source)
+            raise no_face(source, "")
         common.note_turn(source, faces)
         stem = _stem(source, taken)
         for i, face in enumerate(faces):

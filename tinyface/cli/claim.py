@@ -126,7 +126,8 @@ def _files(
     if plot:
         from tinyface.traffic.claim_plot import draw
 
-        draw(result, plot, described["cpu"])
+        doubt = f"\nthe times are not to be trusted: {warning}" if warning else ""
+        draw(result, plot, described["cpu"] + doubt)
     if html:
         _html(html, result, held, described, warning, threads)
     if device:

@@ -76,7 +76,7 @@ def command(
         if draw:
             save_picture(draw, draw_faces(rgb, faces))
         if not faces:
-            raise no_face(source)
+            raise no_face(source, ", or a lower --score")
 
     status = batch.each(work, what="detecting")
     if as_json:

@@ -48,9 +48,9 @@ def command(as_json: bool) -> int:
         common.print_json("tables/1", {"rows": document})
         return 0
     common.print_table(
-        ["table", "network", "params M", "MACs M", "F printed, MB", "F (U)", "F (Z)"],
+        ["network", "table", "params M", "MACs M", "F printed, MB", "F (U)", "F (Z)"],
         [
-            [r.table, r.title, _cell(r.params), _cell(r.macs), _printed(r.fmap),
+            [r.title, r.table, _cell(r.params), _cell(r.macs), _printed(r.fmap),
              *(f"{r.fmap.computed[rule]:.3f}" if r.fmap.computed else "-" for rule in "UZ")]
             for r in table
         ],

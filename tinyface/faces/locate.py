@@ -17,6 +17,7 @@ from tinyface.vision.detect import Detector, Face
 from tinyface.vision.image import RGB, Source, read_image
 
 Size: TypeAlias = int | tuple[int, int]  # side, or (height, width)
+ALIGNED = ", or say that it is an aligned crop already (--aligned, aligned=True)"
 
 
 def load_detector(
@@ -109,12 +110,10 @@ def largest(faces: list[Face], name: str) -> Face:
     return faces[0]
 
 
-def no_face(name: str) -> NoFaceError:
-    """The error about a picture without a face."""
-    return NoFaceError(
-        f"{name}: no face found; try a larger or sharper picture, "
-        "or say that it is an aligned crop already (--aligned, aligned=True)"
-    )
+def no_face(name: str, otherwise: str = ALIGNED) -> NoFaceError:
+    """The error about a picture without a face; ``otherwise``: what else helps, where it was
+    looked for."""
+    return NoFaceError(f"{name}: no face found; try a larger or sharper picture{otherwise}")
 
 
 def name_of(image: Source) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,9 +39,9 @@ _GRAPHS: Final = (Kind.NCNN_PARAM, Kind.ONNX)
 IMPORTED: Final = (*_WEIGHTS, *_GRAPHS)  # what :func:`import_file` reads
 _ADVICE: Final = {
     Kind.TINYFACE: "it needs no import: use it with  -m FILE",
-    Kind.TORCHSCRIPT: "which holds code; where PyTorch is installed: "
+    Kind.TORCHSCRIPT: "it holds code; where PyTorch is installed: "
     "torch.save(torch.jit.load(FILE).state_dict(), OUT)",
-    Kind.PICKLE: "which may hold code; only checkpoints written by torch.save are read",
+    Kind.PICKLE: "it may hold code; only checkpoints written by torch.save are read",
     Kind.ZIP: "unpack it first and import what is in it",
     Kind.NUMPY: "save its arrays with safetensors.numpy.save_file and import that",
     Kind.HDF5: "convert it to ONNX with tf2onnx and import that",
@@ -230,6 +230,8 @@ def _import_graph(
         found.append(f"its card, of {card.name}, is left aside: {entry.name} was asked for")
         card = None
     graph = name_patterns(graph)
+    if "name" in changes and not card:  # the file is all that there is of this network
+        graph = replace(graph, name=changes["name"])
     read = read_by_card(path, graph, card) if card else read_outputs(path, graph, entry)
     graph, task, usual = read.graph, read.task, read.usual
     found += [read.note] if read.note else []

@@ -117,9 +117,11 @@ def open_onnx(path: Path) -> OnnxFile:
     whole = reader.graph(graph, depth=0)
     constants = whole.constants
     inputs = {v.name: _read_shape(path, v) for v in graph.input if v.name not in constants}
-    name = graph.name if graph.name.isprintable() else ""
     nodes, card = in_order(whole.nodes), _card(path, model)
-    return OnnxFile(path, name[:200] or path.stem, inputs, whole.outputs, nodes, constants, card)
+    # Other exporters call every graph alike (main_graph, torch_jit, tf2onnx): the file says more.
+    name = graph.name if model.producer_name == "tinyface" else path.stem
+    name = name if name.isprintable() else ""
+    return OnnxFile(path, name[:200] or "imported", inputs, whole.outputs, nodes, constants, card)
 
 
 def _card(path: Path, model: Any) -> str | None:

@@ -147,7 +147,8 @@ def recognise(state: Mapping[str, Array]) -> list[Match]:
     if best.agreement < 0.5:
         raise CheckpointError(
             f"its {len(state)} tensors ({_some(list(state))}) are those of no network here; "
-            "the networks are listed by  tinyface models"
+            "the networks are listed by  tinyface models; to have another, export it as ONNX where "
+            "it was trained (torch.onnx.export), and import that"
         )
     raise CheckpointError(
         f"the closest network is {best.entry.name}, but the tensors differ: {best.explain()}. "

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tinyface.errors import NoKernelError
 from tinyface.graph import Graph, Node
 from tinyface.ops import FUSABLE, Conv2d, Flatten, Linear, Reshape
 from tinyface.ops.spec import Array
@@ -106,7 +107,14 @@ def expected(graph: Graph, isa: Isa | None) -> tuple[StepFigures, ...]:
         BackendError: the C engine has no kernel for an operator.
     """
     if isa is not None:
-        return figures(graph, make_plan(graph, isa, chains=False).steps)
+        try:
+            return figures(graph, make_plan(graph, isa, chains=False).steps)
+        except NoKernelError as error:
+            raise NoKernelError(
+                f"{graph.name}: {error.node} has no C kernel, and how long NumPy takes for it "
+                "there is not known; take a device that knows no kernels (--device pi4)",
+                error.node,
+            ) from None
     steps = [
         _NodeStep(
             node.name, node.op.kind, "", graph.types[node.outputs[0]].shape, graph.node_cost(node)

@@ -95,9 +95,9 @@ def collect_images(path: str | os.PathLike[str], recursive: bool = False) -> lis
     Raises:
         ImageError: there is nothing at ``path``, it may not be read, or no picture is in it.
     """
-    root = Path(path)
+    root, shown = Path(path), os.fspath(path)  # as it was written: "./a.jpg", "photos/"
     if not root.exists():
-        raise ImageError(f"{root}: no such file or directory; check the spelling")
+        raise ImageError(f"{shown}: no such file or directory; check the spelling")
     if not root.is_dir():
         return [root]
     files = list(_walk(root, recursive))
@@ -108,11 +108,11 @@ def collect_images(path: str | os.PathLike[str], recursive: bool = False) -> lis
         where = "" if recursive else ", or ask for its sub-directories too (-r, recursive=True)"
         there = f"; {kinds} is not read, {_CONVERT}" if other else ""
         raise ImageError(
-            f"{root}: no picture in this directory ({', '.join(SUFFIXES)}){there}; "
+            f"{shown}: no picture in this directory ({', '.join(SUFFIXES)}){there}; "
             f"name another{where}"
         )
     if other:
-        what = f"{root}: {len(other)} of other formats ({kinds}) left out"
+        what = f"{shown}: {len(other)} of other formats ({kinds}) left out"
         warnings.warn(f"{what}; to have one, {_CONVERT}", stacklevel=2)
     return found
 
