@@ -16,6 +16,7 @@ import samples
 
 from tinyface import modelstore
 from tinyface.formats.modelfile import save_model
+from tinyface.model import load
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 FACES = [("copy.png", 0), ("two.png", 0), ("two.png", 1)]
@@ -112,6 +113,29 @@ def test_what_cannot_be_searched(tinyface: Any) -> None:
     save_model("other.safetensors", graph, replace(card, name="other"))
     done = tinyface("search", "one.png", "faces.npz", "-m", "other.safetensors")
     assert done.status == 2 and "of the model 'sample', not 'other'" in done.err
+
+
+@pytest.mark.parametrize("suffix", ["npz", "jsonl"])
+def test_other_weights_of_the_same_name_are_not_compared(tinyface: Any, suffix: str) -> None:
+    """A model trained again, or of a newer version, has embeddings of its own."""
+    tinyface("embed", "one.png", "two.png", "-o", f"faces.{suffix}")
+    graph, card = samples.recogniser()
+    for model, preprocess in (
+        (samples.recogniser(seed=1)[0], card.preprocess),
+        (graph, replace(card.preprocess, colour="bgr")),
+    ):
+        save_model("again.safetensors", model, replace(card, preprocess=preprocess))
+        done = tinyface("search", "one.png", f"faces.{suffix}", "-m", "again.safetensors")
+        assert done.status == 2 and "other weights than those that 'sample' has here" in done.err
+    save_model("same.safetensors", graph, replace(card, thresholds={}))
+    assert tinyface("search", "one.png", f"faces.{suffix}", "-m", "same.safetensors").status == 0
+    if suffix == "jsonl":  # as versions before wrote it
+        rows = [json.loads(line) for line in Path("faces.jsonl").read_text().splitlines()]
+        assert [row.pop("fingerprint") for row in rows] == [
+            load("same.safetensors").fingerprint
+        ] * 2
+        Path("old.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert tinyface("search", "one.png", "old.jsonl", "-m", "same.safetensors").status == 0
 
 
 def archive(**changes: Any) -> bytes:

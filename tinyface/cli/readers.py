@@ -62,11 +62,16 @@ def read_embeddings(path: str, model: Model) -> Iterator[Row]:
     try:
         if os.stat(path).st_size > MAX_BYTES:
             raise ValueError("too large")
-        for name, row in _READERS[Path(path).suffix](path):
+        for name, fingerprint, row in _READERS[Path(path).suffix](path):
             if name != model.name:
                 raise UsageError(
                     f"{path} is of the model {name[:80]!r}, not {model.name!r}: "
                     "name that one (-m), or embed the pictures anew"
+                )
+            if fingerprint not in ("", model.fingerprint):  # "": written by an older version
+                raise UsageError(
+                    f"{path} is of other weights than those that {model.name!r} has here: "
+                    "embed the pictures anew, or name the file of the old ones (-m)"
                 )
             if row.embedding.shape != (width,) or not np.isfinite(row.embedding).all():
                 raise ValueError(f"an embedding that is not {width} finite numbers")
@@ -78,12 +83,14 @@ def read_embeddings(path: str, model: Model) -> Iterator[Row]:
         ) from None
 
 
-def _npz(path: str) -> Iterator[tuple[str, Row]]:
+def _npz(path: str) -> Iterator[tuple[str, str, Row]]:
     kinds = {"embeddings": "f", "files": "U", "faces": "iu", "scores": "f", "boxes": "f"}
     kinds |= {"landmarks": "f"}
     with zipfile.ZipFile(path) as archive:
         arrays = {key: _member(archive, key) for key in kinds}
-        name = str(_member(archive, "model"))[:200]
+        known = "fingerprint.npy" in archive.namelist()
+        names = [_member(archive, key) for key in ("model", *["fingerprint"] * known)]
+    name, fingerprint = (*(str(n)[:200] for n in names), "")[:2]
     count = len(arrays["embeddings"])
     ends = {"embeddings": arrays["embeddings"].shape[1:], "boxes": (4,), "landmarks": (5, 2)}
     for key, array in arrays.items():
@@ -92,7 +99,8 @@ def _npz(path: str) -> Iterator[tuple[str, Row]]:
     for i in range(count):
         face = _face(*(arrays[key][i] for key in ("boxes", "scores", "landmarks")))
         vector = _float32(arrays["embeddings"][i])
-        yield name, Row(str(arrays["files"][i]), int(arrays["faces"][i]), face, vector)
+        row = Row(str(arrays["files"][i]), int(arrays["faces"][i]), face, vector)
+        yield name, fingerprint, row
 
 
 def _member(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
@@ -111,7 +119,7 @@ def _member(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
     return array
 
 
-def _jsonl(path: str) -> Iterator[tuple[str, Row]]:
+def _jsonl(path: str) -> Iterator[tuple[str, str, Row]]:
     with open(path, "rb") as lines:
         while line := lines.readline(MAX_LINE + 1):
             if len(line) > MAX_LINE:
@@ -123,7 +131,8 @@ def _jsonl(path: str) -> Iterator[tuple[str, Row]]:
                 continue
             face = _face(**{key: found.get(key, value) for key, value in _NOWHERE.items()})
             vector = _float32(np.asarray(found["embedding"], np.float64))
-            yield str(found["model"]), Row(str(found["file"]), int(found["face"]), face, vector)
+            row = Row(str(found["file"]), int(found["face"]), face, vector)
+            yield str(found["model"]), str(found.get("fingerprint", "")), row
 
 
 _READERS: Final = {".npz": _npz, ".jsonl": _jsonl}

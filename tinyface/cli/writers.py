@@ -111,7 +111,8 @@ class JsonLines(Writer):
     """One object a line; a picture that failed has one with ``error``."""
 
     def put(self, row: Row) -> None:
-        self._line({"model": self.model.name, **row.to_json()})
+        origin = {"model": self.model.name, "fingerprint": self.model.fingerprint}
+        self._line(origin | row.to_json())
 
     def finish(self, failures: Mapping[str, str]) -> None:
         for file, why in failures.items():
@@ -157,7 +158,8 @@ class Npy(Writer):
 
 
 class Npz(Npy):
-    """Arrays of N rows: embeddings, files, faces, scores, boxes, landmarks; and the model."""
+    """Arrays of N rows: embeddings, files, faces, scores, boxes, landmarks; and the model's name
+    and fingerprint."""
 
     def finish(self, failures: Mapping[str, str]) -> None:
         faces = [row.face for row in self.kept]
@@ -170,6 +172,7 @@ class Npz(Npy):
             boxes=np.array([face.box if face else [np.nan] * 4 for face in faces]),
             landmarks=np.array([face.landmarks if face else [[np.nan] * 2] * 5 for face in faces]),
             model=np.array(self.model.name),
+            fingerprint=np.array(self.model.fingerprint),
         )
 
 
