@@ -54,7 +54,7 @@ static int64_t rows_bytes(const tf_step *s, int64_t rows)
 /* Does what step m of a chain makes go on panel by panel? Between a convolution and a depthwise 3x3
  * no whole row is needed, just the channels of one panel: these few stay in L1 and L2, next to each
  * other. Long rows, because some short ones stay in L1 or L2 as well; and vectors of 8 floats (Zen
- * 3) or 16 (Sapphire Rapids: .96 of the time of CNN-DS), where it was measured. */
+ * 3) or 16 (a Xeon with AVX-512: .96 of the time of CNN-DS), where it was measured. */
 enum { TF_LONG_ROW = 4096 }; /* floats: half of L1 */
 static int by_panels(const tf_kernels *k, const tf_step *s, int32_t m)
 {
