@@ -87,7 +87,7 @@ def test_how_many_would_pass_by_chance_is_said(tinyface: Any) -> None:
     tinyface("embed", "two.png", "--all-faces", "-o", "two.jsonl")
     Path("many.jsonl").write_text(Path("two.jsonl").read_text() * 100)
     done = tinyface("search", "one.png", "many.jsonl", "--fmr", "1e-2")
-    assert "200 faces in 1 pictures" in done.err and "other people 2 would be above it" in done.err
+    assert "200 faces in 1 picture;" in done.err and "other people 2 would be above it" in done.err
 
 
 def test_a_model_without_thresholds_ranks_all_the_same(tinyface: Any) -> None:

@@ -183,7 +183,8 @@ class Search:
         common.note(self._basis())
 
     def _basis(self) -> str:
-        basis = f"{len(self.found)} faces in {self.pictures} pictures"
+        faces, pictures = len(self.found), self.pictures
+        basis = f"{faces} face{'s' * (faces != 1)} in {pictures} picture{'s' * (pictures != 1)}"
         if self.faceless:
             basis += f", no face in {self.faceless} of them"
         if self.limit is None:
