@@ -93,6 +93,7 @@ def test_measured_kept_and_found_again(
     monkeypatch.setattr(roofline, "TARGET_NS", 20_000)
     monkeypatch.setattr(roofline, "LEAST_DRAM", 1 << 20)
     monkeypatch.setattr(roofline, "MOST_DRAM", 1 << 20)
+    monkeypatch.setattr(machine, "disturbance", lambda *_: "")
     calls: list[int] = []
     isas, counts = ISAS[:2], [1, 2]
     found = roofline.measure(isas, counts, progress=lambda: calls.append(1))
@@ -106,8 +107,11 @@ def test_measured_kept_and_found_again(
     for isa in ISAS:
         one = roofline.kept(isa.name, 1)
         assert one is not None and one.levels[-1].name == "DRAM"
+    monkeypatch.setattr(machine, "disturbance", lambda *_: "other work was running")
     assert cli(["doctor", "--roofline"]) == 0
-    assert "DRAM GB/s" in capsys.readouterr().out
+    done = capsys.readouterr()
+    assert "DRAM GB/s" in done.out and "not used by profile: other work was running" in done.err
+    assert roofline.kept(isas[0].name, 1) is None  # measured again where they are needed
 
 
 @needs_engine
@@ -131,8 +135,9 @@ def test_roofs_of_another_machine_or_engine_are_not_taken() -> None:
     document = roofline.document([entry]) | {"machine": {"cpu": "another"}}
     roofline.save(document)
     assert roofline.kept("none", 1) is None
-    roofline.path().write_text("[" * 100_000)
-    assert roofline.kept("none", 1) is None
+    for damaged in ("[" * 100_000, "{}", "[]", '{"machine": 3}'):
+        roofline.path().write_text(damaged)
+        assert roofline.kept("none", 1) is None
     for bad in ({"engines": []}, {"engines": [{"threads": 1}] * 65}, {"engines": 3}):
         with pytest.raises(UsageError, match="malformed"):
             Roofs.from_json(bad)

@@ -82,7 +82,7 @@ def measure_roofs(as_json: bool) -> int:
     found = r.document(entries, disturbance)
     kept = r.save(found)
     if disturbance:
-        common.note(f"the figures are doubtful: {disturbance}")
+        common.note(f"the figures are doubtful, and not used by profile: {disturbance}")
     if as_json:
         common.print_json("roofs/1", {**found, "file": str(kept)})
         return 0
@@ -91,7 +91,8 @@ def measure_roofs(as_json: bool) -> int:
     common.print_table(
         ["instruction set", "threads", "GMAC/s", *levels], list(r.rows(entries)), right=range(1, 9)
     )
-    common.note(f"kept for profile: {kept}")
+    if not disturbance:
+        common.note(f"kept for profile: {kept}")
     return 0
 
 

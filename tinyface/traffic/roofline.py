@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -118,6 +118,11 @@ def _long_enough(run: Callable[[int], tuple[int, int, Array]]) -> tuple[int, int
 # ------------------------------------------------------------------------------- keeping
 
 
+_UNREADABLE: Final = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, TinyfaceError,
+)  # fmt: skip
+
+
 def path() -> Path:
     """Where the roofs of this machine are kept: in the user's folder of models."""
     return modelstore.user_folder() / FILE
@@ -147,10 +152,11 @@ def save(found: dict[str, Any]) -> Path:
 
 
 def kept(isa: str, threads: int) -> Roofs | None:
-    """The roofs kept for this machine; None where there are none, or they are another's."""
-    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError, TinyfaceError):
+    """The roofs kept for this machine; None where there are none, or they are another's, or other
+    work was running while they were measured."""
+    with contextlib.suppress(*_UNREADABLE):
         found = json.loads(path().read_text(encoding="utf-8"))
-        if found["machine"]["cpu"] == machine.cpu_name():
+        if found["machine"]["cpu"] == machine.cpu_name() and not found["disturbance"]:
             return Roofs.from_json(found, isa, threads)
     return None
 
