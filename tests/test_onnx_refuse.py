@@ -150,22 +150,17 @@ REFUSED: dict[str, tuple[Any, str]] = {
         ),
         "do not fit",
     ),
-    "outer product bomb": (
-        model(
-            [helper.make_node("Mul", ["a", "b"], ["z"]), node("Add", "x", "z")],
-            None,
-            {"a": np.ones((1 << 17, 1), np.float32), "b": np.ones((1, 1 << 17), np.float32)},
-        ),
-        "too large",
-    ),
-    "clip bomb": (
-        model(
-            [helper.make_node("Clip", ["a", "b"], ["z"]), node("Add", "x", "z")],
-            None,
-            {"a": np.ones((1 << 17, 1), np.float32), "b": np.ones((1, 1 << 17), np.float32)},
-        ),
-        "too large",
-    ),
+    **{
+        f"outer {kind} bomb": (
+            model(
+                [helper.make_node(kind, ["a", "b"], ["z"]), node("Add", "x", "z")],
+                None,
+                {"a": np.ones((1 << 17, 1), np.float32), "b": np.ones((1, 1 << 17), np.float32)},
+            ),
+            "too large",
+        )
+        for kind in ("Mul", "Clip")
+    },
     "matrix products": (model([node("MatMul", "x", "x")], [1, 100, 4, 5]), "matmul: .* multiplied"),
     "tensor dims": (with_tensor(dims=[5]), "tensor 'w': damaged"),
     "tensor dims negative": (with_tensor(dims=[-4]), r"tensor 'w': shape \[-4\]"),

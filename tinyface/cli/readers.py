@@ -88,9 +88,9 @@ def _npz(path: str) -> Iterator[tuple[str, str, Row]]:
     kinds |= {"landmarks": "f"}
     with zipfile.ZipFile(path) as archive:
         arrays = {key: _member(archive, key) for key in kinds}
-        known = "fingerprint.npy" in archive.namelist()
-        names = [_member(archive, key) for key in ("model", *["fingerprint"] * known)]
-    name, fingerprint = (*(str(n)[:200] for n in names), "")[:2]
+        name, fingerprint = str(_member(archive, "model"))[:200], ""
+        if "fingerprint.npy" in archive.namelist():
+            fingerprint = str(_member(archive, "fingerprint"))
     count = len(arrays["embeddings"])
     ends = {"embeddings": arrays["embeddings"].shape[1:], "boxes": (4,), "landmarks": (5, 2)}
     for key, array in arrays.items():

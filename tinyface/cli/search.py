@@ -114,18 +114,13 @@ class Search:
     """
 
     def __init__(self, model: Model, query: str, rate: float | None, limit: float | None) -> None:
-        from tinyface.errors import NoFaceError
-        from tinyface.faces.locate import no_face
         from tinyface.faces.verify import largest_face
 
         self.model, self.query, self.rate, self.limit = model, query, rate, limit
         self.found: list[Match] = []
         self.pictures = self.faceless = 0
         self.failures: dict[str, str] = {}
-        try:
-            self.wanted = largest_face(model, query)
-        except NoFaceError:
-            raise no_face(query, "") from None  # there is no --aligned here
+        self.wanted = largest_face(model, query, "")  # there is no --aligned here
         common.note_choice(query, self.wanted)
 
     def all(self, places: tuple[str, ...], recursive: bool) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinyface.errors import UsageError
-from tinyface.faces.locate import name_of, no_face
+from tinyface.faces.locate import ALIGNED, name_of, no_face
 from tinyface.formats.modelfile import Card
 from tinyface.model import FaceEmbedding, Model, load
 from tinyface.vision.image import Source
@@ -122,15 +122,15 @@ def verify(
     )
 
 
-def largest_face(model: Model, picture: Source) -> FaceEmbedding:
-    """The largest face of a picture, and its embedding.
+def largest_face(model: Model, picture: Source, otherwise: str = ALIGNED) -> FaceEmbedding:
+    """The largest face of a picture, and its embedding. ``otherwise``: as :func:`no_face` takes it.
 
     Raises:
         ImageError: the picture cannot be read, or there is no face in it.
     """
     found = model.embed_faces(picture, limit=1)
     if not found:
-        raise no_face(name_of(picture))
+        raise no_face(name_of(picture), otherwise)
     return found[0]
 
 

@@ -28,10 +28,15 @@ def kept_floats(a: Step, b: Step) -> int:
     return (int(b.fields["kh"]) - int(b.fields["sh"])) * row_floats(a, b)
 
 
+def vectors(a: Step) -> int:
+    """Of the channels that a convolution makes; two are a panel."""
+    return -(-a.y.shape[1] // a.isa.lanes)
+
+
 def held_floats(a: Step, b: Step, rows: int) -> int:
     """Floats between the two: up to ``rows`` rows of a panel, and what is kept of every one."""
     some = (int(b.fields["pt"]) + rows + int(b.fields["kh"])) * row_floats(a, b)
-    return 2 * some + -(-a.y.shape[1] // a.isa.lanes) * kept_floats(a, b)
+    return 2 * some + vectors(a) * kept_floats(a, b)
 
 
 def handed(
@@ -52,7 +57,7 @@ def handed(
             yield 0, (lines_of_pass, write)
         panel += write
     if panel < 0 and later[0] < later[1]:  # rows that are kept are enough
-        for p in range(-(-a.y.shape[1] // (2 * a.isa.lanes))):
+        for p in range(-(-vectors(a) // 2)):
             new, halo = _panel(pair, p, 0, start, end)
             yield from ((1, q) for q in _read(walker, b, p, later, new[:0], halo))
 
@@ -62,9 +67,9 @@ def _panel(
 ) -> tuple[Array, Array]:
     """Lines of the new rows of a panel, and of its rows that are kept: of two vectors, or one."""
     a, b = pair
-    left = -(-a.y.shape[1] // a.isa.lanes) - 2 * panel
-    vectors, kept = min(left, 2), kept_floats(a, b)
-    return run(start, vectors * rows * row_floats(a, b)), run(end - left * kept, vectors * kept)
+    left, kept = vectors(a) - 2 * panel, kept_floats(a, b)
+    wide = min(left, 2)
+    return run(start, wide * rows * row_floats(a, b)), run(end - left * kept, wide * kept)
 
 
 def _read(walker: Walker, b: Step, panel: int, later: Range, new: Array, halo: Array) -> Walk:
