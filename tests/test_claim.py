@@ -206,6 +206,8 @@ def test_the_command(
     assert doc["prediction"]["held_out"]["networks"] == 4
     rows = list(csv.DictReader(table.open(encoding="utf-8")))
     assert len(rows) == 7 and int(rows[0]["macs"]) == 2 * 64 * 128
+    assert rows[0]["cpu"] == doc["machine"]["cpu"] and rows[0]["threads"] == "1"
+    assert rows[0]["warning"] == doc["warning"]
     assert cli(["predict", "fdfacenet", "--device", str(device)]) == 0
     assert "ms expected" in capsys.readouterr().out
     assert cli(args) == 0

@@ -59,6 +59,9 @@ def test_a_file_without_permission(tmp_path):
         (b"GIF89a" + b"\0" * 20, "GIF"),
         (b"II*\0" + b"\0" * 20, "TIFF"),
         (b"%PDF-1.7", "PDF"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\xff\x4f\xff\x51\0\x29", "JPEG 2000"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
         (b"\0\0\0\x18ftypmp42", "video"),
     ],
 )

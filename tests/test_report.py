@@ -26,7 +26,7 @@ from tinyface.networks import random_state
 from tinyface.ops import Add
 from tinyface.runtime import Session
 from tinyface.traffic.profile import measure, random_inputs
-from tinyface.traffic.report import Context, Subject, points, ratios, roof_lines
+from tinyface.traffic.report import Context, Subject, coloured, points, ratios, roof_lines
 from tinyface.traffic.report_graph import lane_rows
 from tinyface.traffic.report_html import page
 from tinyface.traffic.report_maps import encode_png, feature_maps, tiles
@@ -112,6 +112,13 @@ def test_points_and_lines_agree() -> None:
         assert p["bound"] is None
     assert [line["gb"] for line in roof_lines([one], ROOFS)] == [100.0, 20.0, 2.0]
     assert set(ratios(one.profile, one.profile).values()) <= {1.0, None}
+
+
+def test_kinds_of_little_time_share_the_last_colour() -> None:
+    times = {"d": 5, "b": 1, "a": 2, "c": 9, "e": 1}
+    found = [{"kind": kind, "time": time} for kind, time in times.items()]
+    assert coloured(found, 5) == ["a", "b", "c", "d", "e"]
+    assert coloured([*found, {"kind": "b", "time": 2}], 4) == ["b", "c", "d", "others"]
 
 
 # ------------------------------------------------------------------------- the network

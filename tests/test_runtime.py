@@ -39,6 +39,8 @@ def mirror() -> Graph:
 def test_unknown_backends_and_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match="'cuda' is not one of auto, c, numpy"):
         Session(bound(), "cuda")
+    with pytest.raises(BackendError, match="'2' threads"):
+        Session(small_graph(), threads="2")  # type: ignore[arg-type]
     with pytest.raises(BackendError, match="0 threads"):
         Session(bound(), threads=0)
     monkeypatch.setenv("TINYFACE_THREADS", "many")

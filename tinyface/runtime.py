@@ -104,8 +104,8 @@ class Session:
     ) -> None:
         self.backend = choose_backend(backend)
         self.threads = default_threads() if threads is None else threads
-        if not 1 <= self.threads <= MAX_THREADS:
-            raise BackendError(f"{self.threads} threads: use a number from 1 to {MAX_THREADS}")
+        if not isinstance(self.threads, int | np.integer) or not 1 <= self.threads <= MAX_THREADS:
+            raise BackendError(f"{self.threads!r} threads: use a number from 1 to {MAX_THREADS}")
         if weights not in WEIGHTS:
             raise BackendError(f"weights {weights!r}: give one of {', '.join(WEIGHTS)}")
         self.weights = weights

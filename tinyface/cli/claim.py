@@ -122,7 +122,8 @@ def _files(
     output, plot, html, device = names
     measured = result.measured
     if output:
-        _write(output, _csv([m.to_json() for m in measured]))
+        about = {"cpu": described["cpu"], "threads": threads, "warning": warning}
+        _write(output, _csv([m.to_json() | about for m in measured]))
     if plot:
         from tinyface.traffic.claim_plot import draw
 

@@ -55,10 +55,19 @@ def decision_options(command: Decorated) -> Decorated:
         help="Decide by this cosine instead.",
     )(command)  # fmt: skip
     return click.option(
-        "--fmr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None,
+        "--fmr", type=Rate(), default=None,
         metavar="RATE",
         help="False-match rate whose threshold, from the model's card, decides.  [default: 0.001]",
     )(command)  # fmt: skip
+
+
+class Rate(click.FloatRange):
+    """A share between 0 and 1, neither included."""
+
+    name = "rate: 0.001 is one in a thousand"
+
+    def __init__(self) -> None:
+        super().__init__(0, 1, min_open=True, max_open=True)
 
 
 def check_decision(fmr: float | None, threshold: float | None) -> None:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from tinyface.faces.metrics import OperatingPoint, Share
     from tinyface.faces.pairs import Pair
 
-RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
-
 
 @click.command("evaluate", short_help="Accuracy on pairs of pictures: the LFW protocol.")
 @click.argument("pairs", metavar="PAIRS")
@@ -35,8 +33,8 @@ RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
     help="Pairs with a picture in which no face is found: wrong answers, or left out.",
 )  # fmt: skip
 @click.option(
-    "--fmr", type=RATE, multiple=True, default=(1e-2, 1e-3), show_default=True, metavar="RATE",
-    help="False-match rate to find a threshold for. May be repeated.",
+    "--fmr", type=common.Rate(), multiple=True, default=(1e-2, 1e-3), show_default=True,
+    metavar="RATE", help="False-match rate to find a threshold for. May be repeated.",
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE.csv", help="Write the score of every pair.")
 @click.option("--plot", metavar="FILE", help="Draw the ROC: .png, .svg or .pdf (needs matplotlib).")

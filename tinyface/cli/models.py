@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import click
@@ -72,14 +74,14 @@ def _list(as_json: bool) -> int:
         document = {"weights": weights, "public": get.rows(), "networks": networks}
         common.print_json("models/1", document)
         return 0
-    click.echo("Trained weights, for -m and --detector:")
-    if weights:
+    if not weights:
+        click.echo("Trained weights: none; import some with  tinyface import\n")
+    for folder, found in groupby(sorted(weights, key=_folder), _folder):
+        click.echo(f"Trained weights, for -m and --detector, in {folder}:")
         common.print_table(
-            ["name", "task", "licence", "file"],
-            [[w["name"], w["task"], common.brief(w["licence"]), w["file"]] for w in weights],
+            ["name", "task", "licence"],
+            [[w["name"], w["task"], common.brief(w["licence"])] for w in found],
         )
-    else:
-        click.echo("  none; import some with  tinyface import\n")
     click.echo(
         "Public weights, for  tinyface models get: " + ", ".join(r["name"] for r in get.rows())
     )
@@ -94,6 +96,10 @@ def _list(as_json: bool) -> int:
         right=(1, 2, 3, 4),
     )  # fmt: skip
     return 0
+
+
+def _folder(weights: dict[str, Any]) -> str:
+    return str(Path(weights["file"]).parent)
 
 
 def _printed(published: dict[str, str]) -> str:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,19 @@ def kind(row: Row) -> str:
     """What an operator is coloured by: its kind, and of a convolution the family of its kernel."""
     op, kernel = row.record.op, row.record.kernel
     return f"{op} ({kernel.partition('_')[0]})" if op == "conv2d" and "_" in kernel else op
+
+
+OTHERS = "others"  # the kinds for which no colour is left
+
+
+def coloured(points: Iterable[Mapping[str, Any]], colours: int) -> list[str]:
+    """The kinds of operators that have a colour: all, or those of the most time and OTHERS."""
+    times: dict[str, float] = {}
+    for point in points:
+        times[point["kind"]] = times.get(point["kind"], 0) + point["time"]
+    if len(times) <= colours:
+        return sorted(times)
+    return [*sorted(sorted(times, key=lambda kind: -times[kind])[: colours - 1]), OTHERS]
 
 
 def points(subject: Subject, roofs: Roofs | None) -> list[dict[str, Any]]:

@@ -7,10 +7,19 @@ built as a tree of elements, so every name from a model file is escaped where it
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from tinyface.traffic.report import QUANTITIES, Context, Subject, label, points, roof_lines
+from tinyface.traffic.report import (
+    QUANTITIES,
+    Context,
+    Subject,
+    coloured,
+    label,
+    points,
+    roof_lines,
+)
 from tinyface.traffic.report_page import (
     asset,
     document,
@@ -28,6 +37,7 @@ from tinyface.traffic.report_sections import (
     summary_table,
 )
 
+COLOURS = 9  # of assets/charts.js
 TERMS = {
     "MAC": "one multiplication and the addition that follows it; FLOPs are twice as many.",
     "Bytes": "compulsory: every operand of an operator once. Feature maps are what operators "
@@ -70,12 +80,13 @@ def page(subjects: Sequence[Subject], context: Context, script: str) -> str:
 
 def chart_data(subjects: Sequence[Subject], context: Context) -> dict[str, Any]:
     """What the charts are drawn from."""
+    shown = [points(subject, context.roofs) for subject in subjects]
     return {
         "quantities": QUANTITIES,
         "networks": [
-            {"label": label(subjects, i), "points": points(subject, context.roofs)}
-            for i, subject in enumerate(subjects)
+            {"label": label(subjects, i), "points": found} for i, found in enumerate(shown)
         ],
+        "coloured": coloured(chain.from_iterable(shown), COLOURS),
         "roofs": roof_lines(subjects, context.roofs),
     }
 

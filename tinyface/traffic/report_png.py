@@ -6,9 +6,20 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from tinyface import plots
-from tinyface.traffic.report import QUANTITIES, Context, Subject, label, points, roof_lines
+from tinyface.traffic.report import (
+    QUANTITIES,
+    Context,
+    Subject,
+    coloured,
+    label,
+    points,
+    roof_lines,
+)
 
-COLOURS: Final = ("#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490")
+COLOURS: Final = (
+    *("#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490", "#4d7c0f"),
+    "#57534e",
+)
 MARKERS: Final = ("o", "^")
 STYLES: Final = ("-", "-.", ":", (0, (8, 4)))
 MOST: Final = 120  # bars of a network; with more, the slowest
@@ -38,8 +49,9 @@ def _slowest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _colours(shown: list[list[dict[str, Any]]]) -> dict[str, str]:
-    kinds = sorted({row["kind"] for rows in shown for row in rows})
-    return {kind: COLOURS[i % len(COLOURS)] for i, kind in enumerate(kinds)}
+    rows = [row for rows in shown for row in rows]
+    of_kind = dict(zip(coloured(rows, len(COLOURS)), COLOURS, strict=False))
+    return {row["kind"]: of_kind.get(row["kind"], COLOURS[-1]) for row in rows}
 
 
 def _bars(

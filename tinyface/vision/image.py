@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from tinyface.errors import ImageError
 from tinyface.limits import MAX_IMAGE_BYTES, MAX_PIXELS
+from tinyface.vision import foreign
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -37,21 +38,6 @@ Source: TypeAlias = Union[
 ]
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
-
-_CONVERT = "convert it to JPEG or PNG first"
-
-# What people try most often and what it starts with; the offset is where the mark stands.
-_FOREIGN: Final = (
-    (4, b"ftyphei", "a HEIC picture"),
-    (4, b"ftypmif", "a HEIF picture"),
-    (4, b"ftypavi", "an AVIF picture"),
-    (4, b"ftyp", "a video"),
-    (0, b"GIF8", "a GIF picture"),
-    (0, b"II*\0", "a TIFF or camera raw picture"),
-    (0, b"MM\0*", "a TIFF or camera raw picture"),
-    (0, b"%PDF", "a PDF document"),
-)
-_FOREIGN_SUFFIXES: Final = (".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".dng", ".jxl")
 
 
 def read_image(source: Source, max_side: int | None = None, name: str | None = None) -> RGB:
@@ -102,18 +88,18 @@ def collect_images(path: str | os.PathLike[str], recursive: bool = False) -> lis
         return [root]
     files = list(_walk(root, recursive))
     found = sorted((p for p in files if _ends_with(p, SUFFIXES)), key=_natural_key)
-    other = [p for p in files if _ends_with(p, _FOREIGN_SUFFIXES)]
+    other = [p for p in files if _ends_with(p, foreign.SUFFIXES)]
     kinds = ", ".join(sorted({p.suffix.lower() for p in other}))
     if not found:
         where = "" if recursive else ", or ask for its sub-directories too (-r, recursive=True)"
-        there = f"; {kinds} is not read, {_CONVERT}" if other else ""
+        there = f"; {kinds} is not read, {foreign.CONVERT}" if other else ""
         raise ImageError(
             f"{shown}: no picture in this directory ({', '.join(SUFFIXES)}){there}; "
             f"name another{where}"
         )
     if other:
         what = f"{shown}: {len(other)} of other formats ({kinds}) left out"
-        warnings.warn(f"{what}; to have one, {_CONVERT}", stacklevel=2)
+        warnings.warn(f"{what}; to have one, {foreign.CONVERT}", stacklevel=2)
     return found
 
 
@@ -227,10 +213,9 @@ def _open(data: bytes, name: str) -> PILImage.Image:
 
 
 def _not_a_picture(data: bytes, name: str) -> str:
-    for offset, mark, kind in _FOREIGN:
-        if data.startswith(mark, offset):
-            return f"{name}: is {kind}, which is not read; {_CONVERT}"
-    return f"{name}: not a JPEG, PNG, WebP or BMP picture; check the file, or {_CONVERT}"
+    if kind := foreign.kind(data):
+        return f"{name}: is {kind}, which is not read; {foreign.CONVERT}"
+    return f"{name}: not a JPEG, PNG, WebP or BMP picture; check the file, or {foreign.CONVERT}"
 
 
 def _damaged(name: str, error: Exception) -> str:
@@ -254,7 +239,7 @@ def _check_webp(data: bytes, name: str) -> None:
     from PIL import features
 
     if not features.check("webp"):
-        raise ImageError(f"{name}: this Pillow was built without WebP; {_CONVERT}")
+        raise ImageError(f"{name}: this Pillow was built without WebP; {foreign.CONVERT}")
     head = data[:30].ljust(30, b"\0")
     if head[12:16] == b"VP8X":
         width, height = (int.from_bytes(head[i : i + 3], "little") + 1 for i in (24, 27))

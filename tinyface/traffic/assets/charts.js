@@ -1,8 +1,8 @@
 // What the charts of all reports share: colours of the page, drawing, and drawing again.
 "use strict";
 const charts = (() => {
-  const LIGHT = ["#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490", "#57534e", "#4d7c0f"];
-  const DARK = ["#6cb6ff", "#ff9e64", "#73daa0", "#c4a0ff", "#e6c34a", "#ff8fc0", "#5fd3e6", "#bfb8b0", "#9ad13c"];
+  const LIGHT = ["#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490", "#4d7c0f", "#57534e"];
+  const DARK = ["#6cb6ff", "#ff9e64", "#73daa0", "#c4a0ff", "#e6c34a", "#ff8fc0", "#5fd3e6", "#9ad13c", "#bfb8b0"];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const views = new Map(); // id of the element -> Vega view
 

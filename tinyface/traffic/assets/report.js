@@ -16,8 +16,8 @@
     p.held = p.bound || "unknown";
     p.us = p.time / 1000;
     p.percent = p.shares.time;
+    p.coloured = data.coloured.includes(p.kind) ? p.kind : data.coloured.at(-1);
   }
-  const kinds = [...new Set(points.map((p) => p.kind))].sort();
 
   // ------------------------------------------------------------------------ charts
 
@@ -35,7 +35,7 @@
   ];
   const hot = { name: "hot", value: null };
   const faded = { condition: { test: "hot === null || datum.id === hot", value: 1 }, value: 0.25 };
-  const color = (columns) => ({ field: "kind", type: "nominal", scale: { domain: kinds },
+  const color = (columns) => ({ field: "coloured", type: "nominal", scale: { domain: data.coloured },
     legend: { title: null, orient: "top", columns, symbolType: "square" } });
 
   function sorted(rows) { // as the tables have them
