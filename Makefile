@@ -67,7 +67,7 @@ test: $(VENV)/.installed-test  ## all tests
 test-quick: $(VENV)/.installed-test  ## the tests that take seconds
 	$(PYTEST) -m 'not slow' $(ARGS)
 
-C_FILES  := $(wildcard csrc/*.[ch] tests/c/*.[ch])
+C_FILES  := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/*.c)
 C_STRICT := -std=c11 -Wall -Wextra -Wconversion -Werror -pthread -Icsrc
 
 lint: $(VENV)/.installed-lint  ## ruff, mypy --strict, C warnings as errors, clang-format
