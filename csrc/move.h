@@ -6,7 +6,9 @@ static void zero_pixels(float *y, int64_t pixels, int64_t ld, int64_t channels)
     for (int64_t k = 0; k < pixels; k++) memset(y + k * ld, 0, (size_t)channels * sizeof(float));
 }
 
-/* One row of n pixels, channels last, from c planes. */
+/* y[i][k] = x[k][i]: one row of n pixels, channels last, from c planes, or the other way round. A
+ * block at a time of the y[i], so that what is written side by side is written at once. */
+enum { INTERLEAVED = 16 };
 static void interleave(float *y, int64_t ld, const float *x, int64_t plane, int64_t n, int64_t c)
 {
     int64_t done = 0;
@@ -14,8 +16,11 @@ static void interleave(float *y, int64_t ld, const float *x, int64_t plane, int6
         for (; done + VL <= n; done += VL)
             v_store_zip3(y + 3 * done, v_load(x + done), v_load(x + plane + done),
                          v_load(x + 2 * plane + done));
-    for (int64_t k = 0; k < c; k++, x += plane)
-        for (int64_t i = done; i < n; i++) y[i * ld + k] = x[i];
+    for (int64_t k0 = 0; k0 < c; k0 += INTERLEAVED, x += INTERLEAVED * plane, y += INTERLEAVED) {
+        const int64_t end = tf_min(INTERLEAVED, c - k0);
+        for (int64_t i = done; i < n; i++)
+            for (int64_t k = 0; k < end; k++) y[i * ld + k] = x[k * plane + i];
+    }
 }
 
 /* y (oh x ow, channels last) <- x (planes). Where y is larger than the map the rest, pt rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -124,6 +125,26 @@ def test_a_block_is_one_call(case: tuple[object, ...], isa: str, threads: int) -
         executable = engine.CExecutable(done, threads, isa)
     for name, y in executable.run(inputs).items():
         assert np.array_equal(y, alone[name])
+
+
+def radix(c: int = 64, side: int = 31) -> Graph:
+    """ResNeSt's sum of two halves, as exporters write it: five axes, of which one goes."""
+    b = Builder("radix")
+    x = b.conv(b.input("x", (1, 3, side, side)), 2 * c, 1, key="halves")
+    halves = b.apply(ops.Reshape((0, 2, c, side, side)), x)
+    graph = b.build(b.conv(b.apply(ops.Reduce("sum", (1,), False), halves), 8, 1, key="y"))
+    return graph.bind({name: np.ones(t.shape, np.float32) for name, t in graph.params.items()})
+
+
+@IN_C
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("graph", [block(48, 3, (13, 15)), radix()], ids=["tokens", "radix"])
+def test_no_large_step_is_left_to_one_thread(graph: Graph, isa: str) -> None:
+    """195 tokens, 3 heads: neither is a multiple of 4; 31 rows."""
+    executable = engine.CExecutable(optimise(graph), 2, isa)
+    steps = [s for s in executable.plan.steps if math.prod(s.output_shape) > 50_000]
+    assert len(steps) >= 3 and all(step.fields["tasks"] > 1 for step in steps)
+    assert_close(graph, executable.run(inputs_of(graph)))
 
 
 @IN_C

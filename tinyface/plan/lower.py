@@ -278,12 +278,20 @@ def along_channels(p: Planner, node: Node) -> None:
     else:
         x = y = turned(p, node, axis)
     step = {"softmax": "TF_SOFTMAX", "l2_normalize": "TF_L2NORM", "layer_norm": "TF_LAYERNORM"}
+    shared = [as_column(view, p.isa.lanes) for view in (x, y)]
     p.emit(
-        node.name, op.kind, op.kind, x, y, node=node, params=params,
-        op=step[op.kind], alpha=getattr(op, "eps", 0.0), tasks=tasks(x, 8),
+        node.name, op.kind, op.kind, *shared, node=node, params=params,
+        op=step[op.kind], alpha=getattr(op, "eps", 0.0), tasks=tasks(shared[0], 8),
     )  # fmt: skip
     if x is y:
         turn_back(p, node, axis, y)
+
+
+def as_column(view: View, lanes: int) -> View:
+    """A map of one row as one of one column, since threads share rows. Pixels of less than a vector
+    stay side by side, where one vector takes several."""
+    n, c, h, w = view.shape
+    return replace(view, shape=(n, c, w, 1), row=view.ld) if h == 1 and c >= lanes else view
 
 
 def _kinds(*classes: type[Op]) -> tuple[str, ...]:

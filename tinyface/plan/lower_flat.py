@@ -114,6 +114,10 @@ def walk(
         return
     axes = [axis for axis in axes if axis is not inner]
     c = inner[0] if inner else 1
+    if inner and not axes:  # one run: in equal parts, for threads to share
+        parts = next((k for k in (16, 8, 4, 2) if c % k == 0 and c // k >= LONG), 1)
+        c //= parts
+        axes = [(parts, *(c * step for step in inner[1:]))]
     spread = inner is not None and inner[3:] == (0,)
     fill = [(1,) + (0,) * len(places)] * (LOOPS - len(axes))
     loops = axes + fill if len(axes) < LOOPS and c >= LONG else fill + axes

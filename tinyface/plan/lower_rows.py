@@ -171,7 +171,8 @@ def reduce(p: Planner, node: Node) -> None:
     p.emit(
         result, op.kind, "max_pool" if op.mode == "max" else "average_pool", *views, node=node,
         op="TF_MAXPOOL" if op.mode == "max" else "TF_AVGPOOL", kh=length, sh=length,
-        tasks=row_tasks(n * outer, math.prod(shape)), reason="a window of the axes' length",
+        tasks=row_tasks(max(n * outer, inner // 64), math.prod(shape)),
+        reason="a window of the axes' length",
     )  # fmt: skip
     if op.mode in ("sum", "l2"):
         goal = p.shape(result)

@@ -330,7 +330,8 @@ class Planner:
         y = View(out.buffer, (n, c, h, w), out.offset, out.img, w, h * w)
         self.emit(
             f"{name}.nchw", "layout", "to_nchw", x, y,
-            op="TF_TO_NCHW", reason="an output or a reshape in NCHW order",
+            op="TF_TO_NCHW", tasks=row_tasks(n * h, math.prod(y.shape)),
+            reason="an output or a reshape in NCHW order",
         )  # fmt: skip
 
     def _deliver(self, name: str) -> None:
