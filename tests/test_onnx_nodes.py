@@ -36,6 +36,7 @@ REASONS = {
     "pattern": "a power other than|this operator is not known here",
     "old opset": r"opset \d; 7 to",
     "equation": "known are one or two operands",
+    "batch": "batch_dims",
     "attention": "of a batch|split.sizes|matrix products",
 }
 

@@ -21,6 +21,7 @@ from tinyface.errors import FormatError, GraphError
 from tinyface.formats import (
     onnx_choose,
     onnx_einsum,
+    onnx_gather,
     onnx_layers,
     onnx_matmul,
     onnx_moves,
@@ -202,8 +203,8 @@ class Converter:
 
 Make = Callable[[Converter, OnnxNode], list[str]]
 MODULES: Final = (
-    onnx_choose, onnx_einsum, onnx_layers, onnx_matmul, onnx_moves, onnx_pad, onnx_reduce,
-    onnx_resize, onnx_smooth, onnx_transposed, onnx_written_out,
+    onnx_choose, onnx_einsum, onnx_gather, onnx_layers, onnx_matmul, onnx_moves,
+    onnx_pad, onnx_reduce, onnx_resize, onnx_smooth, onnx_transposed, onnx_written_out,
 )  # fmt: skip
 OPERATORS: Final[dict[str, Make]] = {
     name.removeprefix("make_"): getattr(module, name)

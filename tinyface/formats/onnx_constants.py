@@ -69,6 +69,14 @@ def _gather(node: OnnxNode, x: Array, indices: Array) -> Array:
     return np.take(x, indices, axis)
 
 
+def _gather_nd(node: OnnxNode, x: Array, indices: Array) -> Array:
+    if node.attribute("batch_dims", 0):
+        raise node.refuse("batch_dims other than 0")
+    k = indices.shape[-1]
+    _bounded(node, np.array([*indices.shape[:-1], *x.shape[k:]]))
+    return np.asarray(x[tuple(np.moveaxis(indices, -1, 0))])
+
+
 def _cumsum(node: OnnxNode, x: Array, axis: Array) -> Array:
     along = axis.item()
     x = np.flip(x, along) if node.attribute("reverse", 0) else x
@@ -164,6 +172,11 @@ def _tile(node: OnnxNode, x: Array, repeats: Array) -> Array:
     return np.tile(x, times)
 
 
+def _trilu(node: OnnxNode, x: Array, *k: Array) -> Array:
+    half = np.triu if node.attribute("upper", 1) else np.tril
+    return half(x, k[0].item() if k else 0)
+
+
 def _batch_norm(
     node: OnnxNode, x: Array, scale: Array, shift: Array, mean: Array, variance: Array
 ) -> Array:
@@ -205,7 +218,7 @@ _NUMPY: Final[dict[str, Callable[..., Any]]] = {
     "Mod": np.mod, "Mul": np.multiply, "Neg": np.negative,
     "Not": np.logical_not, "Or": np.logical_or, "Pow": np.power,
     "Reciprocal": np.reciprocal, "Sin": np.sin,
-    "Sqrt": np.sqrt, "Sub": np.subtract, "Where": np.where,
+    "Sign": np.sign, "Sqrt": np.sqrt, "Sub": np.subtract, "Where": np.where,
 }  # fmt: skip
 FOLD: Final[dict[str, Callable[..., Array]]] = {
     "BatchNormalization": _batch_norm,
@@ -218,6 +231,7 @@ FOLD: Final[dict[str, Callable[..., Array]]] = {
     "Div": _div,
     "Expand": _expand,
     "Gather": _gather,
+    "GatherND": _gather_nd,
     "Identity": lambda node, x: x,
     "Range": _range,
     "ReduceMax": _reduce(np.max),
@@ -231,6 +245,7 @@ FOLD: Final[dict[str, Callable[..., Array]]] = {
     "Squeeze": _squeeze,
     "Tile": _tile,
     "Transpose": _transpose,
+    "Trilu": _trilu,
     "Unsqueeze": _unsqueeze,
     **{name: _simple(how) for name, how in _NUMPY.items()},
 }

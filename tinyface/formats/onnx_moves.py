@@ -132,47 +132,6 @@ def make_Slice(c: Converter, node: OnnxNode) -> list[str]:
     return [c.apply(op, x, node=node)]
 
 
-def make_Gather(c: Converter, node: OnnxNode) -> list[str]:
-    """Known indices: the slices that the runs of evenly spaced ones are, joined again."""
-    x, axis = c.tensor(node, 0), node.attribute("axis", 0)
-    shape, indices = c.shape(x), c.constant(node, 1)
-    if indices is None or not indices.size or not -len(shape) <= axis < len(shape):
-        raise node.refuse("its indices are missing, or its axis does not exist")
-    axis %= len(shape)
-    wanted = [int(i) for i in indices.reshape(-1)]
-    if not all(-shape[axis] <= i < shape[axis] for i in wanted):
-        raise node.refuse(f"indices {wanted[:8]} of a side of {shape[axis]}")
-    cuts: list[str] = []
-    for first, count, step in _runs(wanted):
-        end = first + count * step
-        if (end < 0) != (first < 0):  # beyond the last, or before the first
-            end = _END if first < 0 else -_END
-        cut = Slice(axes=(axis,), starts=(first,), ends=(end,), steps=(step,))
-        cuts.append(c.apply(cut, x, node=node, part=f"cut{len(cuts)}"))
-    y = cuts[0]
-    if len(cuts) > 1:
-        y = c.apply(Concat(axis=axis), *cuts, node=node, part="cuts")
-    out = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
-    return [c.apply(Reshape(shape=(0, *out[1:]) if axis else out), y, node=node)]
-
-
-def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
-    """[0, 1, 2, 7, 5] -> (first, count, step) of each run: [(0, 3, 1), (7, 2, -2)]. Those from the
-    end, below 0, are runs of their own, and stay right for other sizes."""
-    runs: list[tuple[int, int, int]] = []
-    for index in indices:
-        first, count, step = runs[-1] if runs else (0, 0, 0)
-        if (index < 0) != (first < 0):
-            runs.append((index, 1, 1))
-        elif count == 1 and index != first:
-            runs[-1] = (first, 2, index - first)
-        elif count > 1 and index == first + count * step:
-            runs[-1] = (first, count + 1, step)
-        else:
-            runs.append((index, 1, 1))
-    return runs
-
-
 def make_Expand(c: Converter, node: OnnxNode) -> list[str]:
     """Repeating sides of 1 is adding zeros of the larger shape, or nothing at all: most often
     what reads it would broadcast by itself (a gate written as x * gate.expand_as(x))."""

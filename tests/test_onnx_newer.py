@@ -1,0 +1,99 @@
+"""ONNX import of what newer exporters and opsets write: pixels by their numbers."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyface.errors import FormatError
+from tinyface.runtime import Session
+
+onnx = pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
+
+from onnx_models import assert_close, model, node, onnxruntime_outputs, read  # noqa: E402
+
+Array = np.ndarray[Any, Any]
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> Array:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def run(folder: Path, nodes: list[Any], x: Array, constants: Any, opset: int = 18) -> Array:
+    """Of the C engine with NumPy's help, and the same of NumPy alone."""
+    if opset > onnx.defs.onnx_opset_version():
+        pytest.skip(f"this onnx package does not know opset {opset}")
+    graph = read(folder, model(nodes, ("n", *x.shape[1:]), constants, opset))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (y,) = Session(graph, threads=1).run(x).values()
+    (alone,) = Session(graph, "numpy", 1).run(x).values()
+    np.testing.assert_allclose(y, alone, rtol=1e-5, atol=1e-5)
+    return np.asarray(y)
+
+
+# -- GatherND
+
+
+ROWS, COLUMNS = np.array([0, 0, 1, 3, 3]), np.array([4, 2, 0, -1])
+INDICES = {
+    "grid": np.stack(np.meshgrid(ROWS, COLUMNS, indexing="ij"), -1),
+    "grid of windows": np.stack(
+        np.broadcast_arrays(ROWS[:4].reshape(2, 2, 1, 1), COLUMNS.reshape(1, 1, 2, 2)), -1
+    ),
+    "pairs": np.stack([ROWS[:4], COLUMNS], -1),
+    "grid the other way": np.stack(np.meshgrid(ROWS, COLUMNS, indexing="xy"), -1),
+    "one index": COLUMNS[1:, None],
+    "one pixel": np.array([2, 1]),
+    "the same for all": np.array([[[2, 1], [2, 3]], [[2, 1], [2, 3]]]),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_pixels_by_their_numbers(tmp_path: Path, name: str) -> None:
+    """x[:, :, i, j], as PyTorch's newer exporter writes it."""
+    indices = INDICES[name]
+    nodes = [
+        node("Transpose", "x", outputs="front", perm=[2, 3, 1, 0]),
+        node("GatherND", "front", "i", outputs="picked"),
+    ]
+    if indices.shape[-1] == 2:
+        perm = (indices.ndim, indices.ndim - 1, *range(indices.ndim - 1))
+        nodes.append(node("Transpose", "picked", perm=list(perm)))
+        wanted = (..., *np.moveaxis(indices, -1, 0))
+    else:
+        nodes.append(node("Transpose", "picked", perm=[3, 2, 0, 1]))
+        wanted = (..., indices[:, 0], slice(None))
+    x = normal(2, 3, 4, 5)
+    y = run(tmp_path, nodes, x, {"i": indices})
+    assert np.array_equal(y, x[wanted])
+
+
+def test_pixels_of_constants(tmp_path: Path) -> None:
+    """A table of biases, looked up on import."""
+    table = normal(3, 7)
+    nodes = [node("GatherND", "t", "i", outputs="bias"), node("Add", "x", "bias")]
+    i = np.array([[0, 6], [2, 1], [1, -1], [0, 0]])
+    x = normal(1, 3, 2, 4)
+    y = run(tmp_path, nodes, x, {"t": table, "i": i})
+    assert np.array_equal(y, x + table[i[:, 0], i[:, 1]])
+
+
+@pytest.mark.parametrize(
+    "data, indices, attributes",
+    [("x", [[0]], {"batch_dims": 1}), ("t", [[0]], {"batch_dims": 1}), ("x", [[9, 0]], {}),
+     ("x", [[0, 4, 0], [0, 0, 0]], {}), ("x", [[0] * 5], {}), ("t", [[9]], {}),
+     ("t", [[0] * 5], {})],
+)  # fmt: skip
+def test_pixels_that_are_not_there(
+    tmp_path: Path, data: str, indices: Any, attributes: dict[str, Any]
+) -> None:
+    constants = {"i": np.array(indices), "t": normal(2, 3)}
+    nodes = [node("GatherND", data, "i", outputs="p", **attributes), node("Add", "p", "x")]
+    with pytest.raises(FormatError, match="node 0, 'GatherND'"):
+        read(tmp_path, model(nodes, (1, 3, 4, 4), constants, 18))
