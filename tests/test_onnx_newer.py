@@ -1,4 +1,4 @@
-"""ONNX import of what newer exporters and opsets write: pixels by their numbers."""
+"""ONNX import of what newer exporters and opsets write: indices, cubes, attention."""
 
 from __future__ import annotations
 
@@ -97,3 +97,49 @@ def test_pixels_that_are_not_there(
     nodes = [node("GatherND", data, "i", outputs="p", **attributes), node("Add", "p", "x")]
     with pytest.raises(FormatError, match="node 0, 'GatherND'"):
         read(tmp_path, model(nodes, (1, 3, 4, 4), constants, 18))
+
+
+# -- Resize
+
+
+@pytest.mark.parametrize("exclude", [0, 1])
+@pytest.mark.parametrize("antialias", [0, 1])
+@pytest.mark.parametrize("how", ["half_pixel", "align_corners", "asymmetric"])
+def test_cubes(tmp_path: Path, how: str, antialias: int, exclude: int) -> None:
+    """PyTorch's bicubic, also with antialias=True."""
+    x = normal(2, 3, 6, 7)
+    for size, a in (((12, 14), -0.75), ((4, 9), -0.5), ((5, 3), -0.75), ((1, 7), -0.75)):
+        nodes = [
+            node("Resize", "x", "", "", "s", mode="cubic", coordinate_transformation_mode=how,
+                 antialias=antialias, exclude_outside=exclude, cubic_coeff_a=a, axes=[2, 3])
+        ]  # fmt: skip
+        y = run(tmp_path, nodes, x, {"s": np.array(size)})
+        assert_close([y], onnxruntime_outputs(tmp_path / "x.onnx", x))
+
+
+@pytest.mark.parametrize("size", [(3, 3), (12, 3), (2, 14), (6, 7), (12, 14)])
+def test_lines_without_steps(tmp_path: Path, size: tuple[int, int]) -> None:
+    """PyTorch's bilinear with antialias=True: only a smaller side takes in more neighbours."""
+    x = normal(2, 3, 6, 7)
+    nodes = [
+        node("Resize", "x", "", "", "s", mode="linear", antialias=1, exclude_outside=1, axes=[2, 3])
+    ]  # fmt: skip
+    y = run(tmp_path, nodes, x, {"s": np.array(size)})
+    assert_close([y], onnxruntime_outputs(tmp_path / "x.onnx", x))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("factor", [2.0, 1.5, 0.5])
+def test_rows_of_three_axes(tmp_path: Path, mode: str, factor: float) -> None:
+    """PyTorch's interpolate of (n, c, l)."""
+    x = normal(2, 3, 8)
+    nodes = [node("Resize", "x", "", "s", mode=mode, nearest_mode="floor")]
+    y = run(tmp_path, nodes, x, {"s": np.float32([1, 1, factor])})
+    assert_close([y], onnxruntime_outputs(tmp_path / "x.onnx", x))
+
+
+def test_a_matrix_that_is_too_large(tmp_path: Path) -> None:
+    nodes = [node("Resize", "x", "", "s", mode="cubic")]
+    proto = model(nodes, (1, 1, 1, 1 << 14), {"s": np.float32([1, 1, 1, 2])}, 18)
+    with pytest.raises(FormatError, match="too large a matrix"):
+        read(tmp_path, proto)
