@@ -143,3 +143,121 @@ def test_a_matrix_that_is_too_large(tmp_path: Path) -> None:
     proto = model(nodes, (1, 1, 1, 1 << 14), {"s": np.float32([1, 1, 1, 2])}, 18)
     with pytest.raises(FormatError, match="too large a matrix"):
         read(tmp_path, proto)
+
+
+# -- Attention
+
+
+def attended(q: Array, k: Array, v: Array, scale: float, mask: Any = 0, cap: float = 0) -> Array:
+    """By the definition, in float64; heads of q follow each other where they share one of k."""
+    share = q.shape[1] // k.shape[1]
+    k, v = (np.repeat(part.astype(np.float64), share, 1) for part in (k, v))
+    scores = scale * q @ k.swapaxes(2, 3)
+    scores = (cap * np.tanh(scores / cap) if cap else scores) + mask
+    power = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.asarray(power / power.sum(-1, keepdims=True) @ v)
+
+
+BIAS = normal(4, 5, 5)
+SEEN = RNG.random((5, 5)) < 0.5
+np.fill_diagonal(SEEN, True)
+AHEAD = np.arange(5) - np.arange(5)[:, None]
+NEVER = -np.inf
+MASKS: dict[str, tuple[dict[str, Any], Any, Any]] = {  # attributes, the mask of the file, its sense
+    "none": ({}, None, 0),
+    "scale": ({"scale": 0.3}, None, 0),
+    "cap": ({"softcap": 1.5}, None, 0),
+    "numbers": ({}, BIAS, BIAS),
+    "truth": ({}, SEEN, np.where(SEEN, 0, NEVER)),
+    "shorter": ({}, BIAS[:, :, :3], np.pad(BIAS[:, :, :3], ((0, 0), (0, 0), (0, 2)),
+                                           constant_values=NEVER)),
+    "causal": ({"is_causal": 1}, None, np.where(AHEAD <= 0, 0, NEVER)),
+    "causal numbers": ({"is_causal": 1}, BIAS, np.where(AHEAD <= 0, BIAS, NEVER)),
+    "window": ({"left_window_size": 1, "right_window_size": 2}, None,
+               np.where((AHEAD >= -1) & (AHEAD <= 2), 0, NEVER)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("axes", [3, 4])
+@pytest.mark.parametrize("name", MASKS)
+def test_attention(tmp_path: Path, name: str, axes: int) -> None:
+    """Four heads of queries, two of keys; tokens are columns, or (n, tokens, heads depth)."""
+    attributes, given, mask = MASKS[name]
+    x = normal(2, 4, 5, 6)
+    heads = {"q_num_heads": 4, "kv_num_heads": 2} if axes == 3 else {}
+    flat = {"rows": np.array([0, 5, -1])}
+    nodes = [
+        node("Slice", "x", "from", "to", "axis", outputs="k"),
+        node("Mul", "k", "x1", outputs="v"),
+    ]
+    names = ["x", "k", "v"]
+    if axes == 3:
+        for part in names:
+            nodes.append(node("Transpose", part, outputs=f"{part}:t", perm=[0, 2, 1, 3]))
+            nodes.append(node("Reshape", f"{part}:t", "rows", outputs=f"{part}:3"))
+        names = [f"{part}:3" for part in names]
+    nodes.append(node("Attention", *names, *["m"] * (given is not None), **attributes, **heads))
+    constants = {
+        "from": np.array([1]), "to": np.array([3]), "axis": np.array([1]), "x1": normal(6), **flat,
+        **({} if given is None else {"m": given}),
+    }  # fmt: skip
+    y = run(tmp_path, nodes, x, constants, 23)
+    k = x[:, 1:3]
+    scale = attributes.get("scale", 6**-0.5)
+    wanted = attended(x, k, k * constants["x1"], scale, mask, attributes.get("softcap", 0))
+    wanted = wanted if axes == 4 else wanted.swapaxes(1, 2).reshape(2, 5, -1)
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mask_that_is_computed(tmp_path: Path) -> None:
+    """A bias that the picture decides; what compares could as well be truth values."""
+    nodes = [
+        node("MatMul", "x", "w", outputs="b"),
+        node("Transpose", "b", outputs="m", perm=[0, 1, 2, 3]),
+        node("Attention", "x", "x", "x", "m"),
+    ]
+    x, w = normal(2, 4, 5, 6), normal(6, 5)
+    y = run(tmp_path, nodes, x, {"w": w}, 23)
+    np.testing.assert_allclose(y, attended(x, x, x, 6**-0.5, x @ w), rtol=1e-5, atol=1e-5)
+    nodes[0] = node("Greater", "x", "w", outputs="b")
+    with pytest.raises(FormatError, match="neither a constant nor made of"):
+        read(tmp_path, model(nodes, (1, 4, 6, 6), {"w": w[:1, :1]}, 23))
+
+
+@pytest.mark.parametrize(
+    "inputs, attributes, says",
+    [
+        (("x", "x", "x", "", "x", "x"), {}, "a cache"),
+        (("x", "x", "x", "m"), {}, "hides everything"),
+        (("z", "z", "z"), {"q_num_heads": 5, "kv_num_heads": 5}, "5 heads of shape"),
+        (("x", "k", "k"), {}, "4 heads of queries and 3 of keys"),
+    ],
+)
+def test_attention_that_is_refused(
+    tmp_path: Path, inputs: Any, attributes: dict[str, int], says: str
+) -> None:
+    constants = {"m": SEEN & False, "rows": np.array([0, 5, -1]), "k": normal(1, 3, 5, 6)}
+    nodes = [node("Reshape", "x", "rows", outputs="z"), node("Attention", *inputs, **attributes)]
+    with pytest.raises(FormatError, match=says):
+        read(tmp_path, model(nodes, (1, 4, 5, 6), constants, 23))
+
+
+# -- norms and activations of newer opsets
+
+
+@pytest.mark.parametrize("axis", [-1, 1, 2])
+def test_root_mean_square_norm(tmp_path: Path, axis: int) -> None:
+    x = normal(2, 3, 4, 5)
+    scale = normal(*x.shape[axis:])
+    nodes = [node("RMSNormalization", "x", "s", axis=axis, epsilon=1e-3)]
+    axes = tuple(range(axis % 4, 4))
+    wanted = x / np.sqrt((x * x).mean(axes, keepdims=True) + 1e-3) * scale
+    y = run(tmp_path, nodes, x, {"s": scale}, 23)
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.702])
+def test_swish(tmp_path: Path, alpha: float) -> None:
+    x = 3 * normal(2, 3, 4, 5)
+    y = run(tmp_path, [node("Swish", "x", alpha=alpha)], x, {}, 24)
+    np.testing.assert_allclose(y, x / (1 + np.exp(-alpha * x)), rtol=1e-5, atol=1e-6)

@@ -26,7 +26,8 @@ Array = np.ndarray[Any, Any]
 Formula = Callable[[Array], Array]
 RNG = np.random.default_rng(0)
 SHAPE = (3, 6, 5, 4)
-WHOLE = {"two": np.float32(2), "half": np.float32([0.5]), "axes": np.array([1, 3])}
+WHOLE = {"two": np.float32(2), "half": np.float32([0.5]), "axes": np.array([1, 3]),
+         "third": np.float32([1 / 3]), "broken": np.float32(-1.5)}  # fmt: skip
 
 
 def softplus(x: Array) -> Array:
@@ -59,13 +60,34 @@ C: dict[str, tuple[list[Any], Formula]] = {  # runs in C from end to end
     "squares": (
         [node("ReduceSumSquare", "x", "axes")], lambda x: (x * x).sum((1, 3), keepdims=True),
     ),
+    "l1 norm": (
+        [node("LpNormalization", axis=1, p=1)],
+        lambda x: x / np.maximum(np.abs(x).sum(1, keepdims=True), 1e-30),
+    ),
     "mean": ([node("Mean", "x", "half", "x")], lambda x: (2 * x + 0.5) / 3),
     "min": ([node("Min", "x", "two")], lambda x: np.minimum(x, 2)),
 }  # fmt: skip
 NUMPY: dict[str, tuple[list[Any], Formula]] = {  # one step or more in NumPy
     "softplus": ([node("Softplus")], softplus),
     "log": ([node("Abs", outputs="a"), node("Log", "a")], lambda x: np.log(np.abs(x))),
+    "power": (
+        [node("Abs", outputs="a"), node("Pow", "a", "third")], lambda x: np.cbrt(np.abs(x)),
+    ),
+    "power below 0": ([node("Pow", "x", "broken")], lambda x: x**-1.5),
+    "log sum exp": (
+        [node("ReduceLogSumExp", "x", "axes")],
+        lambda x: np.log(np.exp(x).sum((1, 3), keepdims=True)),
+    ),
+    "log sum exp of less": (
+        [node("ReduceLogSumExp", "x", "axes", keepdims=0)], lambda x: np.log(np.exp(x).sum((1, 3))),
+    ),
     "log softmax": ([node("LogSoftmax", axis=1)], log_softmax),
+    "sign": ([node("Sign")], np.sign),
+    "thresholded": ([node("ThresholdedRelu", alpha=0.5)], lambda x: np.where(x > 0.5, x, 0)),
+    "shrink": (
+        [node("Shrink", lambd=0.5, bias=0.2)],
+        lambda x: np.where(x > 0.5, x - 0.2, np.where(x < -0.5, x + 0.2, 0)),
+    ),
     "where": (
         [node("Greater", "x", "half", outputs="c"), node("Mul", "x", "two", outputs="t"),
          node("Where", "c", "x", "t")],

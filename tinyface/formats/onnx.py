@@ -19,6 +19,7 @@ from tinyface import limits
 from tinyface.builder import Builder
 from tinyface.errors import FormatError, GraphError
 from tinyface.formats import (
+    onnx_attention,
     onnx_choose,
     onnx_einsum,
     onnx_gather,
@@ -203,7 +204,7 @@ class Converter:
 
 Make = Callable[[Converter, OnnxNode], list[str]]
 MODULES: Final = (
-    onnx_choose, onnx_einsum, onnx_gather, onnx_layers, onnx_matmul, onnx_moves,
+    onnx_attention, onnx_choose, onnx_einsum, onnx_gather, onnx_layers, onnx_matmul, onnx_moves,
     onnx_pad, onnx_reduce, onnx_resize, onnx_smooth, onnx_transposed, onnx_written_out,
 )  # fmt: skip
 OPERATORS: Final[dict[str, Make]] = {

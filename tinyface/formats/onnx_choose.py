@@ -59,6 +59,35 @@ def make_Not(c: Converter, node: OnnxNode) -> list[str]:
     return [c.apply(Sub(), scalar(c, node, "one", 1), _truth(c, node, 0), node=node)]
 
 
+def make_Sign(c: Converter, node: OnnxNode) -> list[str]:
+    """(x > 0) - (x < 0)."""
+    x, zero = c.tensor(node, 0), scalar(c, node, "zero", 0)
+    above = c.apply(Compare(mode="greater"), x, zero, node=node, part="above")
+    below = c.apply(Compare(mode="less"), x, zero, node=node, part="below")
+    return [c.apply(Sub(), above, below, node=node)]
+
+
+def make_ThresholdedRelu(c: Converter, node: OnnxNode) -> list[str]:
+    """x where x > alpha, 0 elsewhere."""
+    x, alpha = c.tensor(node, 0), scalar(c, node, "alpha", node.attribute("alpha", 1.0))
+    above = c.apply(Compare(mode="greater"), x, alpha, node=node, part="above")
+    return [c.apply(Where(), above, x, scalar(c, node, "zero", 0), node=node)]
+
+
+def make_Shrink(c: Converter, node: OnnxNode) -> list[str]:
+    """x - bias where x > lambd, x + bias where x < -lambd, 0 between."""
+    x, least = c.tensor(node, 0), node.attribute("lambd", 0.5)
+    y = scalar(c, node, "zero", 0)
+    for part, mode, sign in (("below", "less", -1), ("above", "greater", 1)):
+        edge = scalar(c, node, f"{part}:edge", sign * least)
+        apart = c.apply(Compare(mode=mode), x, edge, node=node, part=part)
+        bias = scalar(c, node, f"{part}:bias", sign * node.attribute("bias", 0.0))
+        moved = c.apply(Sub(), x, bias, node=node, part=f"{part}:moved")
+        last = "" if part == "above" else f"{part}:chosen"
+        y = c.apply(Where(), apart, moved, y, node=node, part=last)
+    return [y]
+
+
 def make_Where(c: Converter, node: OnnxNode) -> list[str]:
     inputs = _truth(c, node, 0), c.tensor(node, 1), c.tensor(node, 2)
     return [c.apply(Where(), *inputs, node=node)]

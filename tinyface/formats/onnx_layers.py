@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyface.formats.ncnn_layers import same
 from tinyface.formats.onnx_file import OnnxNode
+from tinyface.formats.onnx_smooth import magnitude
 from tinyface.ops import (
     Add,
     AveragePool,
@@ -228,10 +229,16 @@ def make_BatchNormalization(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_LpNormalization(c: Converter, node: OnnxNode) -> list[str]:
-    if node.attribute("p", 2) != 2:
-        raise node.refuse("a norm other than L2")
-    axis = node.attribute("axis", -1)
-    return [c.apply(L2Normalize(axis=axis, eps=1e-30), c.tensor(node, 0), node=node)]
+    x, axis, power = c.tensor(node, 0), node.attribute("axis", -1), node.attribute("p", 2)
+    if power == 2:
+        return [c.apply(L2Normalize(axis=axis, eps=1e-30), x, node=node)]
+    if power != 1:
+        raise node.refuse("a norm other than L1 and L2")
+    along = Reduce(mode="sum", axes=(axis % len(c.shape(x)),))
+    total = c.apply(along, magnitude(c, node, x, "size"), node=node, part="sum")
+    least = c.own_weight(node, "least", np.array([1e-30], np.float32))
+    norm = c.apply(Maximum(), total, least, node=node, part="norm")
+    return [c.apply(Div(), x, norm, node=node)]
 
 
 # -- activations

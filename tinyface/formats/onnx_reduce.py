@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.formats.onnx_smooth import magnitude, times
-from tinyface.ops import Add, Identity, Log, Mul, Reduce
+from tinyface.ops import Add, Exp, Identity, Log, Mul, Reduce, Sub
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
@@ -15,17 +15,22 @@ if TYPE_CHECKING:
 def _reduce(c: Converter, node: OnnxNode, mode: str, x: str = "", part: str = "") -> str:
     """Of input 0, or of ``x`` that was made of it."""
     x = x or c.tensor(node, 0)
+    axes = _axes(c, node, x)
+    if not axes:
+        return c.apply(Identity(), x, node=node, part=part)
+    op = Reduce(mode=mode, axes=axes, keepdims=bool(node.attribute("keepdims", 1)))
+    return c.apply(op, x, node=node, part=part)
+
+
+def _axes(c: Converter, node: OnnxNode, x: str) -> tuple[int, ...]:
+    """From input 1 or the attribute, counted from the front; all, or none at all, if not given."""
     rank = len(c.shape(x))
     axes = c.integers(node, 1, "axes")
     if not axes:
-        if node.attribute("noop_with_empty_axes", 0):
-            return c.apply(Identity(), x, node=node, part=part)
-        axes = tuple(range(rank))
+        return () if node.attribute("noop_with_empty_axes", 0) else tuple(range(rank))
     if any(not -rank <= axis < rank for axis in axes) or len({a % rank for a in axes}) != len(axes):
         raise node.refuse(f"axes {axes} of {rank}")
-    axes = tuple(axis % rank for axis in axes)
-    op = Reduce(mode=mode, axes=axes, keepdims=bool(node.attribute("keepdims", 1)))
-    return c.apply(op, x, node=node, part=part)
+    return tuple(axis % rank for axis in axes)
 
 
 def make_ReduceMean(c: Converter, node: OnnxNode) -> list[str]:
@@ -62,6 +67,16 @@ def make_ReduceSumSquare(c: Converter, node: OnnxNode) -> list[str]:
 
 def make_ReduceLogSum(c: Converter, node: OnnxNode) -> list[str]:
     return [c.apply(Log(), _reduce(c, node, "sum", part="sum"), node=node)]
+
+
+def make_ReduceLogSumExp(c: Converter, node: OnnxNode) -> list[str]:
+    """most + log(sum exp(x - most)), with the largest of all for most: no power overflows."""
+    x = c.tensor(node, 0)
+    most = c.apply(Reduce(mode="max", axes=_axes(c, node, x)), x, node=node, part="most")
+    below = c.apply(Sub(), x, most, node=node, part="below")
+    power = c.apply(Exp(), below, node=node, part="power")
+    log = c.apply(Log(), _reduce(c, node, "sum", power, "sum"), node=node, part="log")
+    return [c.apply(Add(), log, _reduce(c, node, "max", part="max"), node=node)]
 
 
 def make_Mean(c: Converter, node: OnnxNode) -> list[str]:

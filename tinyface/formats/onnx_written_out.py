@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyface.formats.gelu import gelu_by_tanh
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.formats.onnx_smooth import scalar
+from tinyface.formats.onnx_smooth import scalar, times
 from tinyface.ops import (
     GELU,
     Add,
@@ -21,10 +21,13 @@ from tinyface.ops import (
     Div,
     Exp,
     LayerNorm,
+    Log,
     Maximum,
     Mul,
     Reduce,
     Reshape,
+    Sigmoid,
+    SiLU,
     Sqrt,
     Sub,
 )
@@ -41,14 +44,18 @@ def make_Exp(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_Pow(c: Converter, node: OnnxNode) -> list[str]:
-    """Whole powers up to 4, and quarters: roots, and roots of roots."""
+    """Whole powers up to 4, quarters (roots, and roots of roots), other broken ones as
+    exp(power log x), which is NaN below 0, as they are."""
     exponent = c.constant(node, 1)
     power = math.nan if exponent is None or exponent.size != 1 else float(exponent.reshape(()))
     x = c.tensor(node, 0)
     if power in QUARTERS:
         return [_root(c, node, x, power, "")]
+    if math.isfinite(power) and not power.is_integer():
+        log = times(c, node, c.apply(Log(), x, node=node, part="log"), power, "scaled")
+        return [c.apply(Exp(), log, node=node)]
     if power not in (1, 2, 3, 4):
-        raise node.refuse("a power other than 1, 2, 3, 4, 0.25, 0.5 and 0.75")
+        raise node.refuse("a power other than one number, either broken or 1, 2, 3 or 4")
     if power == 4:
         square = c.apply(Mul(), x, x, node=node, part="square")
         return [c.apply(Mul(), square, square, node=node)]
@@ -127,6 +134,15 @@ def make_Gelu(c: Converter, node: OnnxNode) -> list[str]:
     return [gelu_by_tanh(x, partial(c.apply, node=node), partial(scalar, c, node))]
 
 
+def make_Swish(c: Converter, node: OnnxNode) -> list[str]:
+    """x sigmoid(alpha x)."""
+    x, alpha = c.tensor(node, 0), node.attribute("alpha", 1.0)
+    if alpha == 1:
+        return [c.apply(SiLU(), x, node=node)]
+    gate = c.apply(Sigmoid(), times(c, node, x, alpha, "steep"), node=node, part="gate")
+    return [c.apply(Mul(), x, gate, node=node)]
+
+
 def _normalised(c: Converter, node: OnnxNode, x: str, rows: tuple[int, ...]) -> str:
     """(x - mean) / sqrt(var + eps) along the last axis of x as ``rows``, in x's shape."""
     shape = c.shape(x)
@@ -178,6 +194,28 @@ def make_LayerNormalization(c: Converter, node: OnnxNode) -> list[str]:
     ]
 
 
+def make_RMSNormalization(c: Converter, node: OnnxNode) -> list[str]:
+    """scale x / sqrt(mean(x x) + eps) along the last axes, from ``axis`` on. Zhang & Sennrich
+    2019, eq. 4."""
+    x, rank = c.tensor(node, 0), len(c.shape(c.tensor(node, 0)))
+    axis = node.attribute("axis", -1)
+    if not -rank <= axis < rank:
+        raise node.refuse(f"axis {axis} of an input with {rank} axes")
+    root = _root_of_mean(c, node, x, tuple(range(axis % rank, rank)))
+    y = c.apply(Div(), x, root, node=node, part="normalised")
+    return [c.apply(Mul(), y, c.tensor(node, 1), node=node)]
+
+
+def _root_of_mean(c: Converter, node: OnnxNode, x: str, axes: tuple[int, ...]) -> str:
+    """sqrt(mean(x x) + eps)."""
+    square = c.apply(Mul(), x, x, node=node, part="square")
+    mean = c.apply(Reduce(mode="mean", axes=axes), square, node=node, part="var")
+    eps = scalar(c, node, "eps", node.attribute("epsilon", 1e-5))
+    return c.apply(
+        Sqrt(), c.apply(Add(), mean, eps, node=node, part="safe"), node=node, part="root"
+    )
+
+
 def _last(c: Converter, node: OnnxNode, x: str, axis: int) -> str:
     """The operator itself, with what it multiplies and adds."""
     vectors = [c.constant(node, i) for i in (1, 2) if node.has(i)]
@@ -196,10 +234,7 @@ def _statistics(c: Converter, node: OnnxNode, x: str, axes: tuple[int, ...]) -> 
     """The mean, and 1 / sqrt(var + eps): outputs that are of use in training only."""
     mean = c.apply(Reduce(mode="mean", axes=axes), x, node=node, part="mean")
     centred = c.apply(Sub(), x, mean, node=node, part="centred")
-    square = c.apply(Mul(), centred, centred, node=node, part="square")
-    var = c.apply(Reduce(mode="mean", axes=axes), square, node=node, part="var")
-    eps = scalar(c, node, "eps", node.attribute("epsilon", 1e-5))
-    root = c.apply(Sqrt(), c.apply(Add(), var, eps, node=node, part="safe"), node=node, part="root")
+    root = _root_of_mean(c, node, centred, axes)
     return mean, c.apply(Div(), scalar(c, node, "one", 1), root, node=node, part="inverse")
 
 

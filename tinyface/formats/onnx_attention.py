@@ -1,0 +1,105 @@
+"""ONNX's Attention (opset 23): products, a softmax between them, and masks."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tinyface.formats.onnx_file import OnnxNode
+from tinyface.formats.onnx_gather import rows
+from tinyface.formats.onnx_smooth import LEAST, times
+from tinyface.ops import Add, MatMul, Reshape, Softmax, Tanh, Transpose
+
+if TYPE_CHECKING:
+    from tinyface.formats.onnx import Converter
+
+MAX_MASK: Final = 1 << 24  # elements
+_MOVES: Final = (
+    "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze",
+)  # fmt: skip
+_NUMBERS: Final = ("Add", "Div", "Gemm", "MatMul", "Mul", "Sub")  # what makes no truth values
+
+
+def make_Attention(c: Converter, node: OnnxNode) -> list[str]:
+    """softmax(scale q k' + mask) v for every head. Vaswani et al. 2017, eq. 1.
+
+    A head of keys and values may serve several heads of queries that follow each other.
+    """
+    if any(node.has(i) for i in (4, 5, 6)):
+        raise node.refuse("it goes on from earlier keys (a cache); export the network without one")
+
+    def step(op: MatMul | Softmax | Tanh | Transpose, *inputs: str, part: str) -> str:
+        return c.apply(op, *inputs, node=node, part=part)
+
+    q, k, v = (_heads(c, node, i) for i in range(3))
+    (_, heads, length, depth), (_, served, count, _) = c.shape(q), c.shape(k)
+    if heads % served:
+        raise node.refuse(f"{heads} heads of queries and {served} of keys")
+    if heads != served:
+        each = np.repeat(np.arange(served), heads // served)
+        k, v = (rows(c, node, x, 1, each, part) for x, part in ((k, "keys:"), (v, "values:")))
+    turned = step(Transpose(perm=(0, 1, 3, 2)), k, part="turned")
+    product = MatMul(scale=node.attribute("scale", 1 / math.sqrt(depth)))
+    y = step(product, q, turned, part="scores")
+    cap = node.attribute("softcap", 0.0)
+    if cap > 0:
+        y = step(Tanh(), times(c, node, y, 1 / cap, "low"), part="bent")
+        y = times(c, node, y, cap, "capped")
+    for mask in _masks(c, node, length, count):
+        y = c.apply(Add(), y, mask, node=node, part=f"{mask}:added")
+    y = step(Softmax(axis=-1), y, part="shares")
+    if len(c.shape(c.tensor(node, 0))) == 4:
+        return [c.apply(MatMul(), y, v, node=node)]
+    y = step(Transpose(perm=(0, 2, 1, 3)), step(MatMul(), y, v, part="heads"), part="behind")
+    return [c.apply(Reshape(shape=(0, length, -1)), y, node=node)]
+
+
+def _heads(c: Converter, node: OnnxNode, i: int) -> str:
+    """Input i as (n, heads, tokens, depth); with three axes it is (n, tokens, heads depth)."""
+    x, shape = c.tensor(node, i), c.shape(c.tensor(node, i))
+    if len(shape) == 4:
+        return x
+    heads = node.attribute("kv_num_heads" if i else "q_num_heads", 0)
+    if len(shape) != 3 or heads < 1 or shape[2] % heads:
+        raise node.refuse(f"{heads} heads of shape {shape}")
+    split = Reshape(shape=(0, shape[1], heads, shape[2] // heads))
+    x = c.apply(split, x, node=node, part=f"input{i}:split")
+    return c.apply(Transpose(perm=(0, 2, 1, 3)), x, node=node, part=f"input{i}:heads")
+
+
+def _masks(c: Converter, node: OnnxNode, length: int, count: int) -> list[str]:
+    """What is added to the scores (n, heads, length, count): 0, or the least number where a token
+    may not look."""
+    known, masks = np.zeros((1, 1), np.float32), []
+    if node.has(3) and not c.is_constant(node, 3):
+        if not _is_number(c, node.inputs[3]) or c.shape(c.tensor(node, 3))[-1] != count:
+            raise node.refuse("its mask is neither a constant nor made of sums and products")
+        masks = [c.tensor(node, 3)]
+    given = None if masks else c.constant(node, 3)
+    left, right = (node.attribute(f"{side}_window_size", -1) for side in ("left", "right"))
+    right = 0 if node.attribute("is_causal", 0) else right  # tokens ahead that are seen; -1: all
+    if given is None and left == right == -1:
+        return masks
+    if length * count > MAX_MASK:
+        raise node.refuse(f"a mask of {length} x {count}")
+    if given is not None:
+        known = np.where(given, 0, -np.inf) if given.dtype.kind == "b" else given
+        missing = [(0, 0)] * (known.ndim - 1) + [(0, max(count - known.shape[-1], 0))]
+        known = np.pad(known, missing, constant_values=-np.inf)
+    ahead = np.arange(count) - np.arange(length)[:, None]
+    seen = ((ahead >= -left) | (left < 0)) & ((ahead <= right) | (right < 0))
+    known = known + np.where(seen, 0, -np.inf)
+    if np.isneginf(known.max(-1)).any():
+        raise node.refuse("its mask hides everything from a token")
+    return [*masks, c.own_weight(node, "mask", known.clip(LEAST))]
+
+
+def _is_number(c: Converter, name: str) -> bool:
+    """Whether numbers were computed: of truth values, which are 0 and 1 here, a mask is made in
+    another way."""
+    makers = {made: other for other in c.file.nodes for made in other.outputs}
+    while name in makers and makers[name].kind in _MOVES:
+        name = makers[name].inputs[0]
+    return name in makers and makers[name].kind in _NUMBERS
