@@ -74,6 +74,19 @@ def test_pixels_by_their_numbers(tmp_path: Path, name: str) -> None:
     assert np.array_equal(y, x[wanted])
 
 
+def test_all_numbers_in_their_order_are_no_slice(tmp_path: Path) -> None:
+    """as_strided of a pooled map, as PyTorch's newer exporter writes ConvNeXt's head: in C."""
+    nodes = [
+        node("GlobalAveragePool", outputs="mean"),
+        node("Reshape", "mean", "flat", outputs="row"),
+        node("Gather", "row", "i", axis=0),
+    ]
+    constants = {"flat": np.array([-1]), "i": np.arange(3).reshape(1, 3, 1, 1)}
+    x = normal(1, 3, 4, 5)
+    (y,) = Session(read(tmp_path, model(nodes, x.shape, constants)), "c", 1).run(x).values()
+    np.testing.assert_allclose(y, x.mean((2, 3), keepdims=True), rtol=1e-5, atol=1e-6)
+
+
 def test_pixels_of_constants(tmp_path: Path) -> None:
     """A table of biases, looked up on import."""
     table = normal(3, 7)

@@ -209,6 +209,15 @@ def test_a_depthwise_convolution_takes_the_activation_and_no_sum() -> None:
     assert kinds(fuse_activation(graph)) == ["conv2d", "add", "conv2d"]
 
 
+def test_a_convolution_takes_up_no_constant() -> None:
+    """A position embedding, in a network for one picture at a time: no kernel reads it so."""
+    b = Builder("positions")
+    x = b.input("input", (1, 2, 4, 4))
+    y = b.apply(ops.Add(), b.conv(x, 2, 1, key="conv"), b.param("w", (1, 2, 4, 4)))
+    graph = b.build(b.apply(ops.Reshape(shape=(1, 2, 16)), y))
+    assert kinds(fuse_activation(graph)) == ["conv2d", "add", "reshape"]
+
+
 def test_of_two_convolutions_the_later_takes_the_sum() -> None:
     b = Builder("two")
     x = b.input("input", (1, 2, 4, 4))

@@ -16,7 +16,8 @@ def fuse_activation(graph: Graph) -> Graph:
     An activation, or an addition of a map of the same shape, is taken up where it is the only
     reader of what the convolution makes and that is no output of the graph. The fused
     operator stands where the later of the two stood, when the residual has been computed.
-    A depthwise convolution takes up no addition: no kernel of it reads a second map.
+    A depthwise convolution takes up no addition: no kernel of it reads a second map. Nor does any
+    take up a constant (a position embedding): that is for the batch of the file alone.
     """
     graph = alive(graph)
     seen = typings(graph)
@@ -49,7 +50,7 @@ def _fuse(graph: Graph, source: Node, node: Node, tensor: str, seen: Typings) ->
         return Node(source.name, replace(op, act=node.op), _trimmed(inputs), node.outputs)
     if isinstance(node.op, Add) and not product[4] and not _depthwise(graph, source):
         (residual,) = (name for name in node.inputs if name != tensor)
-        if same_shape(seen, tensor, residual):
+        if same_shape(seen, tensor, residual) and residual not in graph.params:
             return Node(source.name, op, (*product[:4], residual), node.outputs)
     return None
 
