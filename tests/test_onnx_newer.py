@@ -237,6 +237,46 @@ def test_a_mask_that_is_computed(tmp_path: Path) -> None:
         read(tmp_path, model(nodes, (1, 4, 6, 6), {"w": w[:1, :1]}, 23))
 
 
+def test_what_a_mask_hides_by_infinity(tmp_path: Path) -> None:
+    """Written out, as below opset 23, with PyTorch's care for rows that see nothing, of which
+    there are none: such a network can be saved, and runs in C."""
+    nodes = [
+        node("Trilu", "ones", outputs="seen", upper=0),
+        node("Where", "seen", "zero", "never", outputs="m"),
+        node("Add", "x", "m", outputs="scores"),
+        node("Softmax", "scores", outputs="shares", axis=-1),
+        node("IsNaN", "shares", outputs="none"),
+        node("Where", "none", "zero", "shares"),
+    ]
+    constants = {
+        "ones": np.ones((5, 5), bool), "zero": np.zeros((), np.float32),
+        "never": np.float32(-np.inf).reshape(()),
+    }  # fmt: skip
+    x = normal(2, 4, 5, 5)
+    graph = read(tmp_path, model(nodes, ("n", 4, 5, 5), constants))
+    (y,) = Session(graph, "c", 1).run(x).values()
+    assert all(np.isfinite(value).all() for value in graph.params.values())
+    power = np.where(AHEAD <= 0, np.exp(x), 0)
+    np.testing.assert_allclose(y, power / power.sum(-1, keepdims=True), rtol=1e-5, atol=1e-6)
+    # where a row sees nothing, or something else reads the scores, all is as written
+    first = np.where(AHEAD < 0, 0, -np.inf).astype(np.float32)
+    for other, mask in ((nodes[2:], first), ([*nodes[2:3], node("Relu", "scores")], first.T)):
+        y = run(tmp_path, other, x, {"m": mask, "zero": constants["zero"]})
+        with np.errstate(invalid="ignore"):
+            power = np.where(AHEAD < 0, np.exp(x), 0)
+            shares = np.nan_to_num(power / power.sum(-1, keepdims=True))
+        wanted = shares if mask is first else np.maximum(x + mask, 0)
+        np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_no_number(tmp_path: Path) -> None:
+    x = normal(2, 3, 4, 5)
+    x[0, 0, 0, :2] = np.nan, np.inf
+    nodes = [node("IsNaN", "x", outputs="n"), node("Where", "n", "zero", "x")]
+    y = run(tmp_path, nodes, x, {"zero": np.zeros((), np.float32)})
+    assert np.array_equal(y, np.where(np.isnan(x), 0, x))
+
+
 @pytest.mark.parametrize(
     "inputs, attributes, says",
     [

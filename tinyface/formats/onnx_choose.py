@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.formats.onnx_smooth import scalar
-from tinyface.ops import Compare, Maximum, Mul, Sub, Where
+from tinyface.formats.onnx_smooth import hidden, scalar
+from tinyface.ops import Compare, Identity, Maximum, Mul, Sub, Where
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
@@ -88,6 +88,21 @@ def make_Shrink(c: Converter, node: OnnxNode) -> list[str]:
     return [y]
 
 
+def make_IsNaN(c: Converter, node: OnnxNode) -> list[str]:
+    """Whatever does not equal itself."""
+    x = c.tensor(node, 0)
+    same = c.apply(Compare(mode="equal"), x, x, node=node, part="same")
+    return [c.apply(Sub(), scalar(c, node, "one", 1), same, node=node)]
+
+
 def make_Where(c: Converter, node: OnnxNode) -> list[str]:
+    """Choices, but for PyTorch's Where(IsNaN(y), 0, y) of a masked softmax y in which every row
+    sees something: that is y."""
+    makers = {made: other for other in c.file.nodes for made in other.outputs}
+    asks, shares = (makers.get(node.inputs[i]) if node.has(i) else None for i in (0, 2))
+    if asks and asks.kind == "IsNaN" and asks.inputs[0] == node.inputs[2] and shares:
+        total = makers.get(shares.inputs[0]) if shares.kind == "Softmax" else None
+        if total and hidden(c, total):
+            return [c.apply(Identity(), c.tensor(node, 2), node=node)]
     inputs = _truth(c, node, 0), c.tensor(node, 1), c.tensor(node, 2)
     return [c.apply(Where(), *inputs, node=node)]

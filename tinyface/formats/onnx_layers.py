@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyface.formats.ncnn_layers import same
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.formats.onnx_smooth import magnitude
+from tinyface.formats.onnx_smooth import hidden, magnitude
 from tinyface.ops import (
     Add,
     AveragePool,
@@ -315,7 +315,11 @@ def _chain(c: Converter, node: OnnxNode, op: type[Op]) -> list[str]:
 
 
 def make_Add(c: Converter, node: OnnxNode) -> list[str]:
-    return _chain(c, node, Add)
+    masked = hidden(c, node)
+    if masked is None:
+        return _chain(c, node, Add)
+    i, mask = masked
+    return [c.apply(Add(), c.tensor(node, 1 - i), c.own_weight(node, "mask", mask), node=node)]
 
 
 make_Sum = make_Add

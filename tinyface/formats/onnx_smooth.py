@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyface.formats.onnx_file import OnnxNode
+from tinyface.formats.arrays import Array
+from tinyface.formats.onnx_file import OnnxNode, with_branches
 from tinyface.ops import (
     Add,
     Clip,
@@ -156,6 +157,28 @@ def make_LogSoftmax(c: Converter, node: OnnxNode) -> list[str]:
         return step(Sub(), below, step(Log(), total, part="log"), part=part)
 
     return _along(c, node, made)
+
+
+def hidden(c: Converter, node: OnnxNode) -> tuple[int, Array] | None:
+    """Which operand of a sum in front of a softmax hides places by -infinity or the least number,
+    and its numbers, if it is a constant that leaves a place in every row.
+
+    The least number has no share in a softmax, either, and a model file can hold it.
+    """
+    known = [i for i in range(len(node.inputs)) if c.is_constant(node, i)]
+    mask = c.constant(node, known[0]) if node.kind == "Add" and len(known) == 1 else None
+    if mask is None or not mask.ndim or mask.dtype.kind != "f" or mask.min(initial=0) > LEAST:
+        return None
+    readers = [other for other in with_branches(c.file.nodes) if node.outputs[0] in other.inputs]
+    rank = max(mask.ndim, len(c.shape(c.tensor(node, 1 - known[0]))))
+    usual = -1 if node.opset >= 13 else 1
+    rows = all(
+        other.kind == "Softmax" and other.attribute("axis", usual) in (-1, rank - 1)
+        for other in readers
+    )
+    if node.outputs[0] in c.file.outputs or not rows or (mask.max(-1) <= LEAST).any():
+        return None
+    return known[0], mask.clip(LEAST)
 
 
 def _along(c: Converter, node: OnnxNode, made: Callable[[str, int, str], str]) -> list[str]:
