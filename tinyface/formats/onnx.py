@@ -161,7 +161,7 @@ class Converter:
             return
         make = OPERATORS.get(node.kind)
         if make is None:
-            raise node.refuse("this operator is not known here")
+            raise node.refuse(f"this operator is not known here; {_advice(node)}")
         try:
             with np.errstate(all="ignore"):  # weights that are not finite are refused later
                 made = make(self, node)
@@ -202,6 +202,15 @@ class Converter:
                 self.tensors[outer] = self.tensors[name]
 
 
+def _advice(node: OnnxNode) -> str:
+    if node.kind in CHOOSING:
+        return "it chooses among results: export the network without what comes behind its last map"
+    return "write it in others in front of the export, or leave it out"
+
+
+CHOOSING: Final = (
+    "ArgMax", "ArgMin", "NonMaxSuppression", "NonZero", "OneHot", "RoiAlign", "TopK", "Unique",
+)  # fmt: skip
 Make = Callable[[Converter, OnnxNode], list[str]]
 MODULES: Final = (
     onnx_attention, onnx_choose, onnx_einsum, onnx_gather, onnx_layers, onnx_matmul, onnx_moves,
