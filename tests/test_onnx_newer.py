@@ -101,7 +101,7 @@ def test_pixels_of_constants(tmp_path: Path) -> None:
     "data, indices, attributes",
     [("x", [[0]], {"batch_dims": 1}), ("t", [[0]], {"batch_dims": 1}), ("x", [[9, 0]], {}),
      ("x", [[0, 4, 0], [0, 0, 0]], {}), ("x", [[0] * 5], {}), ("t", [[9]], {}),
-     ("t", [[0] * 5], {})],
+     ("t", [[0] * 5], {}), ("x", [[0.0, 0]], {}), ("x", 0, {})],
 )  # fmt: skip
 def test_pixels_that_are_not_there(
     tmp_path: Path, data: str, indices: Any, attributes: dict[str, Any]

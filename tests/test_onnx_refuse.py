@@ -143,6 +143,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
         ),
         "do not fit",
     ),
+    "half of a vector": (
+        model(
+            [helper.make_node("Trilu", ["a"], ["z"]), node("Add", "x", "z")],
+            None,
+            {"a": np.ones(1 << 18, np.float32)},
+        ),
+        "half of a vector",
+    ),
     "range of step 0": (
         model(
             [helper.make_node("Range", ["a", "b", "c"], ["z"]), node("Reshape", "x", "z")],

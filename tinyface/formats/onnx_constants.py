@@ -173,6 +173,8 @@ def _tile(node: OnnxNode, x: Array, repeats: Array) -> Array:
 
 
 def _trilu(node: OnnxNode, x: Array, *k: Array) -> Array:
+    if x.ndim < 2:
+        raise node.refuse("half of a vector")
     half = np.triu if node.attribute("upper", 1) else np.tril
     return half(x, k[0].item() if k else 0)
 

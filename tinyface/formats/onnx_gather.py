@@ -37,10 +37,11 @@ def make_GatherND(c: Converter, node: OnnxNode) -> list[str]:
     """Along the first k axes, by rows of k indices. PyTorch's newer exporter writes x[:, :, i, j]
     so. Rows that are a grid (i x j) are taken axis by axis, others along the k axes as one."""
     x, indices = c.tensor(node, 0), c.constant(node, 1)
-    shape = c.shape(x)
-    k = 0 if indices is None or not indices.size else indices.shape[-1]
-    if indices is None or not 1 <= k <= len(shape) or node.attribute("batch_dims", 0):
-        raise node.refuse("its indices are missing or do not fit, or its batch_dims are not 0")
+    if indices is None or indices.dtype.kind != "i" or not indices.size:
+        raise node.refuse("its indices are missing or no integers")
+    shape, k = c.shape(x), (indices.shape or (0,))[-1]
+    if not 1 <= k <= len(shape) or node.attribute("batch_dims", 0):
+        raise node.refuse(f"{k} indices of {len(shape)} axes, or its batch_dims are not 0")
     grid = _grid(indices)
     if grid:
         for axis, numbers in enumerate(grid):
