@@ -91,6 +91,16 @@ def test_a_new_first_axis(tmp_path: Path) -> None:
     assert not session._one_only
 
 
+def test_what_is_squeezed_is_not_the_batch(tmp_path: Path) -> None:
+    """pool(x).squeeze(), without axes: (n, 3), for one picture, too."""
+    nodes = [node("GlobalAveragePool", outputs="mean"), node("Squeeze", "mean", outputs="y")]
+    session = Session(read(tmp_path, model(nodes)))
+    several(session, lambda x: x.mean((2, 3)))
+    assert not session._one_only
+    fixed = read(tmp_path, model(nodes, (1, 3, 4, 4)))
+    assert fixed.types["y"].shape == (3,)
+
+
 def test_a_class_token_runs_one_picture_after_another(tmp_path: Path) -> None:
     """It is expanded to the batch: a constant, once the batch is 1."""
     nodes = [

@@ -251,9 +251,8 @@ def to_graph(file: OnnxFile, size: tuple[int, int] = (112, 112)) -> Graph:
             converter.convert(node)
         return _finish(converter)
 
-    free = all(shape and shape[0] is None for shape in file.inputs.values())
     try:
-        return free_batch(read) if free else read(1)
+        return free_batch(read) if file.free else read(1)
     except GraphError as error:
         raise FormatError(f"{file.path}: {error}{_hint(file, size)}") from None
     except FormatError as error:

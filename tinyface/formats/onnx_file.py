@@ -91,6 +91,11 @@ class OnnxFile:
     constants: Mapping[str, Array]
     card: str | None = None
 
+    @property
+    def free(self) -> bool:
+        """Whether the batch has no size."""
+        return all(shape and shape[0] is None for shape in self.inputs.values())
+
 
 def open_onnx(path: Path) -> OnnxFile:
     """Parse and check.

@@ -77,8 +77,8 @@ def _axes(c: Converter, node: OnnxNode, rank: int) -> tuple[int, ...] | None:
 def make_Squeeze(c: Converter, node: OnnxNode) -> list[str]:
     shape = c.shape(c.tensor(node, 0))
     axes = _axes(c, node, len(shape))
-    if axes is None:
-        axes = tuple(i for i, side in enumerate(shape) if side == 1)
+    if axes is None:  # x.squeeze(): of a batch of free size nobody means the batch
+        axes = tuple(i for i, side in enumerate(shape) if side == 1 and (i or not c.file.free))
     if any(shape[axis] != 1 for axis in axes):
         raise node.refuse(f"axes {axes} of shape {shape} are not of length 1")
     return _reshape(c, node, tuple(side for i, side in enumerate(shape) if i not in axes))
