@@ -39,7 +39,7 @@ from tinyface.formats.onnx_batch import free_batch
 from tinyface.formats.onnx_constants import FOLD, fold
 from tinyface.formats.onnx_file import Branch, OnnxFile, OnnxNode, in_order, open_onnx
 from tinyface.graph import Graph
-from tinyface.ops import Op
+from tinyface.ops import Op, Transpose
 from tinyface.types import Shape
 
 
@@ -47,8 +47,9 @@ class Converter:
     """Turns nodes into operators, in order.
 
     constants: values that are known. tensors: ONNX's name -> the graph's, for all others.
-    made: the operator that makes a tensor. origins: the tensors whose shapes went into a
-    constant. state: the weights. folded: bytes of the constants computed so far.
+    made: the operator that makes a tensor. turned: what a Transpose has turned, and how. origins:
+    the tensors whose shapes went into a constant. state: the weights. folded: bytes of the
+    constants computed so far.
     """
 
     def __init__(self, file: OnnxFile, size: tuple[int, int], batch: int = 1) -> None:
@@ -58,6 +59,7 @@ class Converter:
         self.tensors: dict[str, str] = {}
         self.state: dict[str, Array] = {}
         self.made: dict[str, Op] = {}
+        self.turned: dict[str, tuple[str, Shape]] = {}
         self.origins: dict[str, set[str]] = {}
         self.folded = 0
         for name, shape in file.inputs.items():
@@ -131,6 +133,14 @@ class Converter:
         name = f"{node.outputs[0]}:{part}" if part else node.outputs[0]
         self.made[name] = op
         return self.builder.apply(op, *inputs, name=self.checked(name))
+
+    def transpose(self, x: str, perm: Shape, node: OnnxNode) -> str:
+        """Of what is turned already, the two turns as one."""
+        source, before = self.turned.get(x, (x, tuple(range(len(perm)))))
+        whole = tuple(before[axis] for axis in perm)
+        made = self.apply(Transpose(perm=whole), source, node=node)
+        self.turned[made] = (source, whole)
+        return made
 
     def convert(self, node: OnnxNode) -> None:
         """Add one node.

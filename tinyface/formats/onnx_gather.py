@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
 
 _END: Final = (1 << 31) - 1  # of a slice: to the end
+FEW: Final = 16  # backwards, one by one: only NumPy slices backwards, and colours are three
 
 
 def make_Gather(c: Converter, node: OnnxNode) -> list[str]:
@@ -43,6 +44,11 @@ def make_GatherND(c: Converter, node: OnnxNode) -> list[str]:
     if not 1 <= k <= len(shape) or node.attribute("batch_dims", 0):
         raise node.refuse(f"{k} indices of {len(shape)} axes, or its batch_dims are not 0")
     grid = _grid(indices)
+    if grid and all(numbers.ndim == 1 for numbers in grid):  # before the turn, if there is one
+        source, perm = c.turned.get(x, (x, tuple(range(len(shape)))))
+        for axis, numbers in enumerate(grid):
+            source = rows(c, node, source, perm[axis], numbers, f"axis{axis}:")
+        return [c.transpose(source, perm, node)]
     if grid:
         for axis, numbers in enumerate(grid):
             x = rows(c, node, x, axis, numbers, f"axis{axis}:")
@@ -94,7 +100,7 @@ def rows(c: Converter, node: OnnxNode, x: str, axis: int, indices: Array, part: 
 
 
 def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
-    """[0, 1, 2, 7, 5] -> (first, count, step) of each run: [(0, 3, 1), (7, 2, -2)]. Those from the
+    """[0, 1, 2, 7, 9] -> (first, count, step) of each run: [(0, 3, 1), (7, 2, 2)]. Those from the
     end, below 0, are runs of their own, and stay right for other sizes."""
     runs: list[tuple[int, int, int]] = []
     for index in indices:
@@ -107,4 +113,10 @@ def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
             runs[-1] = (first, count + 1, step)
         else:
             runs.append((index, 1, 1))
-    return runs
+    apart: list[tuple[int, int, int]] = []
+    for first, count, step in runs:
+        if step < 0 and count <= FEW:
+            apart += [(first + i * step, 1, 1) for i in range(count)]
+        else:
+            apart.append((first, count, step))
+    return apart

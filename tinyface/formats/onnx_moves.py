@@ -19,7 +19,6 @@ from tinyface.ops import (
     Slice,
     Split,
     Sub,
-    Transpose,
 )
 from tinyface.types import Shape
 
@@ -96,7 +95,10 @@ def make_Unsqueeze(c: Converter, node: OnnxNode) -> list[str]:
 def make_Transpose(c: Converter, node: OnnxNode) -> list[str]:
     x = c.tensor(node, 0)
     usual = tuple(reversed(range(len(c.shape(x)))))
-    return [c.apply(Transpose(perm=node.ints("perm", usual)), x, node=node)]
+    perm = node.ints("perm", usual)
+    if sorted(perm) != sorted(usual):
+        raise node.refuse(f"perm {perm} of an input with {len(usual)} axes")
+    return [c.transpose(x, perm, node)]
 
 
 def make_Concat(c: Converter, node: OnnxNode) -> list[str]:
