@@ -47,8 +47,8 @@ def make_Attention(c: Converter, node: OnnxNode) -> list[str]:
     if cap > 0:
         y = step(Tanh(), times(c, node, y, 1 / cap, "low"), part="bent")
         y = times(c, node, y, cap, "capped")
-    for mask in _masks(c, node, length, count):
-        y = c.apply(Add(), y, mask, node=node, part=f"{mask}:added")
+    for i, mask in enumerate(_masks(c, node, length, count)):
+        y = c.apply(Add(), y, mask, node=node, part=f"masked{i}")
     y = step(Softmax(axis=-1), y, part="shares")
     if len(c.shape(c.tensor(node, 0))) == 4:
         return [c.apply(MatMul(), y, v, node=node)]
