@@ -237,6 +237,26 @@ def test_uneven_parts(tmp_path: Path) -> None:
     assert (y == x[:, [6, 7, 0, 1, 2, 3, 4, 5]]).all()
 
 
+@pytest.mark.parametrize("kind", ["AveragePool", "MaxPool"])
+def test_windows_of_channels(tmp_path: Path, kind: str) -> None:
+    """As PyTorch writes LocalResponseNorm: the mean of three neighbours in (n, 1, c, h, w)."""
+    nodes = [
+        node("Unsqueeze", "x", "one", outputs="five"),
+        helper.make_node(kind, ["five"], ["mean"], kernel_shape=[3, 1, 1], pads=[1, 0, 0, 0, 0, 0]),
+        node("Squeeze", "mean", "one"),
+    ]
+    x = RNG.standard_normal(SHAPE).astype(np.float32)
+    y, helped = outputs(tmp_path, nodes, x, {"one": np.array([1])})
+    rows = np.stack([x[:, max(i - 1, 0) : i + 2].mean(1) for i in range(5)], 1)
+    if kind == "MaxPool":
+        rows = np.stack([x[:, max(i - 1, 0) : i + 2].max(1) for i in range(5)], 1)
+    np.testing.assert_allclose(y, rows, rtol=1e-5, atol=1e-6)
+    assert not helped
+    nodes[1].attribute[0].ints[:] = [3, 3, 1]
+    with pytest.raises(FormatError, match="with 5 axes"):
+        outputs(tmp_path, nodes, x, {"one": np.array([1])})
+
+
 def test_same_padding_of_strides_beyond_the_kernel_takes_nothing_away(tmp_path: Path) -> None:
     """As in TensorFlow and ONNX's reference: windows at 0, 4. onnxruntime crops, and has 1, 5."""
     x = np.arange(8, dtype=np.float32).reshape(1, 1, 1, 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -116,14 +117,38 @@ def make_Conv(c: Converter, node: OnnxNode) -> list[str]:
     return [as_line(c, node, y, line)]
 
 
+def _deep(c: Converter, node: OnnxNode) -> OnnxNode:
+    """Windows along the first of three axes as windows of maps (n, c, d, h w): PyTorch's
+    LocalResponseNorm takes the mean of neighbouring channels so."""
+    ones = (1, 1, 1)
+    kernel, strides = node.ints("kernel_shape"), node.ints("strides", ones)
+    dilations, pads = node.ints("dilations", ones), node.ints("pads", (0,) * 6)
+    flat = all(len(v) == 3 and v[1:] == (1, 1) for v in (kernel, strides, dilations))
+    auto = node.attribute("auto_pad", "NOTSET")
+    if not flat or auto != "NOTSET" or len(pads) != 6 or any(pads[1:3] + pads[4:]):
+        raise node.refuse("of an input with 5 axes; 3 and 4 are known here")
+    window = {"kernel_shape": kernel, "strides": strides, "dilations": dilations}
+    pairs: dict[str, Any] = {name: values[:2] for name, values in window.items()}
+    pairs["pads"] = (pads[0], 0, pads[3], 0)
+    return replace(node, attributes={**node.attributes, **pairs})
+
+
 def _pool(c: Converter, node: OnnxNode, op: type[MaxPool] | type[AveragePool]) -> list[str]:
-    x, line = as_map(c, node, c.tensor(node, 0))
+    x, shape = c.tensor(node, 0), c.shape(c.tensor(node, 0))
+    deep = len(shape) == 5
+    if deep:
+        node = _deep(c, node)
+        x = c.apply(Reshape(shape=(0, *shape[1:3], -1)), x, node=node, part="flat")
+    x, line = as_map(c, node, x)
     kernel, window = _window(c, node, x, node.ints("kernel_shape"), line)
     window["ceil"] = bool(node.attribute("ceil_mode", 0))
     if op is AveragePool:
         window["count_include_pad"] = bool(node.attribute("count_include_pad", 0))
     pool = op(kernel=kernel, **window)
-    return [as_line(c, node, c.apply(pool, x, node=node, part="line" if line else ""), line)]
+    y = c.apply(pool, x, node=node, part="line" if line else "deep" if deep else "")
+    if deep:
+        return [c.apply(Reshape(shape=(0, *c.shape(y)[1:3], *shape[3:])), y, node=node)]
+    return [as_line(c, node, y, line)]
 
 
 def make_MaxPool(c: Converter, node: OnnxNode) -> list[str]:
