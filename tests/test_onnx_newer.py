@@ -114,6 +114,29 @@ def test_pixels_of_constants(tmp_path: Path) -> None:
     assert np.array_equal(y, x + table[i[:, 0], i[:, 1]])
 
 
+def test_a_table_that_is_computed(tmp_path: Path) -> None:
+    """Swin V2's biases: two layers of constants, looked up, behind a gate, on import."""
+    places, first, second = normal(9, 2), normal(2, 6), normal(5, 6)
+    i = RNG.integers(0, 9, (4, 4))
+    nodes = [
+        node("MatMul", "places", "first", outputs="h"),
+        node("Relu", "h", outputs="r"),
+        node("Gemm", "r", "second", "b", outputs="table", transB=1, alpha=0.5, beta=2.0),
+        node("GatherND", "table", "i", outputs="looked"),
+        node("Sigmoid", "looked", outputs="gate"),
+        node("Transpose", "gate", outputs="bias", perm=[2, 0, 1]),
+        node("Add", "x", "bias"),
+    ]
+    constants = {"places": places, "first": first, "second": second, "b": normal(5)}
+    x = normal(2, 5, 4, 4)
+    graph = read(tmp_path, model(nodes, x.shape, {**constants, "i": i[..., None]}))
+    assert [n.op.kind for n in graph.nodes] == ["add"]
+    (y,) = Session(graph, threads=1).run(x).values()
+    table = 0.5 * np.maximum(places @ first, 0) @ second.T + 2 * constants["b"]
+    wanted = x + (1 / (1 + np.exp(-table[i]))).transpose(2, 0, 1)
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "data, indices, attributes",
     [("x", [[0]], {"batch_dims": 1}), ("t", [[0]], {"batch_dims": 1}), ("x", [[9, 0]], {}),

@@ -143,6 +143,18 @@ REFUSED: dict[str, tuple[Any, str]] = {
         ),
         "do not fit",
     ),
+    "too many products": (
+        model(
+            [helper.make_node("MatMul", ["a", "a"], ["z"]), node("Add", "x", "z")],
+            None,
+            {"a": np.ones((1 << 11, 1 << 11), np.float32)},
+        ),
+        "too large",
+    ),
+    "too many pieces": (
+        model([node("Gather", "x", "i", axis=3)], (1, 1, 1, 9), {"i": np.tile([1, 5, 2], 700)}),
+        "2100 indices are",
+    ),
     "half of a vector": (
         model(
             [helper.make_node("Trilu", ["a"], ["z"]), node("Add", "x", "z")],

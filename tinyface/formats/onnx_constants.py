@@ -19,6 +19,7 @@ from tinyface.formats.onnx_file import OnnxNode
 from tinyface.limits import MAX_TENSOR_BYTES
 
 MAX_ELEMENTS: Final = 1 << 20  # of what is computed here; weights are larger, but not computed
+MAX_PRODUCTS: Final = 1 << 32
 _TYPES: Final = {
     1: np.float32,
     6: np.int64,
@@ -172,6 +173,26 @@ def _tile(node: OnnxNode, x: Array, repeats: Array) -> Array:
     return np.tile(x, times)
 
 
+def _matmul(node: OnnxNode, a: Array, b: Array) -> Array:
+    """Swin V2 makes its table of biases of the places by two layers, which no picture changes."""
+    columns = b.shape[-1] if b.ndim > 1 else 1
+    size = math.prod(a.shape[:-1]) * math.prod(b.shape[:-2]) * columns  # or less
+    if size > max(MAX_ELEMENTS, a.size, b.size) or size * a.shape[-1] > MAX_PRODUCTS:
+        raise node.refuse("this computation on constants is too large")
+    return np.asarray(np.matmul(a, b))
+
+
+def _gemm(node: OnnxNode, a: Array, b: Array, *c: Array) -> Array:
+    a = a.T if node.attribute("transA", 0) else a
+    b = b.T if node.attribute("transB", 0) else b
+    y = node.attribute("alpha", 1.0) * _matmul(node, a, b)
+    return np.asarray(y + node.attribute("beta", 1.0) * c[0] if c else y)
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
 def _trilu(node: OnnxNode, x: Array, *k: Array) -> Array:
     if x.ndim < 2:
         raise node.refuse("half of a vector")
@@ -219,7 +240,8 @@ _NUMPY: Final[dict[str, Callable[..., Any]]] = {
     "Min": lambda *xs: reduce(np.minimum, xs),
     "Mod": np.mod, "Mul": np.multiply, "Neg": np.negative,
     "Not": np.logical_not, "Or": np.logical_or, "Pow": np.power,
-    "Reciprocal": np.reciprocal, "Sin": np.sin,
+    "Reciprocal": np.reciprocal, "Relu": lambda x: np.maximum(x, 0),
+    "Sigmoid": _sigmoid, "Sin": np.sin,
     "Sign": np.sign, "Sqrt": np.sqrt, "Sub": np.subtract, "Where": np.where,
 }  # fmt: skip
 FOLD: Final[dict[str, Callable[..., Array]]] = {
@@ -234,7 +256,9 @@ FOLD: Final[dict[str, Callable[..., Array]]] = {
     "Expand": _expand,
     "Gather": _gather,
     "GatherND": _gather_nd,
+    "Gemm": _gemm,
     "Identity": lambda node, x: x,
+    "MatMul": _matmul,
     "Range": _range,
     "ReduceMax": _reduce(np.max),
     "ReduceMean": _reduce(np.mean),

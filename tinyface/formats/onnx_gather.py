@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tinyface import limits
 from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.ops import Concat, Reshape, Slice
@@ -88,7 +89,10 @@ def rows(c: Converter, node: OnnxNode, x: str, axis: int, indices: Array, part: 
     if wanted == [*range(side)]:  # all: as_strided of a pooled map, as ConvNeXt's head is written
         return x
     cuts: list[str] = []
-    for first, count, step in _runs(wanted):
+    runs = _runs(wanted)
+    if len(runs) > limits.MAX_INPUTS:
+        raise node.refuse(f"its {len(wanted)} indices are {len(runs)} pieces of the axis")
+    for first, count, step in runs:
         end = first + count * step
         if (end < 0) != (first < 0):  # beyond the last, or before the first
             end = _END if first < 0 else -_END
