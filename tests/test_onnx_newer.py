@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from tinyface.errors import FormatError
+from tinyface.formats.importer import import_file
 from tinyface.passes import optimise
 from tinyface.runtime import Session
 
 onnx = pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
 
-from onnx_models import assert_close, model, node, onnxruntime_outputs, read  # noqa: E402
+from onnx_models import assert_close, model, node, onnxruntime_outputs, read, save  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(0)
@@ -102,6 +103,28 @@ def test_colours_the_other_way_round_are_in_C(tmp_path: Path) -> None:
     (y,) = Session(graph, "c", 1).run(x).values()
     assert np.array_equal(y, x[:, ::-1])
     assert "transpose" not in [n.op.kind for n in optimise(graph).nodes]
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_whether_pixels_go_in_as_they_are(tmp_path: Path, swap: bool, scaled: bool) -> None:
+    """The network that scales its input does so after it has changed the colours' order, too."""
+    swapped = "swapped" if swap else "x"
+    nodes = [
+        node("Gather", "x", "i", outputs="swapped", axis=1),
+        node("Sub", swapped, "mean", outputs="less"),
+        node("Conv", "less" if scaled else swapped, "w", outputs="c"),
+        node("GlobalAveragePool", "c", outputs="p"),
+        node("Flatten", "p"),
+    ]
+    nodes = nodes[0 if swap else 1 :]
+    nodes = [n for n in nodes if scaled or n.op_type != "Sub"]
+    constants = {
+        "i": np.array([2, 1, 0]), "mean": np.array([127.5], np.float32), "w": normal(8, 3, 2, 2),
+    }  # fmt: skip
+    path = save(tmp_path / "x.onnx", model(nodes, ("n", 3, 4, 4), constants))
+    taken = import_file(path).card.preprocess
+    assert (taken.mean, taken.scale[0]) == (((0,) * 3, 1) if scaled else ((127.5,) * 3, 1 / 128))
 
 
 def test_pixels_of_constants(tmp_path: Path) -> None:

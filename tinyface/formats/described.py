@@ -20,7 +20,7 @@ from tinyface.formats.onnx_file import OnnxFile
 from tinyface.formats.safetensors import parse_json
 from tinyface.graph import Graph, Node
 from tinyface.networks import Entry
-from tinyface.ops import Flatten, Transpose
+from tinyface.ops import Concat, Flatten, Identity, Reshape, Slice, Split, Transpose
 from tinyface.types import TensorType
 
 
@@ -190,15 +190,30 @@ def rename(graph: Graph, new: Mapping[str, str]) -> Graph:
 def usual_preprocess(graph: Graph) -> Preprocess:
     """What a network that says nothing about it most likely expects.
 
-    Pixels as they are where the graph itself subtracts from or scales its input first, else
-    (x - 127.5) / 128; RGB.
+    Pixels as they are where the graph itself subtracts from or scales its input first, or after
+    it has changed the order of its colours, else (x - 127.5) / 128; RGB.
     """
     name, kind = next(iter(graph.inputs.items()))
     _, channels, height, width = kind.shape
     colour = "rgb" if channels == 3 else "gray"
-    first = [node.op.kind for node in graph.readers[name]]
-    if first and all(op in ("sub", "mul", "div", "add", "batch_norm") for op in first):
+    first = _first(graph, name)
+    if first and first <= {"sub", "mul", "div", "add", "batch_norm"}:
         mean, scale = 0.0, 1.0
     else:
         mean, scale = 127.5, 1 / 128
     return Preprocess(height, width, colour, (mean,) * channels, (scale,) * channels)
+
+
+def _first(graph: Graph, name: str) -> set[str]:
+    """The kinds of operators that read the input, or what was cut of it, joined and turned."""
+    seen, waiting, kinds = {name}, [name], set()
+    while waiting:
+        for node in graph.readers.get(waiting.pop(), ()):
+            same = graph.types[node.inputs[0]] == graph.types[node.outputs[0]]
+            moved = isinstance(node.op, (Concat, Identity, Slice, Split, Transpose))
+            if not moved and not (isinstance(node.op, Reshape) and same):
+                kinds.add(node.op.kind)
+                continue
+            waiting += {*node.outputs} - seen
+            seen |= {*node.outputs}
+    return kinds
