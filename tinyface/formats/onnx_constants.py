@@ -19,7 +19,7 @@ from tinyface.formats.onnx_file import OnnxNode
 from tinyface.limits import MAX_TENSOR_BYTES
 
 MAX_ELEMENTS: Final = 1 << 20  # of what is computed here; weights are larger, but not computed
-MAX_PRODUCTS: Final = 1 << 32
+MAX_PRODUCTS: Final = 1 << 26  # of one product of matrices: a tenth of a second for integers
 _TYPES: Final = {
     1: np.float32,
     6: np.int64,
