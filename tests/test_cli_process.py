@@ -39,8 +39,9 @@ def test_a_closed_pipe_is_no_drama() -> None:
 
 
 @pytest.mark.usefixtures("as_process")
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    process = spawn("embed", *["two.png"] * 50_000, "-o", "faces.csv", "-t", "1")
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, threads: str) -> None:
+    process = spawn("embed", *["two.png"] * 50_000, "-o", "faces.csv", "-t", threads)
     deadline = time.monotonic() + 60
     while not leftovers(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)

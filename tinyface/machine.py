@@ -16,6 +16,7 @@ from typing import Any
 
 CPU_FOLDER = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+MEMORY = Path("/proc/meminfo")
 THERMAL = Path("/sys/class/thermal")
 VCGENCMD_BITS = {  # of `vcgencmd get_throttled`, Raspberry Pi documentation
     0: "under-voltage",
@@ -138,6 +139,15 @@ def throttled() -> list[str] | None:
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return [meaning for bit, meaning in VCGENCMD_BITS.items() if bits >> bit & 1]
+
+
+def available_memory() -> int | None:
+    """Bytes that programs can still have without swapping; None where that is not known."""
+    for line in (_read(MEMORY) or "").splitlines():
+        name, _, amount = line.partition(":")
+        if name == "MemAvailable":
+            return int(amount.split()[0]) << 10  # of kB
+    return None
 
 
 def _usable() -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tinyface.cli import common
-from tinyface.cli.common import Batch
+from tinyface.cli.batch import Batch, shares
 from tinyface.errors import UsageError
+
+if TYPE_CHECKING:
+    from tinyface.vision.detect import Face
+    from tinyface.vision.image import RGB
 
 
 @click.command("align", short_help="Cut faces out, upright.")
@@ -58,25 +62,29 @@ def command(
     template(size)  # refuses a size that it does not know, before any work
     out = _folder(folder)
     batch = Batch.gather(images, recursive=recursive)
-    finder = load_detector(detector, backend, threads)
+    at_once, each = shares(len(batch.sources), backend, threads)
+    finder = load_detector(detector, backend, each)
     results: list[dict[str, Any]] = []
     taken: set[str] = set()
 
-    def work(source: str) -> None:
+    def look(source: str) -> list[tuple[Face, RGB]]:
         rgb = read_image(source)
         faces = finder.detect(rgb)[: 1 if largest else None]
-        if not faces:
+        return [(face, align(rgb, face.landmarks, size)) for face in faces]
+
+    def take(source: str, found: list[tuple[Face, RGB]]) -> None:
+        if not found:
             raise no_face(source, "")
-        common.note_turn(source, faces)
+        common.note_turn(source, [found[0][0]])
         stem = _stem(source, taken)
-        for i, face in enumerate(faces):
+        for i, (face, crop) in enumerate(found):
             path = str(out / f"{stem}_{i}.png")
-            save_picture(path, Image.fromarray(align(rgb, face.landmarks, size)))
+            save_picture(path, Image.fromarray(crop))
             results.append({"file": source, "face": i, "crop": path, **face.to_json()})
             if not as_json:
                 common.print_line(click.format_filename(path))
 
-    status = batch.each(work, what="aligning")
+    status = batch.each(look, take, what="aligning", at_once=at_once)
     if as_json:
         failed = [{"file": file, "error": why} for file, why in batch.failures.items()]
         common.print_json("align/1", {"results": results, "failed": failed})

@@ -1,4 +1,4 @@
-"""What all commands share: options, messages, tables, JSON, pictures one after another."""
+"""What all commands share: options, messages, tables, JSON, progress."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tinyface.errors import ImageError, UsageError
+from tinyface.errors import UsageError
 from tinyface.limits import MAX_THREADS
 
 if TYPE_CHECKING:
@@ -295,74 +294,7 @@ def load_model(
     return model
 
 
-# ----------------------------------------------------------------------------- pictures
-
-
-@dataclass
-class Batch:
-    """Pictures named on the command line, taken one after another.
-
-    One that fails is reported on stderr and counted; the others go on.
-    """
-
-    sources: list[str] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)  # source -> why
-
-    @staticmethod
-    def gather(arguments: Iterable[str], *, recursive: bool = False) -> Batch:
-        """Files as they are, folders as the pictures in them, "-" as standard input."""
-        from tinyface.vision.image import collect_images
-
-        batch = Batch()
-        for argument in arguments:
-            if argument == "-" or os.path.isfile(argument):
-                batch.sources.append(argument)  # as it was written
-                continue
-            try:
-                batch.sources += map(str, collect_images(argument, recursive))
-            except ImageError as error:
-                batch.failed(argument, str(error))
-        return batch
-
-    def failed(self, source: str, message: str) -> None:
-        """Report it and count it."""
-        if source not in message and source != "-":
-            message = f"{source}: {message}"
-        self.failures[source] = message
-        note(message)
-
-    def each(self, work: Callable[[str], None], *, what: str) -> int:
-        """Call ``work`` on every picture, with a progress bar; returns the exit status."""
-        for source in _progress(self.sources, what):
-            try:
-                work(source)
-            except ImageError as error:
-                self.failed(source, str(error))
-            except MemoryError:
-                self.failed(source, f"{source}: too large for this machine; scale it down first")
-        total = len({*self.sources, *self.failures})
-        if self.failures and total > 1:
-            note(f"{len(self.failures)} of {total} inputs failed")
-        return 1 if self.failures else 0
-
-
-def _progress(sources: Sequence[str], what: str) -> Iterator[str]:
-    """The sources themselves, behind a bar where a person is watching."""
-    if len(sources) < 2 or not sys.stderr.isatty():
-        yield from sources
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    # Lines printed meanwhile appear above the bar; data that goes to a pipe must stay out of it.
-    bar = Progress(
-        *Progress.get_default_columns(),
-        console=Console(stderr=True),
-        redirect_stdout=sys.stdout.isatty(),
-        transient=True,
-    )
-    with bar:
-        yield from bar.track(sources, description=what)
+# ----------------------------------------------------------------------------- progress
 
 
 @contextmanager

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyface.cli import common
-from tinyface.cli.common import Batch
+from tinyface.cli.batch import Batch, shares
 from tinyface.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tinyface.vision.detect import Face
+    from tinyface.vision.image import RGB
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -63,22 +64,26 @@ def command(
         picture_format(draw)
         if len(batch.sources) > 1:
             raise UsageError("--draw takes one picture; name only one")
-    finder = load_detector(detector, backend, threads)
+    at_once, each = shares(len(batch.sources), backend, threads)
+    finder = load_detector(detector, backend, each)
     results: list[dict[str, Any]] = []
 
-    def work(source: str) -> None:
+    def look(source: str) -> tuple[RGB | None, list[Face]]:
         rgb = read_image(source)
-        faces = finder.detect(rgb, score)
+        return (rgb if draw else None), finder.detect(rgb, score)
+
+    def take(source: str, found: tuple[RGB | None, list[Face]]) -> None:
+        rgb, faces = found
         common.note_turn(source, faces)
         results.append({"file": source, "faces": [face.to_json() for face in faces]})
         if not as_json:
             _print(source, faces)
-        if draw:
+        if draw and rgb is not None:
             save_picture(draw, draw_faces(rgb, faces))
         if not faces:
             raise no_face(source, ", or a lower --score")
 
-    status = batch.each(work, what="detecting")
+    status = batch.each(look, take, what="detecting", at_once=at_once)
     if as_json:
         failed = [{"file": file, "error": why} for file, why in batch.failures.items()]
         common.print_json("detect/1", {"results": results, "failed": failed})

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from tinyface.cli import common
-from tinyface.cli.common import Batch
+from tinyface.cli.batch import Batch, shares
 from tinyface.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from tinyface.cli.writers import Writer
-    from tinyface.model import Model
+    from tinyface.cli.writers import Row
+    from tinyface.model import FaceEmbedding, Floats
 
 
 @click.command("embed", short_help="Pictures to embeddings.")
@@ -59,15 +59,30 @@ def command(
       cat photo.jpg | tinyface embed - -o - | jq .embedding
     """
     from tinyface.cli.writers import check, open_writers
+    from tinyface.vision.image import read_image
 
     if aligned and all_faces:
         raise UsageError("--aligned pictures hold one face each: leave out --all-faces")
     check(output)
     batch = Batch.gather(images, recursive=recursive)
-    recogniser = common.load_model(model, detector, backend, threads, weights)
+    at_once, each = shares(len(batch.sources), backend, threads)
+    recogniser = common.load_model(model, detector, backend, each, weights)
+    _ = aligned or recogniser.detector  # loaded once, before several threads ask for it
+
+    def look(source: str) -> list[FaceEmbedding] | Floats:
+        rgb = read_image(source)
+        if aligned:
+            return recogniser.embed(rgb, aligned=True)
+        return recogniser.embed_faces(rgb, None if all_faces else 1)
 
     with open_writers(output, as_json, recogniser) as writers:
-        status = _embed_all(batch, recogniser, writers, aligned, all_faces)
+
+        def take(source: str, found: list[FaceEmbedding] | Floats) -> None:
+            for row in _rows(source, found, all_faces):
+                for writer in writers:
+                    writer.write(row)
+
+        status = batch.each(look, take, what="embedding", at_once=at_once)
         to_file = output not in (None, "-")
         empty = to_file and not writers[0].rows
         for writer in writers[1:] if empty else writers:
@@ -79,29 +94,17 @@ def command(
     return status
 
 
-def _embed_all(
-    batch: Batch, model: Model, writers: list[Writer], aligned: bool, all_faces: bool
-) -> int:
-    """Every picture in turn; its rows go to the writers. Returns the exit status."""
+def _rows(source: str, found: list[FaceEmbedding] | Floats, all_faces: bool) -> list[Row]:
+    """What the writers write: of each face, or of a crop's embedding."""
     from tinyface.cli.writers import Row
     from tinyface.faces.locate import no_face
-    from tinyface.vision.image import read_image
 
-    def work(source: str) -> None:
-        rgb = read_image(source)
-        if aligned:
-            rows = [Row(source, 0, None, model.embed(rgb, aligned=True))]
-        else:
-            found = model.embed_faces(rgb, None if all_faces else 1)
-            rows = [Row(source, i, f.face, f.embedding, f.of) for i, f in enumerate(found)]
-            if found and not all_faces:
-                common.note_choice(source, found[0])
-            elif found:
-                common.note_turn(source, [found[0].face])
-        if not rows:
-            raise no_face(source)
-        for writer in writers:
-            for row in rows:
-                writer.write(row)
-
-    return batch.each(work, what="embedding")
+    if not isinstance(found, list):
+        return [Row(source, 0, None, found)]
+    if not found:
+        raise no_face(source)
+    if all_faces:
+        common.note_turn(source, [found[0].face])
+    else:
+        common.note_choice(source, found[0])
+    return [Row(source, i, f.face, f.embedding, f.of) for i, f in enumerate(found)]

@@ -10,6 +10,7 @@ import click
 
 from tinyface import __version__, plots
 from tinyface.cli import common
+from tinyface.cli.batch import shares
 
 if TYPE_CHECKING:
     from tinyface.faces.evaluate import Evaluation, OnFailure, Report
@@ -83,12 +84,14 @@ def command(
     common.check_folders(output, plot)
     listed = read_pairs(pairs)
     face = face or usual_face(listed)
-    recogniser = common.load_model(model, detector, backend, threads, weights)
+    count = len(pictures(listed))
+    at_once, each = shares(count, backend, threads)
+    recogniser = common.load_model(model, detector, backend, each, weights)
     _ = aligned or recogniser.detector  # that none is installed is said before the work
-    with common.progress_bar(len(pictures(listed)), "embedding") as advance:
+    with common.progress_bar(count, "embedding") as advance:
         done = evaluate(
             recogniser, listed, root, aligned=aligned, flip=flip, central=face == "central",
-            on_failure=on_failure, rates=fmr, progress=advance,
+            on_failure=on_failure, rates=fmr, at_once=at_once, progress=advance,
         )  # fmt: skip
     report_failures(done)
     if output:

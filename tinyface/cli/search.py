@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyface.cli import common
-from tinyface.cli.common import Batch
+from tinyface.cli.batch import Batch, shares
 
 if TYPE_CHECKING:
     from tinyface.cli.writers import Row
     from tinyface.formats.card import Card
-    from tinyface.model import Model
+    from tinyface.model import FaceEmbedding, Model
 
 NONE = 10  # exit status
 
@@ -84,10 +84,15 @@ def command(
       tinyface embed photos/ -r --all-faces -o faces.npz
       tinyface search her.jpg faces.npz --top 3
     """
+    from tinyface.cli.readers import is_embeddings
+
     common.check_decision(fmr, threshold)
-    recogniser = common.load_model(model, detector, backend, threads, weights)
+    files = [place for place in places if is_embeddings(place)]
+    batch = Batch.gather((p for p in places if p not in files), recursive=recursive)
+    at_once, each = shares(len(batch.sources), backend, threads)
+    recogniser = common.load_model(model, detector, backend, each, weights)
     search = Search(recogniser, query, *_limit(recogniser.card, fmr, threshold))
-    status = search.all(places, recursive)
+    status = search.all(files, batch, at_once)
     search.report(top, as_json)
     if status or search.limit is None:
         return status
@@ -123,29 +128,28 @@ class Search:
         self.wanted = largest_face(model, query, "")  # there is no --aligned here
         common.note_choice(query, self.wanted)
 
-    def all(self, places: tuple[str, ...], recursive: bool) -> int:
-        """Compare all faces there, the most alike first; returns the exit status."""
-        from tinyface.cli.readers import is_embeddings, read_embeddings
+    def all(self, files: list[str], batch: Batch, at_once: int) -> int:
+        """Compare all faces in files of embeddings and in pictures, the most alike first; returns
+        the exit status."""
+        from tinyface.cli.readers import read_embeddings
 
-        files = [place for place in places if is_embeddings(place)]
-        batch = Batch.gather((p for p in places if p not in files), recursive=recursive)
+        batch.sources = [source for source in batch.sources if not self._is_query(source)]
         for path in files:
             rows = [r for r in read_embeddings(path, self.model) if not self._is_query(r.file)]
             self.pictures += len({row.file for row in rows})
             for row in rows:
                 self._compare(row)
-        status = batch.each(self._picture, what="searching")
+        status = batch.each(self._look, self._take, what="searching", at_once=at_once)
         self.found.sort(key=lambda match: -match.cosine)
         self.failures = batch.failures
         return status
 
-    def _picture(self, source: str) -> None:
-        from tinyface.cli.writers import Row
-        from tinyface.vision.image import read_image
+    def _look(self, source: str) -> list[FaceEmbedding]:
+        return self.model.embed_faces(source)
 
-        if self._is_query(source):
-            return
-        faces = self.model.embed_faces(read_image(source))
+    def _take(self, source: str, faces: list[FaceEmbedding]) -> None:
+        from tinyface.cli.writers import Row
+
         common.note_turn(source, [taken.face for taken in faces])
         self.pictures += 1
         self.faceless += not faces

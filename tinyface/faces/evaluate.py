@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyface import ahead
 from tinyface.errors import ImageError, UsageError
 from tinyface.faces import metrics
 from tinyface.faces.locate import largest
@@ -209,6 +212,7 @@ def evaluate(
     central: bool = False,
     on_failure: OnFailure = "wrong",
     rates: Sequence[float] = RATES,
+    at_once: int = 1,
     progress: Callable[[], object] = lambda: None,
 ) -> Evaluation:
     """Embed every picture of a list once, compare the pairs, and report.
@@ -219,6 +223,7 @@ def evaluate(
         root: folder of the pictures, see :func:`tinyface.faces.pairs.locate`.
         aligned, flip, central: see :func:`embed_picture`.
         on_failure, rates: see :func:`summarise`.
+        at_once: pictures to work on side by side, each with the model's threads.
         progress: called after every picture; there are ``len(pictures(pairs))``.
 
     Raises:
@@ -232,12 +237,14 @@ def evaluate(
         raise UsageError(_missing(missing, len(names), Path(root), on_failure))
     failures = dict.fromkeys(missing, MISSING)
     vectors: dict[str, Vector] = {}
-    for name, path in files.items():
-        try:
-            vectors[name] = embed_picture(model, path, aligned=aligned, flip=flip, central=central)
-        except ImageError as error:
-            failures[name] = str(error)
-        progress()
+    embed = partial(embed_picture, model, aligned=aligned, flip=flip, central=central)
+    with closing(ahead.in_order(files, lambda name: embed(files[name]), at_once)) as looked:
+        for name, answer in looked:
+            try:
+                vectors[name] = answer()
+            except ImageError as error:
+                failures[name] = str(error)
+            progress()
     scores = np.array([_score(vectors, pair) for pair in pairs])
     same = np.array([pair.same for pair in pairs], bool)
     folds = np.array([pair.fold for pair in pairs], np.int64)

@@ -1,0 +1,58 @@
+"""Pictures side by side: work on some at once, results in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
+from typing import Final, TypeVar
+
+from tinyface import machine
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+PICTURE_BYTES: Final = (
+    256 << 20
+)  # of memory for each: 20 megapixels decoded, and two networks' maps
+
+
+def shares(pictures: int, threads: int) -> tuple[int, int]:
+    """How many of the pictures to work on at once, and how many threads each of them has.
+
+    Decoding takes one thread, and networks gain less from a second one than a second picture
+    does: two CPUs take 0.7 to 0.9 of the time this way. Fewer at once where memory is short.
+    """
+    free = machine.available_memory()
+    most = threads if free is None else free // PICTURE_BYTES
+    at_once = max(1, min(pictures, threads, most))
+    return at_once, threads // at_once
+
+
+def in_order(
+    items: Iterable[Item], work: Callable[[Item], Result], at_once: int
+) -> Generator[tuple[Item, Callable[[], Result]], None, None]:
+    """Every item with a function that gives the result of ``work`` on it, or raises what it raised.
+
+    Args:
+        at_once: threads that work, a few items ahead of the caller; with 1, the caller's own.
+    """
+    if at_once == 1:
+        for item in items:
+            yield item, partial(work, item)
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(at_once)
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > 2 * at_once:
+                first, future = waiting.popleft()
+                yield first, future.result
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result
+    finally:  # Ctrl-C, too: what has begun is done within a picture's time
+        pool.shutdown(cancel_futures=True)
