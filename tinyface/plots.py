@@ -11,13 +11,15 @@ from tinyface.files import atomic_write
 SUFFIXES: Final = (".png", ".svg", ".pdf")
 
 
-def check(path: str) -> None:
-    """Refuse what cannot be drawn before any work is done for it.
+def check(path: str | None) -> None:
+    """Refuse what cannot be drawn before any work is done for it. None: nothing is to be drawn.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
         UsageError: a file of unknown form.
     """
+    if path is None:
+        return
     if Path(path).suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path}: name a file that ends with {', '.join(SUFFIXES)}")
     figure(1, 1)

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tinyface import ahead
 from tinyface.cli import common
 from tinyface.errors import ImageError
+
+if TYPE_CHECKING:
+    from tinyface.model import Model
 
 Found = TypeVar("Found")
 Thing = TypeVar("Thing")
@@ -25,6 +28,19 @@ def shares(pictures: int, backend: str, threads: int | None) -> tuple[int, int |
     if choose_backend(backend) == "numpy":
         return 1, threads
     return ahead.shares(pictures, threads or default_threads())
+
+
+def load_model(
+    pictures: int,
+    model: str | None,
+    detector: str | None,
+    backend: str,
+    threads: int | None,
+    weights: str,
+) -> tuple[Model, int]:
+    """The recogniser that the options ask for, and how many pictures it works on at once."""
+    at_once, each = shares(pictures, backend, threads)
+    return common.load_model(model, detector, backend, each, weights), at_once
 
 
 @dataclass

@@ -81,8 +81,7 @@ def command(
     _check_names({output: (".csv",), plot: plots.SUFFIXES, html: (".html",), device: (".json",)})
     if paper:
         return _paper(as_json, (output, plot, html, device))
-    if plot:
-        plots.check(plot)
+    plots.check(plot)
     if html:
         from tinyface.traffic.report_page import check_extra
 

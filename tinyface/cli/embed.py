@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tinyface.cli import common
-from tinyface.cli.batch import Batch, shares
+from tinyface.cli.batch import Batch, load_model
 from tinyface.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -59,21 +59,19 @@ def command(
       cat photo.jpg | tinyface embed - -o - | jq .embedding
     """
     from tinyface.cli.writers import check, open_writers
-    from tinyface.vision.image import read_image
 
     if aligned and all_faces:
         raise UsageError("--aligned pictures hold one face each: leave out --all-faces")
     check(output)
     batch = Batch.gather(images, recursive=recursive)
-    at_once, each = shares(len(batch.sources), backend, threads)
-    recogniser = common.load_model(model, detector, backend, each, weights)
+    count = len(batch.sources)
+    recogniser, at_once = load_model(count, model, detector, backend, threads, weights)
     _ = aligned or recogniser.detector  # loaded once, before several threads ask for it
 
     def look(source: str) -> list[FaceEmbedding] | Floats:
-        rgb = read_image(source)
         if aligned:
-            return recogniser.embed(rgb, aligned=True)
-        return recogniser.embed_faces(rgb, None if all_faces else 1)
+            return recogniser.embed(source, aligned=True)
+        return recogniser.embed_faces(source, None if all_faces else 1)
 
     with open_writers(output, as_json, recogniser) as writers:
 

@@ -10,7 +10,7 @@ import click
 
 from tinyface import __version__, plots
 from tinyface.cli import common
-from tinyface.cli.batch import shares
+from tinyface.cli.batch import load_model
 
 if TYPE_CHECKING:
     from tinyface.faces.evaluate import Evaluation, OnFailure, Report
@@ -79,14 +79,12 @@ def command(
     from tinyface.faces.evaluate import evaluate
     from tinyface.faces.pairs import pictures, read_pairs, usual_face
 
-    if plot:
-        plots.check(plot)
+    plots.check(plot)
     common.check_folders(output, plot)
     listed = read_pairs(pairs)
     face = face or usual_face(listed)
     count = len(pictures(listed))
-    at_once, each = shares(count, backend, threads)
-    recogniser = common.load_model(model, detector, backend, each, weights)
+    recogniser, at_once = load_model(count, model, detector, backend, threads, weights)
     _ = aligned or recogniser.detector  # that none is installed is said before the work
     with common.progress_bar(count, "embedding") as advance:
         done = evaluate(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyface.cli import common
-from tinyface.cli.batch import Batch, shares
+from tinyface.cli.batch import Batch, load_model
 
 if TYPE_CHECKING:
     from tinyface.cli.writers import Row
@@ -89,8 +89,8 @@ def command(
     common.check_decision(fmr, threshold)
     files = [place for place in places if is_embeddings(place)]
     batch = Batch.gather((p for p in places if p not in files), recursive=recursive)
-    at_once, each = shares(len(batch.sources), backend, threads)
-    recogniser = common.load_model(model, detector, backend, each, weights)
+    count = len(batch.sources)
+    recogniser, at_once = load_model(count, model, detector, backend, threads, weights)
     search = Search(recogniser, query, *_limit(recogniser.card, fmr, threshold))
     status = search.all(files, batch, at_once)
     search.report(top, as_json)
