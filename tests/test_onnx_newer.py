@@ -214,6 +214,15 @@ def test_rows_of_three_axes(tmp_path: Path, mode: str, factor: float) -> None:
     assert_close([y], onnxruntime_outputs(tmp_path / "x.onnx", x))
 
 
+def test_proportions_of_one_axis(tmp_path: Path) -> None:
+    """The other keeps its length, and its places."""
+    x = normal(2, 3, 6, 7)
+    keep = {"axes": [2], "keep_aspect_ratio_policy": "not_larger"}
+    nodes = [node("Resize", "x", "", "", "s", mode="linear", **keep)]
+    y = run(tmp_path, nodes, x, {"s": np.array([9])})
+    assert_close([y], onnxruntime_outputs(tmp_path / "x.onnx", x))
+
+
 def test_a_matrix_that_is_too_large(tmp_path: Path) -> None:
     nodes = [node("Resize", "x", "", "s", mode="cubic")]
     proto = model(nodes, (1, 1, 1, 1 << 14), {"s": np.array([1, 1, 1, 2], np.float32)}, 18)

@@ -159,7 +159,9 @@ def _target(
         for axis, size in zip(axes, sizes, strict=True):
             out[axis] = size if ratio is None else math.floor(side[axis] * ratio + 0.5)
         result: tuple[int, ...] = tuple(out)
-        scale = None if ratio is None else (ratio,) * (len(side) - 2)
+        chosen = {axis % len(side) for axis in axes}
+        factors = [ratio or 1.0 if axis in chosen else 1.0 for axis in range(len(side))]
+        scale = None if ratio is None else tuple(factors[2:])
     elif scales is not None and scales.size == len(axes):
         factors = [1.0] * len(side)
         for axis, value in zip(axes, scales.reshape(-1), strict=True):
