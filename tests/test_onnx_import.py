@@ -232,3 +232,27 @@ def test_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(MissingExtraError, match=r"tinyface\[onnx\]"):
         read_onnx(path)
+
+
+def test_what_stands_for_rows_that_see_nothing_widens_the_others(tmp_path: Path) -> None:
+    """PyTorch's Where(IsNaN(y), 0, y) is y, but not where the 0 are more than y."""
+    nodes = [
+        node("Add", "x", "m", outputs="scores"),
+        node("Softmax", "scores", outputs="y0", axis=-1),
+        node("IsNaN", "y0", outputs="none"),
+        node("Where", "none", "zeros", "y0"),
+    ]
+    mask = np.where(np.eye(4), 0, -np.inf).astype(np.float32)
+    constants = {"m": mask, "zeros": np.zeros((2, 1, 1, 1), np.float32)}
+    graph = read(tmp_path, model(nodes, (1, 3, 4, 4), constants))
+    (y,) = run_graph(graph, {"x": np.ones((1, 3, 4, 4), np.float32)}).values()
+    assert np.array_equal(y, np.broadcast_to(np.eye(4), (2, 3, 4, 4)))
+
+
+def test_a_sum_of_three_in_front_of_a_softmax(tmp_path: Path) -> None:
+    """Add has two operands, but nothing keeps a file from more: all of them count."""
+    nodes = [node("Add", "x", "x", "m", outputs="s"), node("Softmax", "s", axis=-1)]
+    mask = np.where(np.eye(4), 0, np.finfo(np.float32).min).astype(np.float32)
+    graph = read(tmp_path, model(nodes, (1, 3, 4, 4), {"m": mask.T[:, [1, 2, 3, 0]]}))
+    (y,) = run_graph(graph, {"x": np.zeros((1, 3, 4, 4), np.float32)}).values()
+    assert np.array_equal(y[0, 0], np.eye(4)[:, [1, 2, 3, 0]])

@@ -106,6 +106,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "groups": (model([node("Conv", "x", "w", group=2)], None, I), "groups"),
     "auto pad": (model([node("Conv", "x", "w", auto_pad="MAYBE")], None, I), "MAYBE"),
     "axis": (model([node("Concat", "x", axis=9)]), "axis"),
+    "axis of a norm": (model([node("LpNormalization", "x", axis=9, p=1)]), "axis 9"),
     "reshape": (model([node("Reshape", "x", "i")], None, I), "does not fit"),
     "shape from a tensor": (model([node("Reshape", "x", "x")]), "must be a constant"),
     "gather": (model([node("Gather", "x", "i", axis=0)], None, I), "indices"),

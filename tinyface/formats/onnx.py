@@ -36,7 +36,7 @@ from tinyface.formats import (
 from tinyface.formats.arrays import Array
 from tinyface.formats.freesize import size_hint
 from tinyface.formats.onnx_batch import free_batch
-from tinyface.formats.onnx_constants import FOLD, fold
+from tinyface.formats.onnx_constants import FOLD, MAX_ALL_PRODUCTS, fold, products
 from tinyface.formats.onnx_file import Branch, OnnxFile, OnnxNode, in_order, open_onnx
 from tinyface.graph import Graph
 from tinyface.ops import Op, Transpose
@@ -48,8 +48,8 @@ class Converter:
 
     constants: values that are known. tensors: ONNX's name -> the graph's, for all others.
     made: the operator that makes a tensor. turned: what a Transpose has turned, and how. origins:
-    the tensors whose shapes went into a constant. state: the weights. folded: bytes of the
-    constants computed so far.
+    the tensors whose shapes went into a constant. state: the weights. computed: bytes of the
+    constants and weights computed so far. multiplied: numbers, for products of constants.
     """
 
     def __init__(self, file: OnnxFile, size: tuple[int, int], batch: int = 1) -> None:
@@ -61,7 +61,7 @@ class Converter:
         self.made: dict[str, Op] = {}
         self.turned: dict[str, tuple[str, Shape]] = {}
         self.origins: dict[str, set[str]] = {}
-        self.folded = 0
+        self.computed = self.multiplied = 0
         for name, shape in file.inputs.items():
             usual: tuple[int, ...] = (1,) * len(shape)
             if len(shape) == 4:
@@ -121,7 +121,14 @@ class Converter:
 
     def own_weight(self, node: OnnxNode, part: str, value: Array) -> str:
         """A weight made for this node."""
+        self.count(node, 4 * value.size)
         return self.weight(node, f"{node.outputs[0]}:{part}", value)
+
+    def count(self, node: OnnxNode, size: int) -> None:
+        """Bytes that the file has not, lest a small one takes much memory."""
+        self.computed += size
+        if self.computed > limits.MAX_PARAM_BYTES:
+            raise node.refuse("constants computed up to here take too much memory")
 
     def shape(self, tensor: str) -> Shape:
         return self.builder.shape(tensor)
@@ -131,6 +138,8 @@ class Converter:
     def apply(self, op: Op, *inputs: str, node: OnnxNode, part: str = "") -> str:
         """An operator named after the node's output; ``part`` for those on the way to it."""
         name = f"{node.outputs[0]}:{part}" if part else node.outputs[0]
+        if len(self.made) >= limits.MAX_NODES:
+            raise node.refuse(f"there are more than {limits.MAX_NODES} operators up to here")
         self.made[name] = op
         return self.builder.apply(op, *inputs, name=self.checked(name))
 
@@ -159,9 +168,11 @@ class Converter:
         if all(known) and node.kind in FOLD:
             arrays = tuple(self.constants[name] for name in node.inputs if name)
             self.constants[node.outputs[0]] = value = fold(node, arrays)
-            self.folded += value.nbytes if value.base is None else 0  # a view takes no memory
-            if self.folded > limits.MAX_PARAM_BYTES:
-                raise node.refuse("constants computed up to here take too much memory")
+            self.multiplied += products(node, arrays)
+            if self.multiplied > MAX_ALL_PRODUCTS:
+                raise node.refuse("constants computed up to here take too long")
+            if not any(np.may_share_memory(value, array) for array in arrays):  # else it is a view
+                self.count(node, value.nbytes)
             self.origins[node.outputs[0]] = set().union(
                 *(self.origins.get(name, ()) for name in node.inputs)
             )

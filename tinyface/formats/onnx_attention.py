@@ -82,8 +82,10 @@ def _masks(c: Converter, node: OnnxNode, length: int, count: int) -> list[str]:
     right = 0 if node.attribute("is_causal", 0) else right  # tokens ahead that are seen; -1: all
     if given is None and left == right == -1:
         return masks
-    if length * count > MAX_MASK:
-        raise node.refuse(f"a mask of {length} x {count}")
+    theirs = () if given is None else (*given.shape[:-1], count)
+    sides = np.broadcast_shapes(theirs, (length, count))
+    if math.prod(sides) > MAX_MASK:
+        raise node.refuse(f"a mask of {sides}")
     if given is not None:
         known = np.where(given, 0, -np.inf) if given.dtype.kind == "b" else given
         missing = [(0, 0)] * (known.ndim - 1) + [(0, max(count - known.shape[-1], 0))]
@@ -99,7 +101,9 @@ def _masks(c: Converter, node: OnnxNode, length: int, count: int) -> list[str]:
 def _is_number(c: Converter, name: str) -> bool:
     """Whether numbers were computed: of truth values, which are 0 and 1 here, a mask is made in
     another way."""
-    makers = {made: other for other in c.file.nodes for made in other.outputs}
-    while name in makers and makers[name].kind in _MOVES:
-        name = makers[name].inputs[0]
-    return name in makers and makers[name].kind in _NUMBERS
+    for _ in c.file.nodes:  # in a damaged file they may go round in a circle
+        maker = c.file.makers.get(name)
+        if maker is None or maker.kind not in _MOVES:
+            return maker is not None and maker.kind in _NUMBERS
+        name = maker.inputs[0]
+    return False

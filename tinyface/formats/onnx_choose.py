@@ -98,10 +98,12 @@ def make_IsNaN(c: Converter, node: OnnxNode) -> list[str]:
 def make_Where(c: Converter, node: OnnxNode) -> list[str]:
     """Choices, but for PyTorch's Where(IsNaN(y), 0, y) of a masked softmax y in which every row
     sees something: that is y."""
-    makers = {made: other for other in c.file.nodes for made in other.outputs}
+    makers = c.file.makers
     asks, shares = (makers.get(node.inputs[i]) if node.has(i) else None for i in (0, 2))
+    other = c.constants.get(node.inputs[1])  # anything larger would give its shape to the result
     if asks and asks.kind == "IsNaN" and asks.inputs[0] == node.inputs[2] and shares:
-        total = makers.get(shares.inputs[0]) if shares.kind == "Softmax" else None
+        single = other is not None and other.size == 1 and other.ndim <= 1
+        total = makers.get(shares.inputs[0]) if shares.kind == "Softmax" and single else None
         if total and hidden(c, total):
             return [c.apply(Identity(), c.tensor(node, 2), node=node)]
     inputs = _truth(c, node, 0), c.tensor(node, 1), c.tensor(node, 2)

@@ -20,6 +20,7 @@ from tinyface.limits import MAX_TENSOR_BYTES
 
 MAX_ELEMENTS: Final = 1 << 20  # of what is computed here; weights are larger, but not computed
 MAX_PRODUCTS: Final = 1 << 26  # of one product of matrices: a tenth of a second for integers
+MAX_ALL_PRODUCTS: Final = 1 << 30  # of all of a file: 24 layers of the largest Swin V2 and more
 _TYPES: Final = {
     1: np.float32,
     6: np.int64,
@@ -152,7 +153,11 @@ def _div(node: OnnxNode, a: Array, b: Array) -> Array:
 
 
 def _expand(node: OnnxNode, x: Array, shape: Array) -> Array:
-    return np.broadcast_to(x, np.broadcast_shapes(x.shape, _bounded(node, shape)))
+    """A view, but the next operator would write it out."""
+    sides = np.broadcast_shapes(x.shape, _bounded(node, shape))
+    if math.prod(sides) > max(MAX_ELEMENTS, x.size):
+        raise node.refuse(f"a constant of shape {sides}")
+    return np.broadcast_to(x, sides)
 
 
 def _clip(node: OnnxNode, x: Array, *ends: Array) -> Array:
@@ -173,6 +178,15 @@ def _tile(node: OnnxNode, x: Array, repeats: Array) -> Array:
     return np.tile(x, times)
 
 
+def products(node: OnnxNode, arrays: tuple[Array, ...]) -> int:
+    """How often a product of matrices multiplies, or more; 0 of all else."""
+    if node.kind not in ("Gemm", "MatMul") or len(arrays) < 2 or not arrays[0].ndim:
+        return 0
+    a, b = arrays[:2]
+    turned = node.kind == "Gemm" and a.ndim > 1 and node.attribute("transA", 0)
+    return int(a.size * b.size // max(a.shape[-2 if turned else -1], 1))
+
+
 def _matmul(node: OnnxNode, a: Array, b: Array) -> Array:
     """Swin V2 makes its table of biases of the places by two layers, which no picture changes."""
     columns = b.shape[-1] if b.ndim > 1 else 1
@@ -186,6 +200,7 @@ def _gemm(node: OnnxNode, a: Array, b: Array, *c: Array) -> Array:
     a = a.T if node.attribute("transA", 0) else a
     b = b.T if node.attribute("transB", 0) else b
     y = node.attribute("alpha", 1.0) * _matmul(node, a, b)
+    _broadcast(node, (y, *c[:1]))
     return np.asarray(y + node.attribute("beta", 1.0) * c[0] if c else y)
 
 
@@ -208,6 +223,7 @@ def _batch_norm(
     if node.attribute("training_mode", 0):
         others = tuple(axis for axis in range(x.ndim) if axis != 1)
         mean, variance = x.mean(others, np.float64), x.var(others, np.float64)
+    _broadcast(node, (x, scale.reshape(-1, *[1] * (x.ndim - 2))))
     factor = scale / np.sqrt(variance + node.attribute("epsilon", 1e-5))
     sides = (1, -1, *[1] * (x.ndim - 2))
     return np.asarray(x * factor.reshape(sides) + (shift - mean * factor).reshape(sides))

@@ -16,6 +16,7 @@ from tinyface import limits
 from tinyface.errors import FormatError, MissingExtraError
 from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_tensor import Beside, read_tensor
+from tinyface.once import once
 
 OLDEST_OPSET: Final = 7  # before it, operands were broadcast by other rules
 MAX_DEPTH: Final = 4  # of an If within an If
@@ -95,6 +96,20 @@ class OnnxFile:
     def free(self) -> bool:
         """Whether the batch has no size."""
         return all(shape and shape[0] is None for shape in self.inputs.values())
+
+    @once
+    def makers(self) -> Mapping[str, OnnxNode]:
+        """The node that makes each tensor, without those within branches."""
+        return {name: node for node in self.nodes for name in node.outputs if name}
+
+    @once
+    def readers(self) -> Mapping[str, Sequence[OnnxNode]]:
+        """The nodes that read each tensor, with those within branches."""
+        readers: dict[str, list[OnnxNode]] = {}
+        for node in with_branches(self.nodes):
+            for name in {*node.inputs}:
+                readers.setdefault(name, []).append(node)
+        return readers
 
 
 def open_onnx(path: Path) -> OnnxFile:

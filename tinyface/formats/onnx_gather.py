@@ -86,8 +86,8 @@ def rows(c: Converter, node: OnnxNode, x: str, axis: int, indices: Array, part: 
     wanted = [int(i) for i in indices.reshape(-1)]
     if not all(-side <= i < side for i in wanted):
         raise node.refuse(f"indices {wanted[:8]} of a side of {side}")
-    if wanted == [*range(side)]:  # all: as_strided of a pooled map, as ConvNeXt's head is written
-        return x
+    if len(wanted) == side and wanted == [*range(side)]:
+        return x  # all: as_strided of a pooled map, as ConvNeXt's head is written
     cuts: list[str] = []
     runs = _runs(wanted)
     if len(runs) > limits.MAX_INPUTS:

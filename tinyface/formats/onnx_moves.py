@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tinyface.formats.arrays import Array
-from tinyface.formats.onnx_file import OnnxNode, with_branches
+from tinyface.formats.onnx_file import OnnxNode
 from tinyface.ops import (
     Add,
     Compare,
@@ -166,14 +166,13 @@ def make_Tile(c: Converter, node: OnnxNode) -> list[str]:
 def _broadcast_by_readers(c: Converter, node: OnnxNode, shape: Shape) -> bool:
     """Whether all that read it are element-wise, with another operand of the full shape."""
     (name,) = node.outputs
-    readers = [other for other in with_branches(c.file.nodes) if name in other.inputs]
     return name not in c.file.outputs and all(
         reader.kind in _BROADCASTING
         and any(
             other != name and other in c.tensors and c.shape(c.tensors[other]) == shape
             for other in reader.inputs
         )
-        for reader in readers
+        for reader in c.file.readers.get(name, ())
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyface.formats.arrays import Array
-from tinyface.formats.onnx_file import OnnxNode, with_branches
+from tinyface.formats.onnx_file import OnnxNode
 from tinyface.ops import (
     Add,
     Clip,
@@ -97,7 +97,7 @@ def make_Mish(c: Converter, node: OnnxNode) -> list[str]:
 def make_Tanh(c: Converter, node: OnnxNode) -> list[str]:
     """tanh; of a softplus, as in Mish before opset 18."""
     x = c.tensor(node, 0)
-    inner = next((other for other in c.file.nodes if node.inputs[0] in other.outputs), None)
+    inner = c.file.makers.get(node.inputs[0])
     if inner is None or inner.kind != "Softplus":
         return [c.apply(Tanh(), x, node=node)]
     return [_gate(c, node, c.tensor(inner, 0), "")]
@@ -166,15 +166,15 @@ def hidden(c: Converter, node: OnnxNode) -> tuple[int, Array] | None:
     The least number has no share in a softmax, either, and a model file can hold it.
     """
     known = [i for i in range(len(node.inputs)) if c.is_constant(node, i)]
-    mask = c.constant(node, known[0]) if node.kind == "Add" and len(known) == 1 else None
+    two = node.kind == "Add" and len(node.inputs) == 2
+    mask = c.constant(node, known[0]) if two and len(known) == 1 else None
     if mask is None or not mask.ndim or mask.dtype.kind != "f" or mask.min(initial=0) > LEAST:
         return None
-    readers = [other for other in with_branches(c.file.nodes) if node.outputs[0] in other.inputs]
     rank = max(mask.ndim, len(c.shape(c.tensor(node, 1 - known[0]))))
     usual = -1 if node.opset >= 13 else 1
     rows = all(
         other.kind == "Softmax" and other.attribute("axis", usual) in (-1, rank - 1)
-        for other in readers
+        for other in c.file.readers.get(node.outputs[0], ())
     )
     if node.outputs[0] in c.file.outputs or not rows or (mask.max(-1) <= LEAST).any():
         return None

@@ -105,12 +105,12 @@ def make_LRN(c: Converter, node: OnnxNode) -> list[str]:
 def make_Sqrt(c: Converter, node: OnnxNode) -> list[str]:
     """A root; one that ends a norm, sqrt(sum x x), or sqrt(max(sum x x, eps)) as TensorFlow
     writes it, as what it is."""
-    producers = {other.outputs[0]: other for other in c.file.nodes if other.outputs}
-    total, least = producers.get(node.inputs[0] if node.has(0) else ""), None
+    makers, least = c.file.makers, None
+    total = makers.get(node.inputs[0]) if node.has(0) else None
     if total is not None and total.kind == "Max" and c.is_constant(total, 1):
         least = c.constant(total, 1)
-        total = producers.get(total.inputs[0])
-    square = producers.get(total.inputs[0]) if total and total.kind == "ReduceSum" else None
+        total = makers.get(total.inputs[0])
+    square = makers.get(total.inputs[0]) if total and total.kind == "ReduceSum" else None
     squared = square is not None and (
         (square.kind == "Pow" and c.is_constant(square, 1) and np.all(c.constant(square, 1) == 2))
         or (square.kind == "Mul" and len(set(square.inputs)) == 1)
