@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tinyface import limits
 from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.formats.onnx_layers import as_line, as_map
@@ -172,7 +173,7 @@ def _target(
         scale = tuple(factors[2:])
     else:
         raise node.refuse("neither scales nor sizes")
-    if result[:2] != side[:2] or min(result) < 1:
+    if result[:2] != side[:2] or not 1 <= min(result) <= max(result) <= limits.MAX_DIM:
         raise node.refuse(f"resizing {side} to {result}; known here are height and width")
     high = (1,) * (4 - len(side))
     return high + result[2:], scale and (1.0,) * len(high) + scale
