@@ -256,3 +256,11 @@ def test_a_sum_of_three_in_front_of_a_softmax(tmp_path: Path) -> None:
     graph = read(tmp_path, model(nodes, (1, 3, 4, 4), {"m": mask.T[:, [1, 2, 3, 0]]}))
     (y,) = run_graph(graph, {"x": np.zeros((1, 3, 4, 4), np.float32)}).values()
     assert np.array_equal(y[0, 0], np.eye(4)[:, [1, 2, 3, 0]])
+
+
+@pytest.mark.filterwarnings("ignore:.*no C kernel")
+def test_a_product_of_vectors_is_one_number(tmp_path: Path) -> None:
+    nodes = [node("Reshape", "x", "flat", outputs="v"), node("MatMul", "v", "v")]
+    graph = read(tmp_path, model(nodes, (1, 3, 4, 4), {"flat": np.array([-1])}))
+    (y,) = Session(graph, threads=1).run(np.ones((1, 3, 4, 4), np.float32)).values()
+    assert y.shape == () and y == 48

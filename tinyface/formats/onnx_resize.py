@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tinyface import limits
 from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.formats.onnx_layers import as_line, as_map
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 _MODES: Final = {
     "nearest": "nearest", "linear": "bilinear", "bilinear": "bilinear", "cubic": "cubic",
 }  # fmt: skip
+MAX_SIDE: Final = 1 << 20  # of what is made
 MAX_MATRIX: Final = 1 << 24  # elements
 _CORNERS: Final = "align_corners"
 _ROUNDING: Final[dict[str, Callable[[Array], Array]]] = {
@@ -173,7 +173,7 @@ def _target(
         scale = tuple(factors[2:])
     else:
         raise node.refuse("neither scales nor sizes")
-    if result[:2] != side[:2] or not 1 <= min(result) <= max(result) <= limits.MAX_DIM:
+    if result[:2] != side[:2] or not 1 <= min(result) <= max(result) <= MAX_SIDE:
         raise node.refuse(f"resizing {side} to {result}; known here are height and width")
     high = (1,) * (4 - len(side))
     return high + result[2:], scale and (1.0,) * len(high) + scale

@@ -43,7 +43,7 @@ def writer(graph: Graph, name: str) -> str | None:
             maker = graph.producers.get(source)
             rows = maker is not None and isinstance(maker.op, Transpose)  # row-major already
             same = rows or types[source].rank != 4 or math.prod(types[source].shape[2:]) == 1
-            same = same and types[source].shape[0] == types[name].shape[0]
+            same = same and types[source].shape[:1] == types[name].shape[:1]
         if isinstance(op, Transpose):
             same = op.perm == NHWC
         if not same:
