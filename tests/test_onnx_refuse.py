@@ -107,9 +107,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "auto pad": (model([node("Conv", "x", "w", auto_pad="MAYBE")], None, I), "MAYBE"),
     "axis": (model([node("Concat", "x", axis=9)]), "axis"),
     "resize to far": (
-        model([node("Resize", "x", "", "s")], None, {"s": np.array([1, 1, 1, 1 << 20], np.float32)}),
+        model([node("Resize", "x", "", "s")], None, {"s": np.float32([1, 1, 1, 1 << 20])}),
         "known here are height and width",
     ),
+    "first input missing": (model([node("Clip", "", "i")], None, I), "input 0 is missing"),
     "axis of a norm": (model([node("LpNormalization", "x", axis=9, p=1)]), "axis 9"),
     "reshape": (model([node("Reshape", "x", "i")], None, I), "does not fit"),
     "shape from a tensor": (model([node("Reshape", "x", "x")]), "must be a constant"),

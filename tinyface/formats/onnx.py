@@ -165,7 +165,7 @@ class Converter:
             self.constants[node.outputs[0]] = onnx_moves.shape_of(self, node)
             self.origins[node.outputs[0]] = {self.tensors[node.inputs[0]]}
             return
-        if all(known) and node.kind in FOLD:
+        if all(known) and node.kind in FOLD and (node.has(0) or not node.inputs):
             arrays = tuple(self.constants[name] for name in node.inputs if name)
             self.constants[node.outputs[0]] = value = fold(node, arrays)
             self.multiplied += products(node, arrays)
