@@ -66,6 +66,13 @@ class OnnxNode:
             raise self.refuse(f"its attribute {name} is missing or no list of integers")
         return value
 
+    def axis(self, default: int, rank: int) -> int:
+        """The attribute ``axis`` of an input with ``rank`` axes, counted from the front."""
+        axis = self.attribute("axis", default)
+        if not -rank <= axis < rank:
+            raise self.refuse(f"axis {axis} of an input with {rank} axes")
+        return int(axis % rank)
+
 
 @dataclass(frozen=True)
 class Branch:

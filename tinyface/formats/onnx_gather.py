@@ -25,11 +25,11 @@ FEW: Final = 16  # backwards, one by one: only NumPy slices backwards, and colou
 
 def make_Gather(c: Converter, node: OnnxNode) -> list[str]:
     """Along one axis; the axes of the indices take its place."""
-    x, axis = c.tensor(node, 0), node.attribute("axis", 0)
-    shape, indices = c.shape(x), c.constant(node, 1)
-    if indices is None or not indices.size or not -len(shape) <= axis < len(shape):
-        raise node.refuse("its indices are missing, or its axis does not exist")
-    axis %= len(shape)
+    x, indices = c.tensor(node, 0), c.constant(node, 1)
+    if indices is None or not indices.size:
+        raise node.refuse("its indices are missing")
+    shape = c.shape(x)
+    axis = node.axis(0, len(shape))
     y = rows(c, node, x, axis, indices)
     out = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
     return [c.apply(Reshape(shape=(0, *out[1:]) if axis else out), y, node=node)]

@@ -254,13 +254,13 @@ def make_BatchNormalization(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_LpNormalization(c: Converter, node: OnnxNode) -> list[str]:
-    x, axis, power = c.tensor(node, 0), node.attribute("axis", -1), node.attribute("p", 2)
-    rank = len(c.shape(x))
+    x, power = c.tensor(node, 0), node.attribute("p", 2)
+    axis = node.axis(-1, len(c.shape(x)))
     if power == 2:
         return [c.apply(L2Normalize(axis=axis, eps=1e-30), x, node=node)]
-    if power != 1 or not -rank <= axis < rank:
-        raise node.refuse(f"a norm other than L1 and L2, or axis {axis} of {rank}")
-    along = Reduce(mode="sum", axes=(axis % rank,))
+    if power != 1:
+        raise node.refuse("a norm other than L1 and L2")
+    along = Reduce(mode="sum", axes=(axis,))
     total = c.apply(along, magnitude(c, node, x, "size"), node=node, part="sum")
     least = c.own_weight(node, "least", np.array([1e-30], np.float32))
     norm = c.apply(Maximum(), total, least, node=node, part="norm")

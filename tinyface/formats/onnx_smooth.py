@@ -184,10 +184,7 @@ def hidden(c: Converter, node: OnnxNode) -> tuple[int, Array] | None:
 def _along(c: Converter, node: OnnxNode, made: Callable[[str, int, str], str]) -> list[str]:
     """``made(x, axis, part)``; before opset 13 the axes from ``axis`` on count as one."""
     x, shape = c.tensor(node, 0), c.shape(c.tensor(node, 0))
-    axis = node.attribute("axis", -1 if node.opset >= 13 else 1)
-    if not -len(shape) <= axis < len(shape):
-        raise node.refuse(f"axis {axis} of an input with {len(shape)} axes")
-    axis %= len(shape)
+    axis = node.axis(-1 if node.opset >= 13 else 1, len(shape))
     if node.opset >= 13 or math.prod(shape[axis + 1 :]) == 1:
         return [made(x, axis, "")]
     matrix = (-1, math.prod(shape[axis:]))

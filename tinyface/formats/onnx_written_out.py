@@ -180,10 +180,7 @@ def make_LayerNormalization(c: Converter, node: OnnxNode) -> list[str]:
     """Along the last axes, from ``axis`` on."""
     x = c.tensor(node, 0)
     shape = c.shape(x)
-    axis = node.attribute("axis", -1)
-    if not -len(shape) <= axis < len(shape):
-        raise node.refuse(f"axis {axis} of an input with {len(shape)} axes")
-    axis %= len(shape)
+    axis = node.axis(-1, len(shape))
     if axis == len(shape) - 1 and len(node.outputs) == 1:
         return [_last(c, node, x, axis)]
     rows = (0, *shape[1:axis], -1) if axis else (1, -1)
@@ -198,10 +195,7 @@ def make_RMSNormalization(c: Converter, node: OnnxNode) -> list[str]:
     """scale x / sqrt(mean(x x) + eps) along the last axes, from ``axis`` on. Zhang & Sennrich
     2019, eq. 4."""
     x, rank = c.tensor(node, 0), len(c.shape(c.tensor(node, 0)))
-    axis = node.attribute("axis", -1)
-    if not -rank <= axis < rank:
-        raise node.refuse(f"axis {axis} of an input with {rank} axes")
-    root = _root_of_mean(c, node, x, tuple(range(axis % rank, rank)))
+    root = _root_of_mean(c, node, x, tuple(range(node.axis(-1, rank), rank)))
     y = c.apply(Div(), x, root, node=node, part="normalised")
     return [c.apply(Mul(), y, c.tensor(node, 1), node=node)]
 
