@@ -115,6 +115,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "reshape": (model([node("Reshape", "x", "i")], None, I), "does not fit"),
     "shape from a tensor": (model([node("Reshape", "x", "x")]), "must be a constant"),
     "gather": (model([node("Gather", "x", "i", axis=0)], None, I), "indices"),
+    "gather by halves": (
+        model([node("Gather", "x", "i", axis=2)], None, {"i": np.float32([0.5])}), "indices",
+    ),
     "rank": (relu(shape=[1] * 9), "no shape"),
     "input huge": (relu(shape=[1, 3, 1 << 40, 4]), "side of"),
     "constant bomb": (

@@ -83,15 +83,15 @@ def _grid(indices: Array) -> list[Array]:
 def rows(c: Converter, node: OnnxNode, x: str, axis: int, indices: Array, part: str = "") -> str:
     """What the indices, in their order, name along the axis."""
     side = c.shape(x)[axis]
-    wanted = [int(i) for i in indices.reshape(-1)]
-    if not all(-side <= i < side for i in wanted):
-        raise node.refuse(f"indices {wanted[:8]} of a side of {side}")
-    if len(wanted) == side and wanted == [*range(side)]:
+    wanted = indices.reshape(-1)
+    if wanted.dtype.kind not in "iu" or ((wanted < -side) | (wanted >= side)).any():
+        raise node.refuse(f"indices {wanted[:8].tolist()} of a side of {side}")
+    if len(wanted) == side and (wanted == np.arange(side)).all():
         return x  # all: as_strided of a pooled map, as ConvNeXt's head is written
     cuts: list[str] = []
-    runs = _runs(wanted)
+    runs = _runs(wanted.astype(np.int64))
     if len(runs) > limits.MAX_INPUTS:
-        raise node.refuse(f"its {len(wanted)} indices are {len(runs)} pieces of the axis")
+        raise node.refuse(f"its {len(wanted)} indices are too many pieces of the axis")
     for first, count, step in runs:
         end = first + count * step
         if (end < 0) != (first < 0):  # beyond the last, or before the first
@@ -103,24 +103,21 @@ def rows(c: Converter, node: OnnxNode, x: str, axis: int, indices: Array, part: 
     return c.apply(Concat(axis=axis), *cuts, node=node, part=f"{part}cuts")
 
 
-def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
+def _runs(indices: Array) -> list[tuple[int, int, int]]:
     """[0, 1, 2, 7, 9] -> (first, count, step) of each run: [(0, 3, 1), (7, 2, 2)]. Those from the
-    end, below 0, are runs of their own, and stay right for other sizes."""
+    end, below 0, are runs of their own, and stay right for other sizes. Not all of them, where
+    they are more than one concatenation joins."""
+    steps = np.diff(indices)
+    steps[(indices[1:] < 0) != (indices[:-1] < 0)] = 0  # as for an index that is repeated: none
+    ends = np.append(np.flatnonzero(np.diff(steps)) + 1, len(steps))  # of equal steps
     runs: list[tuple[int, int, int]] = []
-    for index in indices:
-        first, count, step = runs[-1] if runs else (0, 0, 0)
-        if (index < 0) != (first < 0):
-            runs.append((index, 1, 1))
-        elif count == 1 and index != first:
-            runs[-1] = (first, 2, index - first)
-        elif count > 1 and index == first + count * step:
-            runs[-1] = (first, count + 1, step)
-        else:
-            runs.append((index, 1, 1))
-    apart: list[tuple[int, int, int]] = []
-    for first, count, step in runs:
+    at = 0
+    while at < len(indices) and len(runs) <= limits.MAX_INPUTS:
+        first, step = int(indices[at]), int(steps[at]) if at < len(steps) else 0
+        count = int(ends[np.searchsorted(ends, at, "right")]) - at + 1 if step else 1
         if step < 0 and count <= FEW:
-            apart += [(first + i * step, 1, 1) for i in range(count)]
+            runs += [(first + i * step, 1, 1) for i in range(count)]
         else:
-            apart.append((first, count, step))
-    return apart
+            runs.append((first, count, step or 1))
+        at += count
+    return runs
