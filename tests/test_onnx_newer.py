@@ -354,6 +354,7 @@ def test_what_is_no_number(tmp_path: Path) -> None:
     [
         (("x", "x", "x", "", "x", "x"), {}, "a cache"),
         (("x", "x", "x", "m"), {}, "hides everything"),
+        (("x", "x", "x", "least"), {"is_causal": 1}, "hides everything"),
         (("z", "z", "z"), {"q_num_heads": 5, "kv_num_heads": 5}, "5 heads of shape"),
         (("x", "k", "k"), {}, "4 heads of queries and 3 of keys"),
     ],
@@ -362,6 +363,7 @@ def test_attention_that_is_refused(
     tmp_path: Path, inputs: Any, attributes: dict[str, Any], says: str
 ) -> None:
     constants = {"m": SEEN & False, "rows": np.array([0, 5, -1]), "k": normal(1, 3, 5, 6)}
+    constants["least"] = np.full((5, 5), np.finfo(np.float32).min)
     nodes = [node("Reshape", "x", "rows", outputs="z"), node("Attention", *inputs, **attributes)]
     with pytest.raises(FormatError, match=says):
         read(tmp_path, model(nodes, (1, 4, 5, 6), constants, 23))

@@ -93,7 +93,8 @@ def _masks(c: Converter, node: OnnxNode, length: int, count: int) -> list[str]:
     ahead = np.arange(count) - np.arange(length)[:, None]
     seen = ((ahead >= -left) | (left < 0)) & ((ahead <= right) | (right < 0))
     known = known + np.where(seen, 0, -np.inf)
-    if np.isneginf(known.max(-1)).any():
+    # also where nothing is left but the least number, which infinity becomes
+    if ((known.max(-1) <= LEAST) & np.isneginf(known.min(-1))).any():
         raise node.refuse("its mask hides everything from a token")
     return [*masks, c.own_weight(node, "mask", known.clip(LEAST))]
 
