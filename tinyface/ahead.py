@@ -20,7 +20,8 @@ def shares(pictures: int, threads: int) -> tuple[int, int]:
     """How many of the pictures to work on at once, and how many threads each of them has.
 
     Decoding takes one thread, and networks gain less from a second one than a second picture
-    does: on two CPUs a folder takes 0.6 (portraits) to 0.8 (12 megapixels) of the time. Fewer at once where memory is short.
+    does: on two CPUs a folder takes 0.6 (portraits) to 0.8 (12 megapixels) of the time. Fewer at
+    once where memory is short.
     """
     free = machine.available_memory()
     most = threads if free is None else free // PICTURE_BYTES
