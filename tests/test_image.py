@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -270,6 +271,13 @@ def test_resize_averages():
     assert small[1:-1, 1:-1].min() >= 126 and small[1:-1, 1:-1].max() <= 129
     same = picture()
     assert resize(same, *same.shape[:2]) is same
+
+
+def test_pillow_that_another_thread_is_importing(tmp_path, monkeypatch):
+    """Its module is known by then, and has no class of images yet."""
+    monkeypatch.setitem(sys.modules, "PIL.Image", ModuleType("PIL.Image"))
+    with pytest.raises(ImageError, match="no such file"):
+        read_image(tmp_path / "nowhere.jpg")
 
 
 def test_pillow_is_not_imported_before_it_is_needed():

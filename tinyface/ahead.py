@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
+from itertools import islice
 from typing import Final, TypeVar
 
 from tinyface import machine
@@ -35,18 +36,20 @@ def in_order(
     """Every item with a function that gives the result of ``work`` on it, or raises what it raised.
 
     Args:
-        at_once: threads that work, a few items ahead of the caller; with 1, the caller's own.
+        at_once: threads that work, a few items ahead of the caller; with 1, the caller's own. The
+            first item is the caller's in any case: it imports and plans what all of them share.
     """
+    rest = iter(items)
+    for item in islice(rest, None if at_once == 1 else 1):
+        yield item, partial(work, item)
     if at_once == 1:
-        for item in items:
-            yield item, partial(work, item)
         return
     from concurrent.futures import Future, ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(at_once)
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     try:
-        for item in items:
+        for item in rest:
             waiting.append((item, pool.submit(work, item)))
             if len(waiting) > 2 * at_once:
                 first, future = waiting.popleft()

@@ -353,9 +353,10 @@ def _upright(image: RGB, orientation: int) -> RGB:
 
 
 def _is_pillow_image(source: object) -> bool:
-    """Without importing Pillow: an image can only exist once Pillow has been imported."""
-    module = sys.modules.get("PIL.Image")
-    return module is not None and isinstance(source, module.Image)
+    """Without importing Pillow: an image can only exist once Pillow has been imported, which
+    another thread may be about to do."""
+    kind = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return kind is not None and isinstance(source, kind)
 
 
 def _walk(root: Path, recursive: bool) -> Iterator[Path]:
