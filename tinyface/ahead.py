@@ -44,18 +44,15 @@ def in_order(
         yield item, partial(work, item)
     if at_once == 1:
         return
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(at_once)
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    waiting: deque[tuple[Item, Callable[[], Result]]] = deque()
     try:
         for item in rest:
-            waiting.append((item, pool.submit(work, item)))
+            waiting.append((item, pool.submit(work, item).result))
             if len(waiting) > 2 * at_once:
-                first, future = waiting.popleft()
-                yield first, future.result
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result
+                yield waiting.popleft()
+        yield from waiting
     finally:  # Ctrl-C, too: what has begun is done within a picture's time
         pool.shutdown(cancel_futures=True)

@@ -94,6 +94,16 @@ class Converter:
             return tuple(int(v) for v in value.reshape(-1))
         return node.ints(attribute) if attribute and attribute in node.attributes else None
 
+    def axes(self, node: OnnxNode, rank: int) -> tuple[int, ...] | None:
+        """Axes, from input 1 or the attribute, counted from the front; None: not given."""
+        axes = self.integers(node, 1, "axes")
+        if axes is None:
+            return None
+        front = tuple(axis % rank for axis in axes if -rank <= axis < rank)
+        if len(front) != len(axes) or len({*front}) != len(axes):
+            raise node.refuse(f"axes {axes} of {rank}")
+        return front
+
     def is_constant(self, node: OnnxNode, i: int) -> bool:
         return node.has(i) and node.inputs[i] in self.constants
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyface.formats.ncnn_layers import same
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.formats.onnx_smooth import hidden, magnitude
+from tinyface.formats.onnx_smooth import hidden, magnitude, scalar
 from tinyface.ops import (
     Add,
     AveragePool,
@@ -226,12 +226,12 @@ def make_Gemm(c: Converter, node: OnnxNode) -> list[str]:
         raise node.refuse("a factor on a product of two tensors")
     y = c.apply(Linear(), *inputs, node=node, part="product" if added or scale else "")
     if scale:
-        factor = c.own_weight(node, "alpha", np.array([alpha], np.float32))
+        factor = scalar(c, node, "alpha", alpha)
         y = c.apply(Mul(), y, factor, node=node, part="scaled" if added else "")
     if added:
         term = c.tensor(node, 2)
         if beta != 1:
-            factor = c.own_weight(node, "beta", np.array([beta], np.float32))
+            factor = scalar(c, node, "beta", beta)
             term = c.apply(Mul(), term, factor, node=node, part="term")
         y = c.apply(Add(), y, term, node=node)
     return [y]
@@ -262,8 +262,7 @@ def make_LpNormalization(c: Converter, node: OnnxNode) -> list[str]:
         raise node.refuse("a norm other than L1 and L2")
     along = Reduce(mode="sum", axes=(axis,))
     total = c.apply(along, magnitude(c, node, x, "size"), node=node, part="sum")
-    least = c.own_weight(node, "least", np.array([1e-30], np.float32))
-    norm = c.apply(Maximum(), total, least, node=node, part="norm")
+    norm = c.apply(Maximum(), total, scalar(c, node, "least", 1e-30), node=node, part="norm")
     return [c.apply(Div(), x, norm, node=node)]
 
 
@@ -318,7 +317,7 @@ def make_PRelu(c: Converter, node: OnnxNode) -> list[str]:
         wide = (1,) * (len(shape) - slope.ndim) + slope.shape
         if slope.size == 1 or (len(wide) == len(shape) and slope.size == wide[1] == shape[1]):
             return [c.apply(PReLU(), x, c.own_weight(node, "slope", slope.reshape(-1)), node=node)]
-    minus = c.own_weight(node, "minus", np.array([-1], np.float32))
+    minus = scalar(c, node, "minus", -1)
     mirrored = c.apply(Mul(), x, minus, node=node, part="mirrored")
     below = c.apply(ReLU(), mirrored, node=node, part="below")
     below = c.apply(Mul(), below, c.tensor(node, 1), node=node, part="sloped")
@@ -369,7 +368,7 @@ def make_Max(c: Converter, node: OnnxNode) -> list[str]:
 
 def make_Min(c: Converter, node: OnnxNode) -> list[str]:
     """-max(-a, -b, ...)."""
-    minus = c.own_weight(node, "minus", np.array([-1], np.float32))
+    minus = scalar(c, node, "minus", -1)
     negated = [
         c.apply(Mul(), c.tensor(node, i), minus, node=node, part=f"minus{i}")
         for i in range(len(node.inputs))
@@ -381,10 +380,10 @@ def make_Min(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_Neg(c: Converter, node: OnnxNode) -> list[str]:
-    minus = c.own_weight(node, "minus", np.array([-1], np.float32))
+    minus = scalar(c, node, "minus", -1)
     return [c.apply(Mul(), c.tensor(node, 0), minus, node=node)]
 
 
 def make_Reciprocal(c: Converter, node: OnnxNode) -> list[str]:
-    one = c.own_weight(node, "one", np.array([1], np.float32))
+    one = scalar(c, node, "one", 1)
     return [c.apply(Div(), one, c.tensor(node, 0), node=node)]

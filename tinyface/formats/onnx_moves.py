@@ -63,19 +63,9 @@ def make_Flatten(c: Converter, node: OnnxNode) -> list[str]:
     return [c.apply(Flatten(axis=node.attribute("axis", 1)), c.tensor(node, 0), node=node)]
 
 
-def _axes(c: Converter, node: OnnxNode, rank: int) -> tuple[int, ...] | None:
-    """Axes, from input 1 or the attribute, counted from the front; None: not given."""
-    axes = c.integers(node, 1, "axes")
-    if axes is None:
-        return None
-    if any(not -rank <= axis < rank for axis in axes) or len({a % rank for a in axes}) != len(axes):
-        raise node.refuse(f"axes {axes} of {rank}")
-    return tuple(axis % rank for axis in axes)
-
-
 def make_Squeeze(c: Converter, node: OnnxNode) -> list[str]:
     shape = c.shape(c.tensor(node, 0))
-    axes = _axes(c, node, len(shape))
+    axes = c.axes(node, len(shape))
     if axes is None:  # x.squeeze(): of a batch of free size nobody means the batch
         axes = tuple(i for i, side in enumerate(shape) if side == 1 and (i or not c.file.free))
     if any(shape[axis] != 1 for axis in axes):
@@ -86,7 +76,7 @@ def make_Squeeze(c: Converter, node: OnnxNode) -> list[str]:
 def make_Unsqueeze(c: Converter, node: OnnxNode) -> list[str]:
     shape = list(c.shape(c.tensor(node, 0)))
     given = c.integers(node, 1, "axes") or ()
-    axes = _axes(c, node, len(shape) + len(given)) or ()
+    axes = c.axes(node, len(shape) + len(given)) or ()
     for axis in sorted(axes):
         shape.insert(axis, 1)
     return _reshape(c, node, tuple(shape))

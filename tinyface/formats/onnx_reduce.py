@@ -25,12 +25,8 @@ def _reduce(c: Converter, node: OnnxNode, mode: str, x: str = "", part: str = ""
 def _axes(c: Converter, node: OnnxNode, x: str) -> tuple[int, ...]:
     """From input 1 or the attribute, counted from the front; all, or none at all, if not given."""
     rank = len(c.shape(x))
-    axes = c.integers(node, 1, "axes")
-    if not axes:
-        return () if node.attribute("noop_with_empty_axes", 0) else tuple(range(rank))
-    if any(not -rank <= axis < rank for axis in axes) or len({a % rank for a in axes}) != len(axes):
-        raise node.refuse(f"axes {axes} of {rank}")
-    return tuple(axis % rank for axis in axes)
+    none = () if node.attribute("noop_with_empty_axes", 0) else tuple(range(rank))
+    return c.axes(node, rank) or none
 
 
 def make_ReduceMean(c: Converter, node: OnnxNode) -> list[str]:
