@@ -158,6 +158,20 @@ def test_compositions_repeat_with_their_seed(data):
     assert (other != pictures).any()
 
 
+def test_pictures_upside_down_count_as_faceless(data, monkeypatch):
+    monkeypatch.setattr(detector_data, "relight", lambda _, picture: np.asarray(picture))
+    made = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(detector_data, "HEADSTAND", share)
+        rng = [np.random.default_rng(seed) for seed in range(12)]
+        made.append([detector_data.composition(r, 48, 64, portraits(data)) for r in rng])
+    upright, turned = made
+    assert [faceless for _, faceless in turned] == [True] * 12
+    assert 0 < sum(faceless for _, faceless in upright) < 12
+    for (picture, faceless), (same, _) in zip(upright, turned, strict=True):
+        np.testing.assert_array_equal(same, picture if faceless else picture[::-1, ::-1])
+
+
 def test_strips_keep_clear_of_every_face():
     picture = Image.new("RGB", (200, 100))
     face = np.array([[60, 20, 50, 70, *[0] * 10]], float)

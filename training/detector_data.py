@@ -21,6 +21,7 @@ POOLS = ("faces_utk", "faces_more", "faces_masks")
 HELD_OUT = 20  # one name in twenty, by its checksum, is never trained on
 FACE_SIDES = (12.0, 600.0)  # pixels, geometric mean of width and height
 FACELESS = 0.2  # share of the pictures that are background alone
+HEADSTAND = 0.08  # share of the others that stand on their heads and are to be read as faceless
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 
 
@@ -250,7 +251,11 @@ def portrait(rng: np.random.Generator, w: int, h: int, portraits: Portraits) -> 
 def composition(
     rng: np.random.Generator, w: int, h: int, portraits: Portraits
 ) -> tuple[np.ndarray, bool]:
-    """One training picture, (h, w, 3) uint8 RGB, and whether it surely has no face."""
+    """One training picture, (h, w, 3) uint8 RGB, and whether it is to be read as faceless.
+
+    Faces upside down count as none: the teacher sees some, with landmarks that are those of no
+    face, and who sees none knows that the picture must be turned.
+    """
     kind = rng.random()
     if kind < FACELESS:
         out = background(rng, w, h, portraits)
@@ -258,7 +263,10 @@ def composition(
         out = portrait(rng, w, h, portraits)
     else:
         out = scattered(rng, w, h, portraits, most=3 if kind < 0.7 else 10)
-    return relight(rng, out), kind < FACELESS
+    faceless = kind < FACELESS
+    if not faceless and rng.random() < HEADSTAND:
+        out, faceless = out.transpose(Image.Transpose.ROTATE_180), True
+    return relight(rng, out), faceless
 
 
 def relight(rng: np.random.Generator, picture: Image.Image) -> np.ndarray:
