@@ -28,8 +28,6 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **how: Any) -> 
     Raises:
         UsageError: the folder does not exist, ``path`` is a folder, or may not be written.
     """
-    import tempfile  # 6 ms that only a command which writes should spend
-
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise UsageError(f"{path}: is a folder; name a file in it")
@@ -39,22 +37,28 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **how: Any) -> 
         with open(target, mode, **how) as file:
             yield file
         return
+    # The name first: Ctrl-C may come as soon as the file is there.
+    name = target.parent / f".{target.name[:200]}.{os.urandom(4).hex()}.part"
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.name}.", suffix=".part", dir=target.parent
-        )
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another") from error
-    try:
-        with os.fdopen(handle, mode, **how) as file:
+        with _create(name, mode, path, how) as file:
             yield file
         os.chmod(name, _permissions(target))
         os.replace(name, target)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
             error.filename = os.fspath(path)  # write(2) does not know whose disk is full
         raise
+
+
+def _create(name: Path, mode: str, path: str | os.PathLike[str], how: dict[str, Any]) -> IO[Any]:
+    """A new file, for nobody else to read."""
+    try:
+        return open(
+            name, mode.replace("w", "x"), opener=lambda at, flags: os.open(at, flags, 0o600), **how
+        )
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another") from error
 
 
 def _permissions(target: Path) -> int:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tinyface import __version__
 from tinyface.errors import UsageError
 from tinyface.limits import MAX_THREADS
 
 if TYPE_CHECKING:
-    from tinyface.model import FaceEmbedding, Model
+    from tinyface.model import Model
     from tinyface.vision.detect import Face
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -111,11 +112,11 @@ def note_turn(name: str, faces: Sequence[Face]) -> None:
         note(f"{name}: {how}, by its faces; taken as if it were turned by {turned} degrees")
 
 
-def note_choice(name: str, taken: FaceEmbedding) -> None:
+def note_choice(name: str, face: Face, of: int) -> None:
     """On stderr: which face was taken, where a picture shows several, or is turned."""
-    note_turn(name, [taken.face])
-    if taken.of > 1:
-        note(f"{name}: {taken.of} faces; the largest is taken, at {place(taken.face)}")
+    note_turn(name, [face])
+    if of > 1:
+        note(f"{name}: {of} faces; the largest is taken, at {place(face)}")
 
 
 def place(face: Face) -> str:
@@ -292,6 +293,18 @@ def load_model(
             "results but slower (see  tinyface doctor)"
         )
     return model
+
+
+def origin(model: str | None, detector: str | None, aligned: bool) -> dict[str, Any]:
+    """What the figures are of: the version, and paths and SHA-256 of the model files."""
+    from tinyface import modelstore
+    from tinyface.formats.importer import sha256
+
+    used = {"model": modelstore.chosen(model, "embed")}
+    if not aligned:
+        used["detector"] = modelstore.chosen(detector, "detect")
+    files = {role: {"path": str(path), "sha256": sha256(path)} for role, path in used.items()}
+    return {"tinyface": __version__, "files": files}
 
 
 # ----------------------------------------------------------------------------- progress

@@ -11,8 +11,11 @@ from tinyface.cli.batch import Batch, load_model
 from tinyface.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from tinyface.cli.writers import Row
-    from tinyface.model import FaceEmbedding, Floats
+    from collections.abc import Callable
+
+    from tinyface.cli.journal import Done, Journal
+    from tinyface.cli.writers import Writer
+    from tinyface.model import Model
 
 
 @click.command("embed", short_help="Pictures to embeddings.")
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @common.aligned_option
 @click.option("--all-faces", is_flag=True, help="Embed every face of a picture, not the largest.")
+@click.option(
+    "--update", is_flag=True,
+    help="Take over from FILE.npz, where it exists, what it has of pictures that did not change.",
+)  # fmt: skip
 @common.recursive_option
 @common.detector_option
 @common.engine_options
@@ -36,6 +43,7 @@ def command(
     output: str | None,
     aligned: bool,
     all_faces: bool,
+    update: bool,
     recursive: bool,
     detector: str | None,
     backend: str,
@@ -52,12 +60,18 @@ def command(
     A picture that fails is reported and counted, and does not stop the others. It has no row
     in FILE.npy; the other formats name the file of every row.
 
+    What is done is kept in FILE.part until FILE is there. If a long run is stopped, by Ctrl-C or
+    a power cut, the same command goes on where it was. With --update, a folder to which
+    pictures came is brought up to date.
+
     \b
     Example:
       tinyface embed photo.jpg
       tinyface embed photos/ -r -o faces.npz
+      tinyface embed photos/ -r -o faces.npz --update
       cat photo.jpg | tinyface embed - -o - | jq .embedding
     """
+    from tinyface.cli.journal import journal, recipe
     from tinyface.cli.writers import check, open_writers
 
     if aligned and all_faces:
@@ -67,42 +81,71 @@ def command(
     count = len(batch.sources)
     recogniser, at_once = load_model(count, model, detector, backend, threads, weights)
     _ = aligned or recogniser.detector  # loaded once, before several threads ask for it
-
-    def look(source: str) -> list[FaceEmbedding] | Floats:
-        if aligned:
-            return recogniser.embed(source, aligned=True)
-        return recogniser.embed_faces(source, None if all_faces else 1)
-
-    with open_writers(output, as_json, recogniser) as writers:
-
-        def take(source: str, found: list[FaceEmbedding] | Floats) -> None:
-            for row in _rows(source, found, all_faces):
-                for writer in writers:
-                    writer.write(row)
-
+    to_file = output not in (None, "-")
+    options = {"aligned": aligned, "all_faces": all_faces, "weights": weights}
+    made_by = recipe(recogniser, (model, detector), **options) if to_file else ""
+    embed = _embedder(recogniser, aligned, all_faces)
+    with (
+        journal(recogniser, made_by, output, count) as done,
+        open_writers(output, as_json, recogniser, made_by) as writers,
+    ):
+        done.begin(update)
+        take = _taker(done, writers, all_faces)
+        look = done.first(embed)
         status = batch.each(look, take, what="embedding", at_once=at_once)
-        to_file = output not in (None, "-")
-        empty = to_file and not writers[0].rows
-        for writer in writers[1:] if empty else writers:
-            writer.finish(batch.failures)
-        if empty:
-            raise ImageError(f"{output} is not written: no picture could be embedded")
+        _finish(writers, batch.failures, str(output) if to_file else "")
     if to_file:
         common.note(f"{output}: {writers[0].rows} embeddings")
     return status
 
 
-def _rows(source: str, found: list[FaceEmbedding] | Floats, all_faces: bool) -> list[Row]:
-    """What the writers write: of each face, or of a crop's embedding."""
+def _embedder(model: Model, aligned: bool, all_faces: bool) -> Callable[[str], Done]:
+    """What finds the faces of a picture, or why there are none."""
+    from tinyface.cli.journal import Done, stamp
     from tinyface.cli.writers import Row
     from tinyface.faces.locate import no_face
 
-    if not isinstance(found, list):
-        return [Row(source, 0, None, found)]
-    if not found:
-        raise no_face(source)
-    if all_faces:
-        common.note_turn(source, [found[0].face])
-    else:
-        common.note_choice(source, found[0])
-    return [Row(source, i, f.face, f.embedding, f.of) for i, f in enumerate(found)]
+    def embed(source: str) -> Done:
+        when = stamp(source)  # before it is read: it may change meanwhile
+        try:
+            if aligned:
+                crop = model.embed(source, aligned=True)
+                return Done(source, when, [Row(source, 0, None, crop, stamp=when)])
+            found = model.embed_faces(source, None if all_faces else 1)
+            if not found:
+                raise no_face(source)
+        except ImageError as error:
+            return Done(source, when, [], str(error))
+        faces = enumerate(found)
+        rows = [Row(source, i, f.face, f.embedding, f.of, when) for i, f in faces]
+        return Done(source, when, rows)
+
+    return embed
+
+
+def _taker(done: Journal, writers: list[Writer], all_faces: bool) -> Callable[[str, Done], None]:
+    """What writes down a picture's faces, and says on stderr which one was taken."""
+
+    def take(source: str, found: Done) -> None:
+        done.keep(found)
+        if found.error:
+            raise ImageError(found.error)
+        first = found.rows[0]
+        if first.face and all_faces:
+            common.note_turn(source, [first.face])
+        elif first.face:
+            common.note_choice(source, first.face, first.of)
+        for row in found.rows:
+            for writer in writers:
+                writer.write(row)
+
+    return take
+
+
+def _finish(writers: list[Writer], failures: dict[str, str], file: str) -> None:
+    """Write what is written at the end: to ``file`` only if there is something."""
+    empty = file and not writers[0].rows
+    for writer in writers[1:] if empty else writers:
+        writer.finish(failures)
+    if empty:
+        raise ImageError(f"{file} is not written: no picture could be embedded")

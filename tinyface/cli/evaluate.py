@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyface import __version__, plots
+from tinyface import plots
 from tinyface.cli import common
 from tinyface.cli.batch import load_model
+from tinyface.cli.common import origin
 
 if TYPE_CHECKING:
     from tinyface.faces.evaluate import Evaluation, OnFailure, Report
@@ -103,18 +104,6 @@ def command(
     else:
         print_report(done.report, recogniser.name, "" if aligned else face)
     return 1 if done.failures else 0
-
-
-def origin(model: str | None, detector: str | None, aligned: bool) -> dict[str, Any]:
-    """What the figures are of: the version, and paths and SHA-256 of the model files."""
-    from tinyface import modelstore
-    from tinyface.formats.importer import sha256
-
-    used = {"model": modelstore.chosen(model, "embed")}
-    if not aligned:
-        used["detector"] = modelstore.chosen(detector, "detect")
-    files = {role: {"path": str(path), "sha256": sha256(path)} for role, path in used.items()}
-    return {"tinyface": __version__, "files": files}
 
 
 def to_json(done: Evaluation) -> dict[str, Any]:

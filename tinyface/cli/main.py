@@ -98,8 +98,9 @@ def _run(args: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return fail("stopped; nothing half-done was left behind", INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as error:
+        said = str(error.__cause__ or error)  # click's Abort hides the other
+        return fail(said or "stopped; nothing half-done was left behind", INTERRUPTED)
     except (PipeClosed, BrokenPipeError):
         # Python would complain once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -30,11 +30,14 @@ if TYPE_CHECKING:
 MAX_BYTES: Final = limits.MAX_PARAM_BYTES  # of a file, unpacked
 MAX_LINE: Final = 4 * limits.MiB  # bytes of a face in .jsonl
 SCHEMA: Final = "tinyface.embed/1"
-_DAMAGE: Final = (
+DAMAGE: Final = (
     ValueError, TypeError, KeyError, EOFError, OSError, MemoryError, FormatError,
     NotImplementedError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-_NOWHERE: Final = {"box": [np.nan] * 4, "score": np.nan, "landmarks": [[np.nan] * 2] * 5}
+_NEWER: Final = {"turned": 0, "of": 1, "stamps": (0, 0)}  # what older versions did not write
+_NOWHERE: Final = {
+    "box": [np.nan] * 4, "score": np.nan, "landmarks": [[np.nan] * 2] * 5, "turned": 0,
+}  # fmt: skip
 
 
 def is_embeddings(path: str) -> bool:
@@ -76,30 +79,44 @@ def read_embeddings(path: str, model: Model) -> Iterator[Row]:
             if row.embedding.shape != (width,) or not np.isfinite(row.embedding).all():
                 raise ValueError(f"an embedding that is not {width} finite numbers")
             yield row
-    except _DAMAGE as error:
+    except DAMAGE as error:
         why = one_line(str(error).split("\n")[0][:120]) or type(error).__name__
         raise UsageError(
             f"{path}: not what  tinyface embed -o  writes ({why}); make it again"
         ) from None
 
 
+def recipe_of(path: str) -> str:
+    """That of a .npz file (see ``journal``); "" where none can be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return str(_member(archive, "recipe"))
+    except DAMAGE:
+        return ""
+
+
 def _npz(path: str) -> Iterator[tuple[str, str, Row]]:
     kinds = {"embeddings": "f", "files": "U", "faces": "iu", "scores": "f", "boxes": "f"}
-    kinds |= {"landmarks": "f"}
+    kinds |= {"landmarks": "f", "turned": "iu", "of": "iu", "stamps": "i"}
     with zipfile.ZipFile(path) as archive:
-        arrays = {key: _member(archive, key) for key in kinds}
+        names = archive.namelist()
+        present = [key for key in kinds if key not in _NEWER or f"{key}.npy" in names]
+        arrays = {key: _member(archive, key) for key in present}
         name, fingerprint = str(_member(archive, "model"))[:200], ""
-        if "fingerprint.npy" in archive.namelist():
+        if "fingerprint.npy" in names:
             fingerprint = str(_member(archive, "fingerprint"))
     count = len(arrays["embeddings"])
     ends = {"embeddings": arrays["embeddings"].shape[1:], "boxes": (4,), "landmarks": (5, 2)}
+    ends |= {"stamps": (2,)}
     for key, array in arrays.items():
         if array.dtype.kind not in kinds[key] or array.shape != (count, *ends.get(key, ())):
             raise ValueError(f"{key} of type {array.dtype} and shape {array.shape}")
     for i in range(count):
-        face = _face(*(arrays[key][i] for key in ("boxes", "scores", "landmarks")))
-        vector = _float32(arrays["embeddings"][i])
-        row = Row(str(arrays["files"][i]), int(arrays["faces"][i]), face, vector)
+        at = {key: array[i] for key, array in arrays.items()}
+        turned, of, (size, time) = (at.get(key, value) for key, value in _NEWER.items())
+        face = to_face(at["boxes"], at["scores"], at["landmarks"], turned)
+        vector, stamp = _float32(at["embeddings"]), (int(size), int(time))
+        row = Row(str(at["files"]), int(at["faces"]), face, vector, int(of), stamp)
         yield name, fingerprint, row
 
 
@@ -129,7 +146,7 @@ def _jsonl(path: str) -> Iterator[tuple[str, str, Row]]:
                 raise ValueError(f"a line that is not of {SCHEMA}")
             if "error" in found:
                 continue
-            face = _face(**{key: found.get(key, value) for key, value in _NOWHERE.items()})
+            face = to_face(**{key: found.get(key, value) for key, value in _NOWHERE.items()})
             vector = _float32(np.asarray(found["embedding"], np.float64))
             row = Row(str(found["file"]), int(found["face"]), face, vector)
             yield str(found["model"]), str(found.get("fingerprint", "")), row
@@ -143,11 +160,19 @@ def _float32(vector: NDArray[Any]) -> NDArray[np.float32]:
         return vector.astype(np.float32)
 
 
-def _face(box: Any, score: Any, landmarks: Any) -> Face | None:
-    """None for an aligned crop, which has no place in a picture."""
+def to_face(box: Any, score: Any, landmarks: Any, turned: Any = 0) -> Face | None:
+    """None for an aligned crop, which has no place in a picture.
+
+    Raises:
+        ValueError, TypeError: that is no face.
+    """
     corners: NDArray[np.float64] = np.asarray(box, np.float64)
     points: NDArray[np.float64] = np.asarray(landmarks, np.float64)
     if corners.shape != (4,) or points.shape != (5, 2):
         raise ValueError(f"a box of shape {corners.shape}, landmarks of {points.shape}")
+    if turned not in (0, 90, 180, 270):
+        raise ValueError(f"a face turned by {turned} degrees")
     given = (*corners, *points.ravel(), float(score))
-    return Face(corners, float(score), points) if np.isfinite(given).all() else None
+    if not np.isfinite(given).all():
+        return None
+    return Face(corners, float(score), points, int(turned))

@@ -126,7 +126,7 @@ class Search:
         self.pictures = self.faceless = 0
         self.failures: dict[str, str] = {}
         self.wanted = largest_face(model, query, "")  # there is no --aligned here
-        common.note_choice(query, self.wanted)
+        common.note_choice(query, self.wanted.face, self.wanted.of)
 
     def all(self, files: list[str], batch: Batch, at_once: int) -> int:
         """Compare all faces in files of embeddings and in pictures, the most alike first; returns

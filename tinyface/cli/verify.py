@@ -55,7 +55,7 @@ def command(
     recogniser = common.load_model(model, detector, backend, threads, weights)
     answer = verify(a, b, recogniser, aligned=aligned, fmr=rate, threshold=threshold)
     for name, taken in zip((a, b), answer.faces or (), strict=False):
-        common.note_choice(name, taken)
+        common.note_choice(name, taken.face, taken.of)
     if as_json:
         common.print_json("verify/1", {"a": a, "b": b, **to_json(answer)})
     else:

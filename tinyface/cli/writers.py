@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Row:
     """One embedded face: the picture, its place there (0 is the largest) among how many, the
-    vector (D,)."""
+    vector (D,), and the picture's size in bytes and time of change in ns (0, 0: not known)."""
 
     file: str
     index: int
     face: Face | None  # None where the picture was an aligned crop
     embedding: Floats
     of: int = 1
+    stamp: tuple[int, int] = (0, 0)
 
     def place(self) -> str:
         """Which face of the picture, and where it is."""
@@ -55,9 +56,10 @@ class Writer:
 
     text: ClassVar[bool] = True
 
-    def __init__(self, stream: IO[Any], model: Model) -> None:
+    def __init__(self, stream: IO[Any], model: Model, recipe: str = "") -> None:
         self.stream = stream
         self.model = model
+        self.recipe = recipe
         self.rows = 0
 
     def write(self, row: Row) -> None:
@@ -85,8 +87,8 @@ class Document(Writer):
 
     vectors = True
 
-    def __init__(self, stream: IO[Any], model: Model) -> None:
-        super().__init__(stream, model)
+    def __init__(self, stream: IO[Any], model: Model, recipe: str = "") -> None:
+        super().__init__(stream, model, recipe)
         self.results: list[dict[str, Any]] = []
 
     def put(self, row: Row) -> None:
@@ -143,8 +145,8 @@ class Npy(Writer):
 
     text = False
 
-    def __init__(self, stream: IO[Any], model: Model) -> None:
-        super().__init__(stream, model)
+    def __init__(self, stream: IO[Any], model: Model, recipe: str = "") -> None:
+        super().__init__(stream, model, recipe)
         self.kept: list[Row] = []
 
     def put(self, row: Row) -> None:
@@ -158,8 +160,8 @@ class Npy(Writer):
 
 
 class Npz(Npy):
-    """Arrays of N rows: embeddings, files, faces, scores, boxes, landmarks; and the model's name
-    and fingerprint."""
+    """Arrays of N rows: embeddings, files, faces, scores, boxes, landmarks, turned, of, stamps (see
+    ``Row``); and the model's name and fingerprint, and the recipe (see ``journal``)."""
 
     def finish(self, failures: Mapping[str, str]) -> None:
         faces = [row.face for row in self.kept]
@@ -171,8 +173,12 @@ class Npz(Npy):
             scores=np.array([face.score if face else np.nan for face in faces]),
             boxes=np.array([face.box if face else [np.nan] * 4 for face in faces]),
             landmarks=np.array([face.landmarks if face else [[np.nan] * 2] * 5 for face in faces]),
+            turned=np.array([face.turned if face else 0 for face in faces]),
+            of=np.array([row.of for row in self.kept]),
+            stamps=np.array([row.stamp for row in self.kept], np.int64),
             model=np.array(self.model.name),
             fingerprint=np.array(self.model.fingerprint),
+            recipe=np.array(self.recipe),
         )
 
 
@@ -186,7 +192,9 @@ def check(output: str | None) -> None:
 
 
 @contextmanager
-def open_writers(output: str | None, as_json: bool, model: Model) -> Iterator[list[Writer]]:
+def open_writers(
+    output: str | None, as_json: bool, model: Model, recipe: str = ""
+) -> Iterator[list[Writer]]:
     """What a row must be given to. A file is moved into place when the block ends well."""
     if output is None:
         yield [(Document if as_json else Summary)(sys.stdout, model)]
@@ -197,5 +205,5 @@ def open_writers(output: str | None, as_json: bool, model: Model) -> Iterator[li
         how = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
         mode, options = ("w", how) if kind.text else ("wb", {})
         with atomic_write(output, mode, **options) as stream:
-            writers: list[Writer] = [kind(stream, model)]
+            writers: list[Writer] = [kind(stream, model, recipe)]
             yield [*writers, Index(sys.stdout, model)] if as_json else writers
