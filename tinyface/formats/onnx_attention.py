@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.formats.onnx_gather import rows
 from tinyface.formats.onnx_smooth import LEAST, times
@@ -72,31 +73,45 @@ def _heads(c: Converter, node: OnnxNode, i: int) -> str:
 def _masks(c: Converter, node: OnnxNode, length: int, count: int) -> list[str]:
     """What is added to the scores (n, heads, length, count): 0, or the least number where a token
     may not look."""
-    known, masks = np.zeros((1, 1), np.float32), []
-    if node.has(3) and not c.is_constant(node, 3):
-        if not _is_number(c, node.inputs[3]) or c.shape(c.tensor(node, 3))[-1] != count:
-            raise node.refuse("its mask is neither a constant nor made of sums and products")
-        masks = [c.tensor(node, 3)]
-    given = None if masks else c.constant(node, 3)
+    computed = [_computed(c, node, count)] if node.has(3) and not c.is_constant(node, 3) else []
+    given = None if computed else c.constant(node, 3)
     left, right = (node.attribute(f"{side}_window_size", -1) for side in ("left", "right"))
-    right = 0 if node.attribute("is_causal", 0) else right  # tokens ahead that are seen; -1: all
+    right = 0 if node.attribute("is_causal", 0) else right
     if given is None and left == right == -1:
-        return masks
+        return computed
     theirs = () if given is None else (*given.shape[:-1], count)
     sides = np.broadcast_shapes(theirs, (length, count))
     if math.prod(sides) > MAX_MASK:
         raise node.refuse(f"a mask of {sides}")
+    mask = _window(length, count, left, right)
     if given is not None:
-        known = np.where(given, 0, -np.inf) if given.dtype.kind == "b" else given
-        missing = [(0, 0)] * (known.ndim - 1) + [(0, max(count - known.shape[-1], 0))]
-        known = np.pad(known, missing, constant_values=-np.inf)
+        mask = mask + _as_terms(given, count)
+    # also where nothing is left but the least number, which infinity becomes
+    if ((mask.max(-1) <= LEAST) & np.isneginf(mask.min(-1))).any():
+        raise node.refuse("its mask hides everything from a token")
+    return [*computed, c.own_weight(node, "mask", mask.clip(LEAST))]
+
+
+def _computed(c: Converter, node: OnnxNode, count: int) -> str:
+    """A mask that the network makes: added as it is, which only numbers may be."""
+    if not _is_number(c, node.inputs[3]) or c.shape(c.tensor(node, 3))[-1] != count:
+        raise node.refuse("its mask is neither a constant nor made of sums and products")
+    return c.tensor(node, 3)
+
+
+def _as_terms(given: Array, count: int) -> Array:
+    """A constant mask, of numbers or of truth values, as what is added; it may leave out the last
+    tokens, which are hidden then."""
+    terms = np.where(given, 0, -np.inf) if given.dtype.kind == "b" else given
+    missing = [(0, 0)] * (terms.ndim - 1) + [(0, max(count - terms.shape[-1], 0))]
+    return np.pad(terms, missing, constant_values=-np.inf)
+
+
+def _window(length: int, count: int, left: int, right: int) -> Array:
+    """(length, count): how many tokens behind and ahead of its own a query sees; -1: all."""
     ahead = np.arange(count) - np.arange(length)[:, None]
     seen = ((ahead >= -left) | (left < 0)) & ((ahead <= right) | (right < 0))
-    known = known + np.where(seen, 0, -np.inf)
-    # also where nothing is left but the least number, which infinity becomes
-    if ((known.max(-1) <= LEAST) & np.isneginf(known.min(-1))).any():
-        raise node.refuse("its mask hides everything from a token")
-    return [*masks, c.own_weight(node, "mask", known.clip(LEAST))]
+    return np.where(seen, 0, -np.inf)
 
 
 def _is_number(c: Converter, name: str) -> bool:
