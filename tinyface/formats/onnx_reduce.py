@@ -68,11 +68,16 @@ def make_ReduceLogSum(c: Converter, node: OnnxNode) -> list[str]:
 def make_ReduceLogSumExp(c: Converter, node: OnnxNode) -> list[str]:
     """most + log(sum exp(x - most)), with the largest of all for most: no power overflows."""
     x = c.tensor(node, 0)
-    most = c.apply(Reduce(mode="max", axes=_axes(c, node, x)), x, node=node, part="most")
+    axes, kept = _axes(c, node, x), node.attribute("keepdims", 1)
+    if not axes:
+        return [c.apply(Identity(), x, node=node)]
+    most = c.apply(Reduce(mode="max", axes=axes), x, node=node, part="most")
     below = c.apply(Sub(), x, most, node=node, part="below")
     power = c.apply(Exp(), below, node=node, part="power")
-    log = c.apply(Log(), _reduce(c, node, "sum", power, "sum"), node=node, part="log")
-    return [c.apply(Add(), log, _reduce(c, node, "max", part="max"), node=node)]
+    total = c.apply(Reduce(mode="sum", axes=axes), power, node=node, part="sum")
+    log = c.apply(Log(), total, node=node, part="log")
+    y = c.apply(Add(), log, most, node=node, part="" if kept else "kept")
+    return [y if kept else _reduce(c, node, "max", y)]  # each of one number: the axes go
 
 
 def make_Mean(c: Converter, node: OnnxNode) -> list[str]:
