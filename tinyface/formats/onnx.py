@@ -31,6 +31,7 @@ from tinyface.formats import (
     onnx_resize,
     onnx_smooth,
     onnx_transposed,
+    onnx_windows,
     onnx_written_out,
 )
 from tinyface.formats.arrays import Array
@@ -245,7 +246,8 @@ CHOOSING: Final = (
 Make = Callable[[Converter, OnnxNode], list[str]]
 MODULES: Final = (
     onnx_attention, onnx_choose, onnx_einsum, onnx_gather, onnx_layers, onnx_matmul, onnx_moves,
-    onnx_pad, onnx_reduce, onnx_resize, onnx_smooth, onnx_transposed, onnx_written_out,
+    onnx_pad, onnx_reduce, onnx_resize, onnx_smooth, onnx_transposed, onnx_windows,
+    onnx_written_out,
 )  # fmt: skip
 OPERATORS: Final[dict[str, Make]] = {
     name.removeprefix("make_"): getattr(module, name)

@@ -1,197 +1,39 @@
-"""ONNX operators that compute: ``make_TYPE(converter, node) -> tensors``."""
+"""ONNX's products, norms and element-wise operators: ``make_TYPE(converter, node) -> tensors``."""
 
 from __future__ import annotations
 
-import math
-import re
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tinyface.formats.ncnn_layers import same
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.formats.onnx_smooth import hidden, magnitude, scalar
 from tinyface.ops import (
     Add,
-    AveragePool,
     BatchNorm,
     Clip,
-    Conv2d,
     Div,
     Erf,
-    GlobalAveragePool,
-    GlobalMaxPool,
     HardSigmoid,
     HardSwish,
     L2Normalize,
     LeakyReLU,
     Linear,
     Maximum,
-    MaxPool,
     Mul,
     Op,
     PReLU,
     Reduce,
     ReLU,
-    Reshape,
     Sigmoid,
     Sub,
     Transpose,
 )
-from tinyface.ops.conv import Pads
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
 
 _LARGEST: Final = float(np.finfo(np.float32).max)
-
-
-# -- windows: convolution and pooling, of maps (n, c, h, w) and of lines (n, c, l)
-
-
-def as_map(c: Converter, node: OnnxNode, x: str) -> tuple[str, bool]:
-    """(n, c, l) -> (n, c, 1, l), and whether it was a line."""
-    shape = c.shape(x)
-    if len(shape) == 4:
-        return x, False
-    if len(shape) != 3:
-        raise node.refuse(f"of an input with {len(shape)} axes; 3 and 4 are known here")
-    return c.apply(Reshape(shape=(0, shape[1], 1, shape[2])), x, node=node, part="map"), True
-
-
-def as_line(c: Converter, node: OnnxNode, y: str, line: bool) -> str:
-    shape = c.shape(y)
-    return c.apply(Reshape(shape=(0, shape[1], -1)), y, node=node) if line else y
-
-
-def _window(
-    c: Converter, node: OnnxNode, x: str, kernel: tuple[int, ...], line: bool
-) -> tuple[tuple[int, int], dict[str, Any]]:
-    """Its height and width; stride, dilation, pad and made_for as the operators take them."""
-    axes = 1 if line else 2
-    ones = (1,) * axes
-    values = [kernel, node.ints("strides", ones), node.ints("dilations", ones)]
-    pads = node.ints("pads", (0,) * (2 * axes))
-    if any(len(v) != axes for v in values) or len(pads) != 2 * axes:
-        raise node.refuse("its kernel, strides, dilations and pads differ in length")
-    if line:
-        values = [(1, *v) for v in values]
-        pads = (0, pads[0], 0, pads[1])
-    (kh, kw), (sh, sw), (dh, dw) = values
-    auto, made_for = node.attribute("auto_pad", "NOTSET"), (0, 0)
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        if min(sh, sw, kh, kw, dh, dw) < 1:
-            raise node.refuse("a stride, kernel or dilation below 1")
-        extent = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
-        upper = auto == "SAME_UPPER"
-        pads, made_for = same(c.shape(x)[2:], extent, (sh, sw), upper=upper)
-    elif auto == "VALID":
-        pads = (0, 0, 0, 0)
-    elif auto != "NOTSET":
-        raise node.refuse(f"padding {auto!r}")
-    top, left, bottom, right = pads
-    pad: Pads = (top, left, bottom, right)
-    return (kh, kw), {"stride": (sh, sw), "dilation": (dh, dw), "pad": pad, "made_for": made_for}
-
-
-def make_Conv(c: Converter, node: OnnxNode) -> list[str]:
-    x, line = as_map(c, node, c.tensor(node, 0))
-    if line and c.is_constant(node, 1):
-        values = c.constant(node, 1)
-        assert values is not None
-        if values.ndim != 3:
-            raise node.refuse("a weight with another number of axes than its input")
-        weight = c.own_weight(node, "weight", values[:, :, None, :])
-    elif line:
-        shape = c.shape(c.tensor(node, 1))
-        op = Reshape(shape=(0, shape[1], 1, shape[2]))
-        weight = c.apply(op, c.tensor(node, 1), node=node, part="weight")
-    else:
-        weight = c.tensor(node, 1)
-    own = c.shape(weight)[2:]
-    _, window = _window(c, node, x, own[1:] if line else own, line)
-    conv = Conv2d(**window, groups=node.attribute("group", 1))
-    inputs = [x, weight, c.tensor(node, 2)] if node.has(2) else [x, weight]
-    y = c.apply(conv, *inputs, node=node, part="line" if line else "")
-    return [as_line(c, node, y, line)]
-
-
-def _deep(c: Converter, node: OnnxNode) -> OnnxNode:
-    """Windows along the first of three axes as windows of maps (n, c, d, h w): PyTorch's
-    LocalResponseNorm takes the mean of neighbouring channels so."""
-    ones = (1, 1, 1)
-    kernel, strides = node.ints("kernel_shape"), node.ints("strides", ones)
-    dilations, pads = node.ints("dilations", ones), node.ints("pads", (0,) * 6)
-    flat = all(len(v) == 3 and v[1:] == (1, 1) for v in (kernel, strides, dilations))
-    auto = node.attribute("auto_pad", "NOTSET")
-    if not flat or auto != "NOTSET" or len(pads) != 6 or any(pads[1:3] + pads[4:]):
-        raise node.refuse("of an input with 5 axes; 3 and 4 are known here")
-    window = {"kernel_shape": kernel, "strides": strides, "dilations": dilations}
-    pairs: dict[str, Any] = {name: values[:2] for name, values in window.items()}
-    pairs["pads"] = (pads[0], 0, pads[3], 0)
-    return replace(node, attributes={**node.attributes, **pairs})
-
-
-def _pool(c: Converter, node: OnnxNode, op: type[MaxPool] | type[AveragePool]) -> list[str]:
-    x, shape = c.tensor(node, 0), c.shape(c.tensor(node, 0))
-    deep = len(shape) == 5
-    if deep:
-        node = _deep(c, node)
-        x = c.apply(Reshape(shape=(0, *shape[1:3], -1)), x, node=node, part="flat")
-    x, line = as_map(c, node, x)
-    kernel, window = _window(c, node, x, node.ints("kernel_shape"), line)
-    window["ceil"] = bool(node.attribute("ceil_mode", 0))
-    if op is AveragePool:
-        window["count_include_pad"] = bool(node.attribute("count_include_pad", 0))
-    pool = op(kernel=kernel, **window)
-    y = c.apply(pool, x, node=node, part="line" if line else "deep" if deep else "")
-    if deep:
-        return [c.apply(Reshape(shape=(0, *c.shape(y)[1:3], *shape[3:])), y, node=node)]
-    return [as_line(c, node, y, line)]
-
-
-def make_MaxPool(c: Converter, node: OnnxNode) -> list[str]:
-    if node.attribute("storage_order", 0):
-        raise node.refuse("storage in columns")
-    return _pool(c, node, MaxPool)
-
-
-_DIVISOR: Final = re.compile(r"avg_pool\dd\.default\].*(?:True|False), (?:True|False), (\d+)\)")
-
-
-def _divides_by(node: OnnxNode, divisor: str) -> bool:
-    """Whether each of its windows has this many elements, all of which count."""
-    counted = node.attribute("count_include_pad", 0) or not any(node.attributes.get("pads", ()))
-    area = str(math.prod(node.ints("kernel_shape")))
-    return bool(counted) and not node.attribute("ceil_mode", 0) and divisor == area
-
-
-def make_AveragePool(c: Converter, node: OnnxNode) -> list[str]:
-    lost = _DIVISOR.search(node.origin)
-    if lost and not _divides_by(node, lost[1]):
-        raise node.refuse(
-            f"in PyTorch it divides by {lost[1][:20]} (divisor_override), which the exporter left "
-            "out, so that the file computes something else; multiply behind a plain average "
-            "pooling there, and export it again"
-        )
-    return _pool(c, node, AveragePool)
-
-
-def _global(c: Converter, node: OnnxNode, op: Op, mode: str) -> list[str]:
-    x = c.tensor(node, 0)
-    rank = len(c.shape(x))
-    if rank == 4:
-        return [c.apply(op, x, node=node)]
-    return [c.apply(Reduce(mode=mode, axes=tuple(range(2, rank))), x, node=node)]
-
-
-def make_GlobalAveragePool(c: Converter, node: OnnxNode) -> list[str]:
-    return _global(c, node, GlobalAveragePool(), "mean")
-
-
-def make_GlobalMaxPool(c: Converter, node: OnnxNode) -> list[str]:
-    return _global(c, node, GlobalMaxPool(), "max")
 
 
 # -- dense

@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.formats.onnx_layers import as_line, as_map
+from tinyface.formats.onnx_windows import as_it_was, as_map
 from tinyface.ops import Identity, Linear, Reshape, Resize, Transpose
 from tinyface.ops.resize import positions
 from tinyface.types import Shape
@@ -40,14 +40,15 @@ _ROUNDING: Final[dict[str, Callable[[Array], Array]]] = {
 
 def make_Resize(c: Converter, node: OnnxNode) -> list[str]:
     """Of height and width, or of lines."""
-    x, line = as_map(c, node, c.tensor(node, 0))
+    shape = c.shape(c.tensor(node, 0))
+    x, line = as_map(c, node, c.tensor(node, 0)), len(shape) == 3
     side = c.shape(x)[2:]
     mode = _MODES.get(node.attribute("mode", "nearest"))
     if mode is None:
         raise node.refuse("known here are nearest, linear and cubic")
     if mode == "bilinear" and node.attribute("coordinate_transformation_mode", "") == _CORNERS:
         mode = "corners"
-    out, scale = _target(c, node, c.shape(c.tensor(node, 0)))
+    out, scale = _target(c, node, shape)
     factors = scale or [m / n for n, m in zip(side, out, strict=True)]
     wanted = [
         _positions(node, mode, n, m, factor)
@@ -61,10 +62,11 @@ def make_Resize(c: Converter, node: OnnxNode) -> list[str]:
             stretch = max(1 / factors[axis], 1) if smooth else 1.0
             matrix = _matrix(node, mode, wanted[axis], side[axis], stretch)
             y = _product(c, node, y, 2 + axis, matrix)
-        return [as_line(c, node, y, line) if line else c.apply(Identity(), y, node=node)]
+        return [as_it_was(c, node, y, shape) if line else c.apply(Identity(), y, node=node)]
     like = "" if line else _like(c, node, x, out)
     op, inputs = (Resize(mode=mode), [x, like]) if like else (op, [x])
-    return [as_line(c, node, c.apply(op, *inputs, node=node, part="line" if line else ""), line)]
+    y = c.apply(op, *inputs, node=node, part="resized" if line else "")
+    return [as_it_was(c, node, y, shape)]
 
 
 def _operator(

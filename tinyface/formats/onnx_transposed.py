@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.formats.onnx_layers import as_line, as_map
+from tinyface.formats.onnx_windows import as_it_was, as_map
 from tinyface.formats.transposed import Axis, depth_to_space, dilated, transposed
 
 if TYPE_CHECKING:
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 def make_ConvTranspose(c: Converter, node: OnnxNode) -> list[str]:
     """A convolution for each phase of the output."""
-    x, line = as_map(c, node, c.tensor(node, 0))
-    weight, axes = c.constant(node, 1), 1 if line else 2
+    shape = c.shape(c.tensor(node, 0))
+    x, weight = as_map(c, node, c.tensor(node, 0)), c.constant(node, 1)
+    axes, line = len(shape) - 2, len(shape) == 3
     if weight is None or weight.ndim != 2 + axes or weight.dtype.kind != "f":
         raise node.refuse("its weight is missing or has another number of axes than its input")
     dilation = node.ints("dilations", (1,) * axes)
@@ -28,11 +29,11 @@ def make_ConvTranspose(c: Converter, node: OnnxNode) -> list[str]:
     y = transposed(
         x, weight, c.tensor(node, 2) if node.has(2) else "", both, node.attribute("group", 1),
         lambda op, *inputs, part: c.apply(
-            op, *inputs, node=node, part=part or ("line" if line else "")
+            op, *inputs, node=node, part=part or ("windows" if line else "")
         ),
         lambda part, value: c.own_weight(node, part, value),
     )  # fmt: skip
-    return [as_line(c, node, y, line)]
+    return [as_it_was(c, node, y, shape)]
 
 
 def _axes(node: OnnxNode, sides: tuple[int, ...], kernel: tuple[int, ...]) -> list[Axis]:
