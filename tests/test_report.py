@@ -26,10 +26,11 @@ from tinyface.networks import random_state
 from tinyface.ops import Add
 from tinyface.runtime import Session
 from tinyface.traffic.profile import measure, random_inputs
-from tinyface.traffic.report import Context, Subject, coloured, points, ratios, roof_lines
+from tinyface.traffic.report import COLOURS, Context, Subject, coloured, points, ratios, roof_lines
 from tinyface.traffic.report_graph import lane_rows
 from tinyface.traffic.report_html import page
 from tinyface.traffic.report_maps import encode_png, feature_maps, tiles
+from tinyface.traffic.report_page import asset
 from tinyface.traffic.roofs import Level, Roofs
 from tinyface.types import Cost
 
@@ -119,6 +120,12 @@ def test_kinds_of_little_time_share_the_last_colour() -> None:
     found = [{"kind": kind, "time": time} for kind, time in times.items()]
     assert coloured(found, 5) == ["a", "b", "c", "d", "e"]
     assert coloured([*found, {"kind": "b", "time": 2}], 4) == ["b", "c", "d", "others"]
+
+
+def test_pages_and_pictures_have_the_same_colours() -> None:
+    found = dict(re.findall(r"const (LIGHT|DARK) = (\[.*\]);", asset("charts.js")))
+    assert tuple(json.loads(found["LIGHT"])) == COLOURS
+    assert len({*json.loads(found["DARK"])}) == len(COLOURS)
 
 
 # ------------------------------------------------------------------------- the network

@@ -84,9 +84,13 @@ def kind(row: Row) -> str:
 
 
 OTHERS = "others"  # the kinds for which no colour is left
+COLOURS = (  # of assets/charts.js by day
+    *("#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490", "#4d7c0f"),
+    "#57534e",
+)
 
 
-def coloured(points: Iterable[Mapping[str, Any]], colours: int) -> list[str]:
+def coloured(points: Iterable[Mapping[str, Any]], colours: int = len(COLOURS)) -> list[str]:
     """The kinds of operators that have a colour: all, or those of the most time and OTHERS."""
     times: dict[str, float] = {}
     for point in points:

@@ -37,7 +37,6 @@ from tinyface.traffic.report_sections import (
     summary_table,
 )
 
-COLOURS = 9  # of assets/charts.js
 TERMS = {
     "MAC": "one multiplication and the addition that follows it; FLOPs are twice as many.",
     "Bytes": "compulsory: every operand of an operator once. Feature maps are what operators "
@@ -86,7 +85,7 @@ def chart_data(subjects: Sequence[Subject], context: Context) -> dict[str, Any]:
         "networks": [
             {"label": label(subjects, i), "points": found} for i, found in enumerate(shown)
         ],
-        "coloured": coloured(chain.from_iterable(shown), COLOURS),
+        "coloured": coloured(chain.from_iterable(shown)),
         "roofs": roof_lines(subjects, context.roofs),
     }
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tinyface import plots
 from tinyface.traffic.report import (
+    COLOURS,
     QUANTITIES,
     Context,
     Subject,
@@ -16,10 +17,6 @@ from tinyface.traffic.report import (
     roof_lines,
 )
 
-COLOURS: Final = (
-    *("#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490", "#4d7c0f"),
-    "#57534e",
-)
 MARKERS: Final = ("o", "^")
 STYLES: Final = ("-", "-.", ":", (0, (8, 4)))
 MOST: Final = 120  # bars of a network; with more, the slowest
@@ -50,7 +47,7 @@ def _slowest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _colours(shown: list[list[dict[str, Any]]]) -> dict[str, str]:
     rows = [row for rows in shown for row in rows]
-    of_kind = dict(zip(coloured(rows, len(COLOURS)), COLOURS, strict=False))
+    of_kind = dict(zip(coloured(rows), COLOURS, strict=False))
     return {row["kind"]: of_kind.get(row["kind"], COLOURS[-1]) for row in rows}
 
 
@@ -103,7 +100,7 @@ def _roofline(
             x = [min(*xs, ridge) / 2, ridge, max(*xs, ridge) * 2]
             y = [min(line["gmac"], line["gb"] * value) for value in x]
             style = STYLES[number % len(STYLES)] if line["measured"] else "--"
-            axes.plot(x, y, linestyle=style, color="#57534e", linewidth=1, label=line["label"])
+            axes.plot(x, y, linestyle=style, color=COLOURS[-1], linewidth=1, label=line["label"])
     axes.set(xscale="log", yscale="log")
     axes.set_xlabel("arithmetic intensity (MAC per compulsory byte)", fontsize=8)
     axes.set_ylabel("achieved GMAC/s", fontsize=8)
