@@ -49,7 +49,7 @@ weights_option = click.option(
 
 
 def decision_options(command: Decorated) -> Decorated:
-    """``--fmr`` and ``--threshold``, of which :func:`check_decision` takes one."""
+    """``--fmr`` and ``--threshold``, of which :func:`decisive_rate` takes one."""
     command = click.option(
         "--threshold", type=click.FloatRange(-1, 1), default=None, metavar="COSINE",
         help="Decide by this cosine instead.",
@@ -70,10 +70,14 @@ class Rate(click.FloatRange):
         super().__init__(0, 1, min_open=True, max_open=True)
 
 
-def check_decision(fmr: float | None, threshold: float | None) -> None:
-    """UsageError where both are given."""
+def decisive_rate(fmr: float | None, threshold: float | None) -> float:
+    """The false-match rate that was asked for, or the usual one; UsageError where both options are
+    given."""
+    from tinyface.faces.verify import DEFAULT_FMR
+
     if fmr is not None and threshold is not None:
         raise UsageError("--fmr chooses a threshold and --threshold is one: give either")
+    return DEFAULT_FMR if fmr is None else fmr
 
 
 def engine_options(command: Decorated) -> Decorated:

@@ -13,7 +13,6 @@ from tinyface.cli.batch import Batch, load_model
 
 if TYPE_CHECKING:
     from tinyface.cli.writers import Row
-    from tinyface.formats.card import Card
     from tinyface.model import FaceEmbedding, Model
 
 NONE = 10  # exit status
@@ -85,30 +84,22 @@ def command(
       tinyface search her.jpg faces.npz --top 3
     """
     from tinyface.cli.readers import is_embeddings
+    from tinyface.faces.verify import choose_threshold
 
-    common.check_decision(fmr, threshold)
+    rate = common.decisive_rate(fmr, threshold)
     files = [place for place in places if is_embeddings(place)]
     batch = Batch.gather((p for p in places if p not in files), recursive=recursive)
     count = len(batch.sources)
     recogniser, at_once = load_model(count, model, detector, backend, threads, weights)
-    search = Search(recogniser, query, *_limit(recogniser.card, fmr, threshold))
+    asked = fmr is not None or threshold is not None
+    decides = asked or recogniser.card.thresholds  # else faces are ranked only
+    limits = choose_threshold(recogniser.card, rate, threshold) if decides else (None, None)
+    search = Search(recogniser, query, *limits)
     status = search.all(files, batch, at_once)
     search.report(top, as_json)
     if status or search.limit is None:
         return status
     return 0 if any(match.cosine >= search.limit for match in search.found) else NONE
-
-
-def _limit(
-    card: Card, fmr: float | None, threshold: float | None
-) -> tuple[float | None, float | None]:
-    """The false-match rate and the threshold; None for what there is none of."""
-    from tinyface.faces.verify import DEFAULT_FMR, threshold_for
-
-    if threshold is not None or (fmr is None and not card.thresholds):
-        return None, threshold
-    rate = DEFAULT_FMR if fmr is None else fmr
-    return rate, threshold_for(card, rate)
 
 
 class Search:

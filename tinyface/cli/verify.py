@@ -48,10 +48,9 @@ def command(
       tinyface verify one.jpg other.jpg
       tinyface verify one.jpg other.jpg --fmr 1e-4 && echo welcome
     """
-    from tinyface.faces.verify import DEFAULT_FMR, verify
+    from tinyface.faces.verify import verify
 
-    common.check_decision(fmr, threshold)
-    rate = DEFAULT_FMR if fmr is None else fmr
+    rate = common.decisive_rate(fmr, threshold)
     recogniser = common.load_model(model, detector, backend, threads, weights)
     answer = verify(a, b, recogniser, aligned=aligned, fmr=rate, threshold=threshold)
     for name, taken in zip((a, b), answer.faces or (), strict=False):

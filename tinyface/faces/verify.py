@@ -74,6 +74,20 @@ def threshold_for(card: Card, fmr: float = DEFAULT_FMR) -> float:
     )
 
 
+def choose_threshold(card: Card, fmr: float, threshold: float | None) -> tuple[float | None, float]:
+    """(false-match rate, threshold) that decide: the card's for ``fmr``, or a ``threshold`` of
+    one's own, which has no rate.
+
+    Raises:
+        UsageError: the card has no threshold for ``fmr``, or ``threshold`` is no cosine.
+    """
+    if threshold is None:
+        return fmr, threshold_for(card, fmr)
+    if not -1 <= threshold <= 1:
+        raise UsageError(f"a threshold of {threshold:g}: give a cosine, from -1 to 1")
+    return None, threshold
+
+
 def thresholds(card: Card) -> Mapping[float, float]:
     """False-match rate -> threshold, the strictest last."""
     table = {float(rate): float(value) for rate, value in card.thresholds.items()}
@@ -102,11 +116,9 @@ def verify(
         ImageError: a picture cannot be read; NoFaceError: no face was found in one.
         UsageError: the model has no threshold for ``fmr``, or ``threshold`` is no cosine.
     """
-    if threshold is not None and not -1 <= threshold <= 1:
-        raise UsageError(f"a threshold of {threshold:g}: give a cosine, from -1 to 1")
     if not isinstance(model, Model):
         model = _load(None if model is None else os.fspath(model))
-    limit = threshold_for(model.card, fmr) if threshold is None else threshold
+    rate, limit = choose_threshold(model.card, fmr, threshold)
     faces = None if aligned else (largest_face(model, a), largest_face(model, b))
     if faces:
         score = cosine(faces[0].embedding, faces[1].embedding)
@@ -116,7 +128,7 @@ def verify(
         same=score >= limit,
         cosine=score,
         threshold=limit,
-        fmr=fmr if threshold is None else None,
+        fmr=rate,
         model=model.name,
         faces=faces,
     )
