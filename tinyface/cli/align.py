@@ -86,7 +86,7 @@ def command(
 
     status = batch.each(look, take, what="aligning", at_once=at_once)
     if as_json:
-        failed = [{"file": file, "error": why} for file, why in batch.failures.items()]
+        failed = common.failed(batch.failures)
         common.print_json("align/1", {"results": results, "failed": failed})
     return status
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -155,6 +155,11 @@ def print_json(schema: str, document: dict[str, Any]) -> None:
     except UnicodeEncodeError:
         text = json.dumps(whole)
     click.echo(text)
+
+
+def failed(failures: Mapping[str, str]) -> list[dict[str, str]]:
+    """What failed, and why, as documents list it."""
+    return [{"file": file, "error": why} for file, why in failures.items()]
 
 
 def print_line(text: str) -> None:

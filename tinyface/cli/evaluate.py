@@ -108,7 +108,7 @@ def command(
 
 def to_json(done: Evaluation) -> dict[str, Any]:
     """The report, and which pictures failed."""
-    failed = [{"file": name, "error": why} for name, why in done.failures.items()]
+    failed = common.failed(done.failures)
     return {"pictures": {"total": done.pictures, "failed": failed}, **done.report.to_json()}
 
 

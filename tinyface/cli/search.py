@@ -159,7 +159,7 @@ class Search:
         """The ``top`` faces on stdout, and on stderr what they were chosen from and by."""
         shown = self.found[:top]
         if as_json:
-            failed = [{"file": file, "error": why} for file, why in self.failures.items()]
+            failed = common.failed(self.failures)
             document = {
                 "query": {"file": self.query, "of": self.wanted.of, **self.wanted.face.to_json()},
                 "model": self.model.name, "threshold": self.limit, "fmr": self.rate,

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tinyface.cli.common import one_line, place, print_json, print_line
+from tinyface.cli.common import failed, one_line, place, print_json, print_line
 from tinyface.errors import UsageError
 from tinyface.files import atomic_write
 
@@ -95,8 +95,7 @@ class Document(Writer):
         self.results.append(row.to_json(self.vectors))
 
     def finish(self, failures: Mapping[str, str]) -> None:
-        failed = [{"file": file, "error": why} for file, why in failures.items()]
-        document = {"model": self.model.name, "results": self.results, "failed": failed}
+        document = {"model": self.model.name, "results": self.results, "failed": failed(failures)}
         print_json("embed/1", document)
 
 
@@ -117,8 +116,8 @@ class JsonLines(Writer):
         self._line(origin | row.to_json())
 
     def finish(self, failures: Mapping[str, str]) -> None:
-        for file, why in failures.items():
-            self._line({"file": file, "error": why})
+        for document in failed(failures):
+            self._line(document)
 
     def _line(self, document: dict[str, Any]) -> None:
         self.stream.write(json.dumps({"schema": "tinyface.embed/1", **document}) + "\n")
