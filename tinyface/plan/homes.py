@@ -1,9 +1,9 @@
-"""Where results can be written straight into the tensor that joins them."""
+"""Where results can be written straight into the tensor that joins them, or to the caller."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tinyface.graph import Graph, Node
@@ -82,6 +82,19 @@ def find_homes(graph: Graph) -> dict[str, Home]:
             if source and fits and source not in graph.outputs:
                 homes.setdefault(source, home)
     return homes
+
+
+def find_direct(graph: Graph, homes: Mapping[str, Home]) -> dict[str, str]:
+    """Tensor -> the output of the graph in whose array, the caller's, it is computed: where the
+    layout is the caller's, too."""
+    direct: dict[str, str] = {}
+    for name in graph.outputs:
+        source, shape = writer(graph, name), graph.types[name].shape
+        planes = len(shape) == 4 and source == name and math.prod(shape[2:]) > 1
+        taken = {*homes, *direct, *direct.values()}
+        if source and not planes and source not in taken:
+            direct[source] = name
+    return direct
 
 
 def _parts(graph: Graph, node: Node) -> Iterator[tuple[str, Home]]:

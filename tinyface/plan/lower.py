@@ -18,7 +18,7 @@ from tinyface import ops
 from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
 from tinyface.plan import lower_flat as flat
-from tinyface.plan.lower_conv import act_fields, conv2d, innermost, linear, tail_act
+from tinyface.plan.lower_conv import act_fields, conv2d, linear, tail_act
 from tinyface.plan.lower_rows import matmul, reduce, turn_back, turned
 from tinyface.plan.lower_shape import (
     concat,
@@ -33,11 +33,10 @@ from tinyface.plan.lower_shape import (
 )
 from tinyface.plan.model import View
 from tinyface.plan.planner import Planner
-from tinyface.types import Shape
+from tinyface.plan.views import as_column, innermost, one_pixel, run_length, runs
 
 Lower = Callable[[Planner, Node], None]
 CORNERS = 32  # TF_CORNERS
-LINE = 64  # values of a pixel, of what is no map
 
 
 # ------------------------------------------------------------------- element-wise
@@ -55,38 +54,20 @@ def operand(p: Planner, node: Node, name: str, like: str) -> View | None:
     if shape == goal:
         return generic_map(p, name)
     if len(goal) == 4 and aligned == (*goal[:2], 1, 1):  # a gate: one value per channel
-        view = p.as_map(name) if len(shape) == 4 else p.as_map_of_flat(p.as_flat(name))
+        view = p.as_map(name) if len(shape) == 4 else one_pixel(p.as_flat(name))
         return replace(view, shape=x.shape, row=0, ld=0)
     return None
 
 
 def generic_map(p: Planner, name: str) -> View:
     """A tensor of any rank as a map, for operators that do not care which axis is which."""
-    return p.as_map(name) if len(p.shape(name)) in (2, 4) else lines(p.as_flat(name))
-
-
-def lines(view: View) -> View:
-    """A row-major tensor as a map of as many pixels as threads may share, each of its last axes:
-    those that have LINE values together, so that vectors are full."""
-    n, *sides = view.shape
-    c = line(view.shape)
-    return View(view.buffer, (n, c, math.prod(sides) // c, 1), view.offset, view.img, c, c)
-
-
-def line(shape: Shape) -> int:
-    """Channels of such a map."""
-    c = 1
-    for side in reversed(shape[1:]):
-        if c >= LINE:
-            break
-        c *= side
-    return c
+    return p.as_map(name) if len(p.shape(name)) in (2, 4) else runs(p.as_flat(name))
 
 
 def result_like(p: Planner, name: str, view: View) -> View:
     """A place for a tensor of any rank, seen as the map that its operand is seen as."""
     out = p.new(name)
-    return out if out.is_map else lines(out)
+    return out if out.is_map else runs(out)
 
 
 def binary(p: Planner, node: Node) -> None:
@@ -148,7 +129,7 @@ def constant_per_channel(p: Planner, node: Node, name: str, constant: str) -> Ar
     shape = p.shape(name)
     if p.shape(node.outputs[0]) != shape:
         return None
-    channels = shape[1] if len(shape) in (2, 4) else line(shape)
+    channels = shape[1] if len(shape) in (2, 4) else run_length(shape)
     if value.size == 1:
         return np.full(channels, value.reshape(()), np.float32)
     aligned = (1,) * (len(shape) - value.ndim) + value.shape
@@ -285,13 +266,6 @@ def along_channels(p: Planner, node: Node) -> None:
     )  # fmt: skip
     if x is y:
         turn_back(p, node, axis, y)
-
-
-def as_column(view: View, lanes: int) -> View:
-    """A map of one row as one of one column, since threads share rows. Pixels of less than a vector
-    stay side by side, where one vector takes several."""
-    n, c, h, w = view.shape
-    return replace(view, shape=(n, c, w, 1), row=view.ld) if h == 1 and c >= lanes else view
 
 
 def _kinds(*classes: type[Op]) -> tuple[str, ...]:

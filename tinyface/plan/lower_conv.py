@@ -17,6 +17,7 @@ from tinyface.plan.pack import Pieces, conv_panels, padded_vector, panels
 from tinyface.plan.planner import Planner
 from tinyface.plan.rolling import may_roll
 from tinyface.plan.tiling import conv_blocks, packs, row_tasks
+from tinyface.plan.views import innermost
 
 RESIDUAL, HALF = 1, 4  # TF_RESIDUAL, TF_HALF
 FEW_CHANNELS = 4  # up to here a kernel row of an input image is one tap
@@ -280,10 +281,3 @@ def as_rows(p: Planner, name: str) -> View:
     """A tensor as a map whose pixels are the rows of its last axis."""
     shape = p.shape(name)
     return p.as_map(name) if len(shape) == 2 else innermost(p.as_flat(name), shape)
-
-
-def innermost(view: View, shape: tuple[int, ...]) -> View:
-    """A flat tensor as a map whose channels are its last axis."""
-    n, c, rows = shape[0], shape[-1], math.prod(shape[1:-1])
-    high = next(k for k in (64, 16, 4, 1) if rows % k == 0)  # rows of the map: the threads' share
-    return View(view.buffer, (n, c, high, rows // high), view.offset, view.img, rows // high * c, c)

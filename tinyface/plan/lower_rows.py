@@ -15,7 +15,6 @@ import numpy as np
 from tinyface.graph import Node
 from tinyface.ops import Transpose
 from tinyface.plan.homes import single_reader
-from tinyface.plan.lower_conv import innermost
 from tinyface.plan.lower_flat import (
     broadcast,
     constant,
@@ -30,6 +29,7 @@ from tinyface.plan.lower_flat import (
 from tinyface.plan.model import Place, View
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
+from tinyface.plan.views import innermost
 from tinyface.types import Shape
 
 STACK = 2  # axes in front of the two of a matrix

@@ -12,6 +12,7 @@ from tinyface.plan.homes import NHWC, joins_channels
 from tinyface.plan.model import Shuffle, View
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
+from tinyface.plan.views import one_pixel
 
 HWNC = (2, 3, 0, 1)
 
@@ -44,7 +45,7 @@ def reshape(p: Planner, node: Node) -> None:
 def compact(p: Planner, name: str, rows: View) -> View:
     """A copy without gaps between the images."""
     out = p.new(f"{name}.dense", rows.shape, as_map=False)
-    x, y = p.as_map_of_flat(rows), p.as_map_of_flat(out)
+    x, y = one_pixel(rows), one_pixel(out)
     p.emit(f"{name}.dense", "copy", "copy", x, y, op="TF_AFFINE")
     return out
 
@@ -61,8 +62,7 @@ def transpose(p: Planner, node: Node) -> None:
     elif perm == NHWC or (perm == HWNC and shape[0] == 1):
         x = p.as_map(name)
         if not x.dense:
-            y = View(p.new(result, as_map=False).buffer, x.shape, 0, 0)
-            out = p.at(result)
+            out = p.new(result, as_map=False)
             n, c, h, w = x.shape
             y = View(out.buffer, x.shape, out.offset, out.img, w * c, c)
             p.emit(result, "transpose", "copy", x, y, op="TF_AFFINE", node=node, tasks=tasks(x))
@@ -98,7 +98,7 @@ def concat(p: Planner, node: Node) -> None:
                 x = p.as_map(part)
                 y = host.part(x.shape, host.offset + offset)
             else:
-                x = p.as_map_of_flat(p.as_flat(part))
+                x = one_pixel(p.as_flat(part))
                 y = replace(x, buffer=host.buffer, offset=host.offset + offset, img=host.img)
             copy_part(p, node, i, x, y)
         offset += size

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,17 +16,16 @@ from tinyface.errors import BackendError, NoKernelError
 from tinyface.graph import Graph, Node
 from tinyface.limits import MAX_ARENA_BYTES
 from tinyface.ops import Identity
-from tinyface.ops.epilogue import may_end
 from tinyface.ops.spec import Array
 from tinyface.plan import arena
 from tinyface.plan.chain import link
-from tinyface.plan.homes import Home, find_homes, single_reader, writer
+from tinyface.plan.homes import Home, find_direct, find_homes
 from tinyface.plan.model import FLOAT, Buffer, Isa, Place, Plan, Step, View
 from tinyface.plan.pack import Packer
+from tinyface.plan.tails import find_tails
 from tinyface.plan.tiling import row_tasks
+from tinyface.plan.views import fresh_map, one_pixel, whole, whole_map
 from tinyface.types import Shape
-
-TAKES_ACT = ("conv2d", "linear", "add", "mul", "maximum", "max_feature_map", "batch_norm")
 
 
 def make_plan(graph: Graph, isa: Isa, packer: Packer | None = None, *, chains: bool = True) -> Plan:
@@ -52,8 +50,8 @@ class Planner:
         self.moved: dict[tuple[str, str], View] = {}  # copies in another layout
         self.strided: dict[str, Place] = {}  # what is known by its strides, until it must be moved
         self.homes = find_homes(graph)
-        self.direct: set[str] = set()  # tensors that are computed in the caller's array
-        self.tails: dict[str, Node] = {}  # node -> activation that it applies itself
+        self.direct = find_direct(graph, self.homes)
+        self.tails = find_tails(graph)
         self.pending = Counter({name: len(readers) for name, readers in graph.readers.items()})
         self.alive: Counter[Buffer] = Counter()  # readers of anything in a buffer still to come
         self.outputs: dict[str, Buffer] = {}
@@ -68,9 +66,9 @@ class Planner:
         graph = self.graph
         inputs = {name: Buffer("input", name, t.size) for name, t in graph.inputs.items()}
         for name, buffer in inputs.items():
-            self.views[name] = _whole(buffer, graph.types[name].shape)
-        self._find_tails()
-        self._find_direct()
+            self.views[name] = whole(buffer, self.shape(name))
+        for source, name in self.direct.items():
+            self.outputs[name] = self.outputs[source] = Buffer("output", name, self.size(name))
         skipped = {tail.name for tail in self.tails.values()}
         for node in graph.nodes:
             if node.name in skipped:
@@ -123,44 +121,17 @@ class Planner:
             node.name,
         )
 
-    # ------------------------------------------------- what is decided in advance
-
-    def _find_tails(self) -> None:
-        """Activations that the step before them can apply."""
-        for node in self.graph.nodes:
-            if node.op.kind not in TAKES_ACT or getattr(node.op, "act", None) is not None:
-                continue
-            reader = single_reader(self.graph, node.outputs[0])
-            rank = self.graph.types[node.outputs[0]].rank
-            if reader is None or not may_end(node.op, reader.op, rank):
-                continue
-            if reader.inputs[0] == node.outputs[0] and self._constant(reader.inputs[1:]):
-                self.tails[node.name] = reader
-
-    def _constant(self, names: Sequence[str]) -> bool:
-        return all(name in self.graph.params for name in names if name)
-
     def result(self, node: Node) -> str:
         """The tensor that the node's step writes: its own, or its tail's."""
         return self.tails[node.name].outputs[0] if node.name in self.tails else node.outputs[0]
-
-    def _find_direct(self) -> None:
-        """Outputs whose layout is the caller's: they are computed in place."""
-        for name in self.graph.outputs:
-            source = writer(self.graph, name)
-            shape = self.graph.types[name].shape
-            planes = len(shape) == 4 and source == name and math.prod(shape[2:]) > 1
-            if source and not planes and source not in self.homes and source not in self.outputs:
-                buffer = Buffer("output", name, self.graph.types[name].size)
-                self.outputs[name] = self.outputs[source] = buffer
-                self.direct.add(source)
-        for source in self.direct - set(self.graph.outputs):
-            self.homes.pop(source, None)
 
     # ----------------------------------------------------------------- places
 
     def shape(self, name: str) -> Shape:
         return self.graph.types[name].shape
+
+    def size(self, name: str) -> int:
+        return self.graph.types[name].size
 
     def at(self, name: str) -> View:
         """Where a tensor, no constant, lies; moved there if it was known by its strides only."""
@@ -196,7 +167,8 @@ class Planner:
             view = self._inside(self.homes[name], shape, as_map)
         else:
             buffer = self.outputs.get(name) if name in self.direct and placed else None
-            view = _dense(buffer or Buffer("arena", name, math.prod(shape)), shape, as_map)
+            buffer = buffer or Buffer("arena", name, math.prod(shape))
+            view = whole_map(buffer, shape) if as_map else whole(buffer, shape)
         return self.bind(name, view)
 
     def joint(self, name: str) -> View:
@@ -211,7 +183,7 @@ class Planner:
         if host.is_map and as_map:
             full = shape if len(shape) == 4 else (*shape, 1, 1)
             return host.part(full, at, home.cell, home.block)
-        dense = _dense(host.buffer, shape, as_map)
+        dense = whole_map(host.buffer, shape) if as_map else whole(host.buffer, shape)
         return replace(dense, offset=at, img=host.img)
 
     def bind(self, name: str, view: View) -> View:
@@ -253,7 +225,7 @@ class Planner:
         shape = self.shape(name)
         if view.shuffled:
             if (name, "map") not in self.moved:
-                self.note_copy(name, "map", self.shuffle_into(name, _fresh(name, shape)))
+                self.note_copy(name, "map", self.shuffle_into(name, fresh_map(name, shape)))
             return self.moved[name, "map"]
         if view.is_map and view.planar is None:
             return view
@@ -264,7 +236,7 @@ class Planner:
             n, c, h, w = shape
             return View(view.buffer, shape, view.offset, view.img, w * c, c)
         if len(shape) == 2:
-            return self.as_map_of_flat(self.as_flat(name))
+            return one_pixel(self.as_flat(name))
         if (name, "map") not in self.moved:
             if len(shape) != 4:
                 raise self.unsupported(self.node, "a tensor of this rank")
@@ -290,16 +262,12 @@ class Planner:
         )  # fmt: skip
         return y
 
-    def as_map_of_flat(self, view: View) -> View:
-        n, size = view.shape[0], math.prod(view.shape[1:])
-        return View(view.buffer, (n, size, 1, 1), view.offset, view.img, size, size)
-
     def from_planes(self, name: str, view: View, pads: tuple[int, int, int, int]) -> View:
         """An NCHW tensor channels-last, with zeros around it."""
         n, c, h, w = view.shape
         top, left, bottom, right = pads
         shape = (n, c, h + top + bottom, w + left + right)
-        out = _fresh(f"{name}.nhwc", shape)
+        out = fresh_map(f"{name}.nhwc", shape)
         planes = View(view.buffer, (n, c, h, w), view.offset, view.img, w, h * w)
         self.emit(
             f"{name}.nhwc", "layout", "from_nchw", planes, out,
@@ -319,7 +287,7 @@ class Planner:
         if view.planar is None and (len(shape) == 2 or math.prod(view.shape[2:]) == 1):
             return View(view.buffer, shape, view.offset, view.img)
         if (name, "flat") not in self.moved:
-            out = _dense(Buffer("arena", f"{name}.nchw", math.prod(shape)), shape, False)
+            out = whole(Buffer("arena", f"{name}.nchw", math.prod(shape)), shape)
             self.to_planes(name, view, out)
             self.note_copy(name, "flat", out)
         return self.moved[name, "flat"]
@@ -340,15 +308,15 @@ class Planner:
         buffer = self.outputs.setdefault(name, Buffer("output", name, math.prod(shape)))
         if view.buffer is buffer:
             return
-        out = _dense(buffer, shape, False)
+        out = whole(buffer, shape)
         if view.shuffled:
             view = self.as_map(name)
         if view.is_map and (view.planar or math.prod(view.shape[2:]) > 1):
             self.to_planes(name, view, out)
             return
-        flat = self.as_map_of_flat(self.as_flat(name))
+        flat = one_pixel(self.as_flat(name))
         self.emit(
-            f"{name}.out", "copy", "copy", flat, self.as_map_of_flat(out), op="TF_AFFINE",
+            f"{name}.out", "copy", "copy", flat, one_pixel(out), op="TF_AFFINE",
             reason="an output that is also read inside, or a part of another tensor",
         )  # fmt: skip
 
@@ -381,20 +349,3 @@ class Planner:
             step.compulsory = cost
         self.steps.append(step)
         return step
-
-
-def _whole(buffer: Buffer, shape: Shape) -> View:
-    return View(buffer, shape, 0, math.prod(shape[1:]))
-
-
-def _fresh(name: str, shape: Shape) -> View:
-    """A place of its own for a map."""
-    return _dense(Buffer("arena", name, math.prod(shape)), shape, True)
-
-
-def _dense(buffer: Buffer, shape: Shape, as_map: bool) -> View:
-    """A tensor without gaps from the start of its buffer."""
-    if not as_map:
-        return _whole(buffer, shape)
-    n, c, h, w = shape if len(shape) == 4 else (*shape, 1, 1)
-    return View(buffer, (n, c, h, w), 0, c * h * w, w * c, c)
