@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from tinyface import ops
 from tinyface.builder import Builder
+from tinyface.limits import MAX_THREADS
 from tinyface.networks import find
 from tinyface.passes import optimise
-from tinyface.plan import Isa, Step, make_plan, rolling
+from tinyface.plan import Isa, Step, depthwise, make_plan, model
+from tinyface.plan.chain import LONG_ROW, LONGEST
+from tinyface.plan.lower_rows import MAX_WINDOW
 from tinyface.plan.model import Buffer, View
 from tinyface.plan.packed import CHUNK, JOB, LONG, PIXEL, ROWS
+from tinyface.plan.tiling import PACK_PANELS
 from tinyface.plan.touched import POINTER, Window, map_floats
 from tinyface.types import Cost
 
@@ -111,15 +115,28 @@ def test_packed_inputs_by_hand() -> None:
     assert counts(three)[3] == 2 * (16 * PIXEL + (9 + 6) * JOB + 4 * rows * 32)
 
 
-def test_packing_is_as_the_engine_has_it() -> None:
-    header = CSRC / "engine.h"
-    if not header.exists():
+MIRRORED = {  # in an enumeration of csrc/ -> what Python has for it
+    **{f"TF_{name}": getattr(model, name) for name in (
+        "RESIDUAL", "HALF", "COUNT_PAD", "TRANSFORMED", "CORNERS", "ACROSS", "SPREAD",
+    )},
+    "TF_PACK_ROWS": ROWS, "TF_PACK_BYTES": CHUNK, "TF_PACK_PANELS": PACK_PANELS, "LONG": LONG,
+    "ROLL_CHANNELS": depthwise.CHANNELS, "ROLL_BYTES": depthwise.BYTES, "STRIP": depthwise.STRIP,
+    "TF_LONG_ROW": LONG_ROW, "TF_CHAIN_MAX": LONGEST, "MAX_WINDOW": MAX_WINDOW,
+    "TF_MAX_THREADS": MAX_THREADS,
+}  # fmt: skip
+
+
+def test_numbers_are_as_the_engine_has_them() -> None:
+    if not CSRC.exists():
         pytest.skip("not a checkout")
-    found = dict(re.findall(r"(TF_PACK_\w+) = ([^,}]+?) ?[,}]", header.read_text(encoding="utf-8")))
-    assert int(found["TF_PACK_ROWS"]) == ROWS and found["TF_PACK_BYTES"] == f"{CHUNK >> 10} << 10"
-    assert f"LONG = {LONG}" in (CSRC / "packed.h").read_text(encoding="utf-8")
-    rolled = f"ROLL_CHANNELS = {rolling.CHANNELS}, ROLL_BYTES = {rolling.BYTES >> 10} << 10"
-    assert rolled in (CSRC / "neon_roll.h").read_text(encoding="utf-8")
+    found = {}
+    for path in CSRC.glob("*.[ch]"):
+        for block in re.findall(
+            r"\benum\b[^{;]*\{(.*?)\}", path.read_text(encoding="utf-8"), re.DOTALL
+        ):
+            for name, number, shift in re.findall(r"(\w+) = (\d+)(?: << (\d+))?", block):
+                found[name] = int(number) << int(shift or 0)
+    assert {name: found.get(name) for name in MIRRORED} == MIRRORED
 
 
 def test_winograd_by_hand() -> None:

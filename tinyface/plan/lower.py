@@ -31,12 +31,11 @@ from tinyface.plan.lower_shape import (
     tasks,
     transpose,
 )
-from tinyface.plan.model import View
+from tinyface.plan.model import CORNERS, COUNT_PAD, View
 from tinyface.plan.planner import Planner
 from tinyface.plan.views import as_column, innermost, one_pixel, run_length, runs
 
 Lower = Callable[[Planner, Node], None]
-CORNERS = 32  # TF_CORNERS
 
 
 # ------------------------------------------------------------------- element-wise
@@ -202,7 +201,7 @@ def pool(p: Planner, node: Node) -> None:
         op="TF_MAXPOOL" if maximum else "TF_AVGPOOL",
         kh=op.kernel[0], kw=op.kernel[1], sh=op.stride[0], sw=op.stride[1],
         dh=op.dilation[0], dw=op.dilation[1], pt=top, pl=left, pb=bottom, pr=right,
-        flags=0 if maximum or not op.count_include_pad else 8,
+        flags=0 if maximum or not op.count_include_pad else COUNT_PAD,
         tasks=tasks(y, op.kernel[0] * op.kernel[1]),
     )  # fmt: skip
 

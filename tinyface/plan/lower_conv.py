@@ -11,15 +11,14 @@ import numpy as np
 from tinyface import ops
 from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
+from tinyface.plan.depthwise import has_strips, may_roll
 from tinyface.plan.lower_winograd import winograd, winograd_cut
-from tinyface.plan.model import View
+from tinyface.plan.model import HALF, RESIDUAL, View
 from tinyface.plan.pack import Pieces, conv_panels, padded_vector, panels
 from tinyface.plan.planner import Planner
-from tinyface.plan.rolling import may_roll
 from tinyface.plan.tiling import conv_blocks, packs, row_tasks
 from tinyface.plan.views import innermost
 
-RESIDUAL, HALF = 1, 4  # TF_RESIDUAL, TF_HALF
 FEW_CHANNELS = 4  # up to here a kernel row of an input image is one tap
 INF = math.inf
 PLAIN_ACTS: dict[type[Op], dict[str, Any]] = {  # without attributes or parameters
@@ -197,8 +196,7 @@ def depthwise_step(
     p.packer.need_zeros(max(c, 2 * p.isa.lanes))
     n, _, oh, ow = y.shape
     whole = (oh, ow) == (1, 1)
-    strips = fields["dw"] == 1 and (kw, fields["sw"]) in ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))
-    shape = "4x2" if strips and ow >= 4 else "1x4"
+    shape = "4x2" if has_strips(fields, ow) else "1x4"
     if may_roll(p.isa, fields, c, x.shape[3], ow):
         shape = "roll"
     p.emit(

@@ -18,7 +18,7 @@ from tinyface.graph import Node
 from tinyface.ops import LeakyReLU, MatMul, Reshape, Slice, Split, Transpose
 from tinyface.ops.spec import Array
 from tinyface.plan.lower_conv import act_fields, tail_act
-from tinyface.plan.model import Place, View
+from tinyface.plan.model import SPREAD, Place, View
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
 from tinyface.types import Shape
@@ -27,7 +27,6 @@ LOOPS = 3  # axes of a step beside the innermost
 MOVES = (Reshape, Slice, Split, Transpose)
 MOST_STEPS = 16  # in the place of one more axis
 LONG = 64  # floats of a run that is a row by itself, rather than one pixel of a row
-SPREAD = 128  # TF_SPREAD
 Strides = tuple[int, ...]
 Axis = tuple[int, ...]  # its size, then a stride for every operand
 
@@ -55,7 +54,7 @@ def known(p: Planner, name: str) -> Place:
 def settle(p: Planner, name: str) -> None:
     """Move a tensor of which only the strides are known to a place of its own."""
     at, node = p.strided[name], p.graph.producers[name]
-    walk(p, node, name, p.shape(name), (at, target(p, name)), "TF_AFFINE")
+    elementwise(p, node, name, p.shape(name), (at, target(p, name)), "TF_AFFINE")
 
 
 def put(p: Planner, name: str, at: Place) -> None:
@@ -99,7 +98,7 @@ def permuted(at: Place, order: Sequence[int]) -> Place:
     return at[0], at[1], tuple(at[2][axis] for axis in order)
 
 
-def walk(
+def elementwise(
     p: Planner, node: Node, name: str, sizes: Sequence[int], places: Sequence[Place], op: str,
     fields: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
@@ -107,7 +106,7 @@ def walk(
     x and y is the innermost axis; z has a run there, too, or one value for it."""
     axes = merged(sizes, [at[2] for at in places])
     inner = next((a for a in axes if a[1] == a[2] == 1 and set(a[3:]) <= {0, 1}), None)
-    if inner is None and op == "TF_AFFINE" and flip(p, node, name, axes, places):
+    if inner is None and op == "TF_AFFINE" and turn_planes(p, node, name, axes, places):
         return
     if len(axes) - (inner is not None) > LOOPS:
         apart(p, node, name, axes, inner, places, op, fields)
@@ -150,10 +149,12 @@ def apart(
             (buffer, offset + i * step, steps)
             for (buffer, offset, _), step, steps in zip(places, short[1:], strides, strict=True)
         ]
-        walk(p, node, f"{name}.{i}", [axis[0] for axis in left], part, op, fields)
+        elementwise(p, node, f"{name}.{i}", [axis[0] for axis in left], part, op, fields)
 
 
-def flip(p: Planner, node: Node, name: str, axes: Sequence[Axis], places: Sequence[Place]) -> bool:
+def turn_planes(
+    p: Planner, node: Node, name: str, axes: Sequence[Axis], places: Sequence[Place]
+) -> bool:
     """Whether what lies side by side in x is one axis, and in y another: then the step is the one
     that turns planes channels-last."""
     w = next((axis for axis in axes if axis[1] == 1), None)
@@ -200,7 +201,7 @@ def concat(p: Planner, node: Node) -> None:
     for i, part in enumerate(node.inputs):
         shape = p.shape(part)
         y = (buffer, offset, strides)
-        walk(p, node, f"{whole}.{i}", shape, (place(p, part), y), "TF_AFFINE")
+        elementwise(p, node, f"{whole}.{i}", shape, (place(p, part), y), "TF_AFFINE")
         offset += shape[axis] * strides[axis]
 
 
@@ -254,7 +255,9 @@ def binary(p: Planner, node: Node) -> None:
         names = tuple(sorted(names, key=lambda name: -math.prod(p.shape(name))))
     a, b = (broadcast(place(p, name), p.shape(name), goal) for name in names)
     fields, _ = act_fields(p, node, 1, act, None)
-    walk(p, node, result, goal, (a, target(p, result), b), f"TF_{node.op.kind.upper()}", fields)
+    elementwise(
+        p, node, result, goal, (a, target(p, result), b), f"TF_{node.op.kind.upper()}", fields
+    )
 
 
 def sloped(p: Planner, node: Node) -> None:
@@ -301,10 +304,10 @@ def pad_rows(p: Planner, node: Node) -> None:
     goal = p.shape(result)
     row = constant(p, (node.name, "row", goal[-1]), np.full(goal[-1], op.value))
     fill = broadcast(row, goal[-1:], goal)
-    walk(p, node, f"{result}.fill", goal, (fill, (buffer, offset, strides)), "TF_AFFINE")
+    elementwise(p, node, f"{result}.fill", goal, (fill, (buffer, offset, strides)), "TF_AFFINE")
     offset += sum(first * step for first, step in zip(op.before, strides, strict=True))
     inside = buffer, offset, strides
-    walk(p, node, result, p.shape(name), (place(p, name), inside), "TF_AFFINE")
+    elementwise(p, node, result, p.shape(name), (place(p, name), inside), "TF_AFFINE")
 
 
 def borders(

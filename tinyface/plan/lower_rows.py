@@ -18,22 +18,21 @@ from tinyface.plan.homes import single_reader
 from tinyface.plan.lower_flat import (
     broadcast,
     constant,
+    elementwise,
     known,
     merged,
     permuted,
     place,
     row_major,
     target,
-    walk,
 )
-from tinyface.plan.model import Place, View
+from tinyface.plan.model import ACROSS, Place, View
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
 from tinyface.plan.views import innermost
 from tinyface.types import Shape
 
 STACK = 2  # axes in front of the two of a matrix
-ACROSS = 64  # TF_ACROSS
 MAX_WINDOW = 1 << 12  # of a step (csrc/check.c)
 
 
@@ -48,14 +47,14 @@ def matmul(p: Planner, node: Node) -> None:
     a, b = (operand(p, name, goal) for name, goal in zip(node.inputs, goals, strict=True))
     y = destination(p, node, b)
     if y[2][-1] != 1 < n:  # the product of the transposed ones, in the opposite order
-        a, b, y, m, n = flip(b), flip(a), flip(y), n, m
+        a, b, y, m, n = transposed(b), transposed(a), transposed(y), n, m
     across = b[2][-1] != 1 < n
     loops = merged(stack, [at[2][:-2] for at in (a, y, b)])
     if len(loops) > STACK:
         raise p.unsupported(node, "its stack has axes in too different an order")
     loops = [(1, 0, 0, 0)] * (STACK - len(loops)) + loops
     x_view, y_view = matrix(a, 0, loops, m, k), matrix(y, 1, loops, m, n)
-    z_view = matrix(flip(b), 2, loops, n, k) if across else matrix(b, 2, loops, k, n)
+    z_view = matrix(transposed(b), 2, loops, n, k) if across else matrix(b, 2, loops, k, n)
     p.packer.need_zeros(max(k, 2 * p.isa.lanes))
     units = math.prod(loop[0] for loop in loops) * -(-n // (2 * p.isa.lanes))
     p.emit(
@@ -91,7 +90,7 @@ def destination(p: Planner, node: Node, b: Place) -> Place:
     return target(p, result)
 
 
-def flip(at: Place) -> Place:
+def transposed(at: Place) -> Place:
     """A stack of matrices transposed."""
     *stack, rows, columns = at[2]
     return at[0], at[1], (*stack, columns, rows)
@@ -108,7 +107,7 @@ def reordered(p: Planner, node: Node, order: Sequence[int]) -> tuple[Place, Shap
     source, name = node.inputs[0], f"{node.outputs[0]}.turned"
     shape = tuple(p.shape(source)[axis] for axis in order)
     to = target(p, name, shape)
-    walk(p, node, name, shape, (permuted(known(p, source), order), to), "TF_AFFINE")
+    elementwise(p, node, name, shape, (permuted(known(p, source), order), to), "TF_AFFINE")
     return to, shape
 
 
@@ -123,7 +122,7 @@ def turn_back(p: Planner, node: Node, axis: int, x: View) -> None:
     result, order = node.outputs[0], axis_last(p, node, axis)
     shape = tuple(p.shape(result)[axis] for axis in order)
     to = permuted(target(p, result), order)
-    walk(p, node, result, shape, ((x.buffer, x.offset, row_major(shape)), to), "TF_AFFINE")
+    elementwise(p, node, result, shape, ((x.buffer, x.offset, row_major(shape)), to), "TF_AFFINE")
 
 
 def axis_last(p: Planner, node: Node, axis: int) -> list[int]:
@@ -160,7 +159,7 @@ def reduce(p: Planner, node: Node) -> None:
     first, inner = axes[0], math.prod(shape[axes[-1] + 1 :])
     if op.mode == "l2":
         square = target(p, f"{result}.square", shape)
-        walk(p, node, f"{result}.square", shape, (x, square, x), "TF_MUL")
+        elementwise(p, node, f"{result}.square", shape, (x, square, x), "TF_MUL")
         x = square
     y = target(p, result)
     outer = math.prod(shape[:first]) // n
@@ -178,4 +177,6 @@ def reduce(p: Planner, node: Node) -> None:
         goal = p.shape(result)
         times = constant(p, (str(length),), np.full(1, length, np.float32))
         fields = {"act": "TF_SQRT"} if op.mode == "l2" else {}
-        walk(p, node, f"{result}.sum", goal, (y, y, broadcast(times, (1,), goal)), "TF_MUL", fields)
+        elementwise(
+            p, node, f"{result}.sum", goal, (y, y, broadcast(times, (1,), goal)), "TF_MUL", fields
+        )

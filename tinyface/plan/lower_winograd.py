@@ -8,12 +8,11 @@ import numpy as np
 
 from tinyface.graph import Node
 from tinyface.ops.spec import Array
-from tinyface.plan.model import Buffer, View
+from tinyface.plan.model import TRANSFORMED, Buffer, View
 from tinyface.plan.pack import winograd_panels
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import Tiles, odd_lines, row_tasks, winograd_tiles
 
-TRANSFORMED = 16  # TF_TRANSFORMED
 FEWEST = 8  # channels on either side: with less, transforms cost more than they save
 
 

@@ -18,15 +18,12 @@ import numpy as np
 
 from tinyface.ops.resize import positions
 from tinyface.ops.spec import Array
-from tinyface.plan.model import FLOAT, Step, View
+from tinyface.plan.depthwise import STRIP, has_strips, rolls
+from tinyface.plan.model import FLOAT, HALF, SPREAD, TRANSFORMED, Step, View
 from tinyface.plan.packed import chunk, chunks, packs
-from tinyface.plan.rolling import rolls
 from tinyface.types import Cost
 
 POINTER = struct.calcsize("P")  # of row tables: a plan runs on the machine that makes it
-STRIP = 4  # outputs of one strip of the depthwise kernel
-STRIPS = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))  # kernel columns and stride that have strips
-HALF, TRANSFORMED, SPREAD = 4, 16, 128  # TF_HALF, TF_TRANSFORMED, TF_SPREAD
 
 Range = tuple[int, int]  # from, to (excluded)
 
@@ -285,9 +282,7 @@ def _depthwise(step: Step) -> Floats:
 def _strips(step: Step) -> bool:
     """Does a depthwise kernel make strips of outputs, in whole vectors where it has as many
     channels? The last ones of a row and of the channels may overlap."""
-    f = step.fields
-    listed = (f["kw"], f["sw"]) in STRIPS and (f["kw"] != 3 or f["kh"] == 3)
-    return listed and f["dw"] == 1 and not rolls(step) and step.y.shape[3] >= STRIP
+    return has_strips(step.fields, step.y.shape[3]) and not rolls(step)
 
 
 def _across(step: Step) -> int:

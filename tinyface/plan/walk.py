@@ -18,17 +18,15 @@ import numpy as np
 
 from tinyface.ops.spec import Array
 from tinyface.plan.chain import by_panels
+from tinyface.plan.depthwise import parts, rolls
 from tinyface.plan.handed import handed, held_floats
 from tinyface.plan.lines import Pass, Walk, lines, run
-from tinyface.plan.model import ALIGN, FLOAT, Buffer, Isa, Plan, Step, View
+from tinyface.plan.model import ALIGN, FLOAT, HALF, TRANSFORMED, Buffer, Isa, Plan, Step, View
 from tinyface.plan.pack import round_up
 from tinyface.plan.packed import ROWS, chunk, chunks, packs
-from tinyface.plan.rolling import parts, rolls
 from tinyface.plan.tiling import odd_lines
 from tinyface.plan.touched import (
-    HALF,
     POINTER,
-    TRANSFORMED,
     Range,
     Window,
     blocks,

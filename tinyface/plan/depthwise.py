@@ -1,5 +1,8 @@
-"""Depthwise 3 x 3 that rolls along rows, as csrc/neon_roll.h does: with the packed kernel, so
-``Isa.rows_pack`` says which instruction sets have it."""
+"""How a depthwise kernel makes a row: rolling along it, in strips of outputs, or one by one.
+
+A 3 x 3 that rolls (csrc/neon_roll.h) comes with the packed kernel, so ``Isa.rows_pack`` says which
+instruction sets have it. Strips are those of csrc/depthwise.h.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Any
 from tinyface.plan.model import FLOAT, Isa, Step
 
 CHANNELS, BYTES = 8, 40 << 10  # ROLL_CHANNELS, ROLL_BYTES
+STRIP = 4  # outputs
+STRIPS = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))  # kernel columns and stride that have strips
 
 
 def may_roll(isa: Isa, fields: Mapping[str, Any], channels: int, width: int, out: int) -> bool:
@@ -19,6 +24,13 @@ def may_roll(isa: Isa, fields: Mapping[str, Any], channels: int, width: int, out
     act = f.get("act", "TF_NONE") in ("TF_NONE", "TF_CLIP", "TF_PRELU")
     fits = f["pl"] <= 1 and over <= 1 and channels % CHANNELS == 0
     return bool(isa.rows_pack) and usual and fits and act
+
+
+def has_strips(fields: Mapping[str, Any], out: int) -> bool:
+    """Does a depthwise step that does not roll make strips? out: width of the output."""
+    f = fields
+    listed = (f["kw"], f["sw"]) in STRIPS and (f["kw"] != 3 or f["kh"] == 3)
+    return listed and f["dw"] == 1 and out >= STRIP
 
 
 def rolls(step: Step) -> bool:
