@@ -19,8 +19,10 @@ from tinyface.graph import Graph
 from tinyface.networks import find
 from tinyface.passes import optimise
 from tinyface.plan import Isa, make_plan
+from tinyface.plan.addresses import REGION, SCRATCH, WEIGHTS
 from tinyface.plan.chain import LONG_ROW, by_panels
-from tinyface.plan.walk import REGION, SCRATCH, WEIGHTS, Walker, lines, run
+from tinyface.plan.lines import lines, run
+from tinyface.plan.walk import Walker
 from tinyface.traffic.cache import _Lru, past_cache
 
 NEON = Isa("neon", 4, 8, 12)

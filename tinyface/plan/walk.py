@@ -3,32 +3,28 @@
 A step is walked as its kernel walks it, task by task (csrc/conv.h and the others), one thread. What
 stays in registers and L1 anyway (partial sums, the same weight for the next tile) is left out:
 within one pass over a panel or a row every line comes once.
-
-Addresses are lines of 64 bytes in one space: the arena, the packed weights, the caller's arrays and
-a thread's scratch lie far apart, each beginning on a line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
 
 from tinyface.ops.spec import Array
+from tinyface.plan.addresses import REGION, SCRATCH, Addresses
 from tinyface.plan.chain import by_panels
 from tinyface.plan.depthwise import parts, rolls
 from tinyface.plan.handed import handed, held_floats
-from tinyface.plan.lines import Pass, Walk, lines, run
-from tinyface.plan.model import ALIGN, FLOAT, HALF, TRANSFORMED, Buffer, Isa, Plan, Step, View
+from tinyface.plan.lines import Walk, lines, run
+from tinyface.plan.model import ALIGN, FLOAT, TRANSFORMED, Isa, Step
 from tinyface.plan.pack import round_up
 from tinyface.plan.packed import ROWS, chunk, chunks, packs
 from tinyface.plan.tiling import odd_lines
 from tinyface.plan.touched import (
     POINTER,
     Range,
-    Window,
     blocks,
     inputs_under,
     share,
@@ -36,24 +32,9 @@ from tinyface.plan.touched import (
     window_of,
 )
 
-REGION = 1 << 32  # floats between two regions
-ARENA, WEIGHTS, SCRATCH, FIRST_ARRAY = 0, 1, 2, 3
 
-
-@dataclass
-class Walker:
-    """Walks the steps of one plan. bases: first float of every buffer."""
-
-    plan: Plan
-    bases: dict[Buffer, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        constants = {b for s in self.plan.steps for b in s.buffers if b.kind == "weights"}
-        self.bases |= dict.fromkeys(constants, WEIGHTS * REGION)
-        arrays = (b for b in self.plan.buffers if b.kind != "arena")
-        self.bases |= {b: (FIRST_ARRAY + i) * REGION for i, b in enumerate(arrays)}
-        arena = (b for b in self.plan.buffers if b.kind == "arena")
-        self.bases |= {b: ARENA * REGION + b.offset for b in arena}
+class Walker(Addresses):
+    """Walks the steps of one plan."""
 
     def steps(self) -> Iterator[tuple[int, Array, bool]]:
         """(number of the step, lines, written) of every pass of one run of the plan."""
@@ -129,72 +110,7 @@ class Walker:
         }  # fmt: skip
         return kernels.get(str(step.fields["op"]), self._rows)(step)
 
-    # ----------------------------------------------------------------- addresses
-
-    def pixels(self, view: View, image: Array, row: Array, column: Array) -> Array:
-        """First float of pixels."""
-        at = image * view.img + row * view.row + column * view.ld
-        found: Array = self.bases[view.buffer] + view.offset + at
-        return found
-
-    def outputs(self, view: View, numbers: Array, grid: Range) -> Array:
-        """First float of outputs, numbered row by row over all images."""
-        image, at = np.divmod(numbers, grid[0] * grid[1])
-        row, column = np.divmod(at, grid[1])
-        return self.pixels(view, image, row, column)
-
-    def some_channels(
-        self, view: View, numbers: Array, grid: Range, channel: int, count: int
-    ) -> Array:
-        """Lines of some channels of outputs."""
-        return lines(self.outputs(view, numbers, grid) + channel, count)
-
-    def map_row(self, view: View, image: int, row: int, columns: Array | None = None) -> Array:
-        """Lines of one row of a map, or of some of its columns."""
-        _, c, _, w = view.shape
-        if columns is None:
-            columns = np.arange(w if view.ld else 1)
-        return lines(self.pixels(view, np.array(image), np.array(row), columns), c)
-
-    @staticmethod
-    def params(step: Step, name: str, first: int, count: int) -> Array:
-        """Lines of a packed vector or of packed weights; none where the step has none."""
-        if name not in step.params:
-            return np.empty(0, np.int64)
-        return run(WEIGHTS * REGION + step.params[name] + first, count)
-
-    def _weights(self, step: Step, first: int, count: int) -> Pass:
-        """Packed weights, in pairs where they are fp16."""
-        if int(step.fields.get("flags", 0)) & HALF:
-            first, count = first // 2, -(-count // 2)
-        return self.params(step, "w", first, count), False
-
-    def vectors(self, step: Step, first: int, count: int) -> Walk:
-        """Bias and slope of some channels."""
-        for name in ("bias", "slope"):
-            if name in step.params:
-                yield self.params(step, name, first, count), False
-
     # ------------------------------------------------------------------- kernels
-
-    def _under(self, step: Step, numbers: Array, tile: Array, window: Window) -> tuple[Array, ...]:
-        """Pixels under the windows of outputs, each once per tile, in the order of the tiles."""
-        _, _, h, w = step.x.shape
-        image, at = np.divmod(numbers, window.grid[0] * window.grid[1])
-        row, column = np.divmod(at, window.grid[1])
-        kh, kw = window.kernel
-        shape = (numbers.size, kh, kw)
-        y = (row * window.stride[0] - window.pad[0])[:, None, None]
-        x = (column * window.stride[1] - window.pad[1])[:, None, None]
-        y = np.broadcast_to(y + (np.arange(kh) * window.dilation[0])[:, None], shape)
-        x = np.broadcast_to(x + np.arange(kw) * window.dilation[1], shape)
-        inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
-        each = np.broadcast_to(image[:, None, None], shape)
-        key = ((np.broadcast_to(tile[:, None, None], shape) * step.x.shape[0] + each) * h + y) * w
-        key = np.unique((key + x)[inside])
-        key, x = np.divmod(key, w)
-        key, y = np.divmod(key, h)
-        return key % step.x.shape[0], y, x
 
     def _conv(self, step: Step, pieces: Sequence[Range], scratch: int) -> Walk:
         oc = step.y.shape[1]
@@ -212,17 +128,17 @@ class Walker:
                 continue
             for m0, m1 in pieces:
                 numbers = np.arange(m0, m1)
-                image, y, x = self._under(step, numbers, (numbers - m0) // most, window)
+                image, y, x = self.under(step, numbers, (numbers - m0) // most, window)
                 inputs = self.pixels(step.x, image, y, x)
                 yield self._table(int(f["kh"]) * int(f["kw"]), numbers.size, isa, scratch), True
                 for p in range(p0, p1):
                     group, column = p // each, p % each * 2 * isa.lanes
                     wide = min(own - column, 2 * isa.lanes)
                     first = group * padded + column
-                    yield self._weights(step, first * k, round_up(wide, isa.lanes) * k)
+                    yield self.weights(step, first * k, round_up(wide, isa.lanes) * k)
                     yield from self.vectors(step, first, wide)
                     yield lines(inputs + group * kc, kc), False
-                    yield from self._result(step, numbers, group * own + column, wide)
+                    yield from self.result(step, numbers, group * own + column, wide)
 
     def _packed(self, step: Step, panels: Range, pieces: Sequence[Range], scratch: int) -> Walk:
         """Some panels of a convolution that packs its inputs, chunk by chunk."""
@@ -234,30 +150,23 @@ class Walker:
             sums = run(scratch + tables, sizes.sums // FLOAT)
             packed = run(scratch + tables + sizes.sums // FLOAT, sizes.inputs // FLOAT)
             tiles = (numbers - first) // ROWS
-            image, y, x = self._under(step, numbers, tiles, window_of(step))
+            image, y, x = self.under(step, numbers, tiles, window_of(step))
             yield run(scratch, tables), True
             yield lines(self.pixels(step.x, image, y, x), c), False
             yield packed, True
             for column in range(panels[0] * wide, panels[1] * wide, wide):
                 some = min(step.y.shape[1] - column, wide)
                 yield from self.vectors(step, column, some)
-                yield self._weights(step, column * k, round_up(some, step.isa.lanes) * k)
+                yield self.weights(step, column * k, round_up(some, step.isa.lanes) * k)
                 yield packed, False
                 yield sums, True
-                yield from self._result(step, numbers, column, some)
+                yield from self.result(step, numbers, column, some)
 
     @staticmethod
     def _table(taps: int, pixels: int, isa: Isa, scratch: int) -> Array:
         most = max(isa.rows_wide, isa.rows_slim)
         count = -(-pixels // most) * most * (taps + 2)
         return run(scratch, count * POINTER // FLOAT)
-
-    def _result(self, step: Step, numbers: Array, channel: int, count: int) -> Walk:
-        """Some channels of some outputs: the residual is read, the result written."""
-        _, _, oh, ow = step.y.shape
-        if step.z is not None:
-            yield lines(self.outputs(step.z, numbers, (oh, ow)) + channel, count), False
-        yield self.some_channels(step.y, numbers, (oh, ow), channel, count), True
 
     def _winograd(self, step: Step) -> Walk:
         n, oc, oh, ow = step.y.shape
@@ -286,10 +195,10 @@ class Walker:
                     yield v, False
                     yield m, True
                     yield from self.vectors(step, first, some)
-                    yield from self._result(step, numbers, first, some)
+                    yield from self.result(step, numbers, first, some)
 
     def _tile_inputs(self, step: Step, tiles: Array) -> Array:
-        image, y, x = self._under(step, tiles, tiles, tile_window(step))
+        image, y, x = self.under(step, tiles, tiles, tile_window(step))
         return lines(self.pixels(step.x, image, y, x), step.x.shape[1])
 
     def _wino_in(self, step: Step) -> Walk:
@@ -317,9 +226,9 @@ class Walker:
         for first in range(0, step.y.shape[1], wide):
             some = min(wide, step.y.shape[1] - first)
             yield vector, False
-            yield self._weights(step, first * k, round_up(some, step.isa.lanes) * k)
+            yield self.weights(step, first * k, round_up(some, step.isa.lanes) * k)
             yield from self.vectors(step, first, some)
-            yield from self._result(step, np.zeros(1, np.int64), first, some)
+            yield from self.result(step, np.zeros(1, np.int64), first, some)
 
     def _depthwise(self, step: Step, pieces: Sequence[Range], scratch: int) -> Walk:
         _, c, oh, ow = step.y.shape
@@ -375,19 +284,13 @@ class Walker:
                 yield from self.vectors(step, 0, step.y.shape[1])
                 yield self.map_row(step.y, image, row), True
 
-    def _planes(self, view: View, image: int, row: int) -> Array:
-        """Lines of one row of a map in planes."""
-        _, c, _, w = view.shape
-        first = self.pixels(view, np.array(image), np.array(row), np.arange(c))
-        return lines(first, w)
-
     def _from_planes(self, step: Step) -> Walk:
         n, _, oh, _ = step.y.shape
         for image in range(n):
             for row in range(oh):
                 y = row - int(step.fields.get("pt", 0))
                 if 0 <= y < step.x.shape[2]:
-                    yield self._planes(step.x, image, y), False
+                    yield self.planes(step.x, image, y), False
                 yield self.map_row(step.y, image, row), True
 
     def _to_planes(self, step: Step) -> Walk:
@@ -395,4 +298,4 @@ class Walker:
         for image in range(n):
             for row in range(oh):
                 yield self.map_row(step.x, image, row), False
-                yield self._planes(step.y, image, row), True
+                yield self.planes(step.y, image, row), True
