@@ -67,6 +67,7 @@ def test_a_thousandth_of_three_thousand_is_three() -> None:
     for rate, allowed in ((1e-2, 30), (1e-3, 3), (1e-4, 0)):
         point = metrics.operating_point(impostor, impostor, rate)
         assert (point.fmr.count, point.resolved) == (allowed, allowed > 0)
+    assert metrics.operating_point(impostor, impostor[:1000], 1e-3).resolved  # one is enough
     for total in range(1000, 60_000, 1000):  # some products fall just below the whole number
         assert (np.arange(total) >= metrics.threshold_at(np.arange(total) * 1.0, 1e-3)).sum() == (
             total // 1000
@@ -147,6 +148,18 @@ def test_folds_one_by_one(scores: Any, same: Any, failed: Any) -> None:
             if folds[i] == fold
         )
         assert accuracy == right / 4
+
+
+def test_two_folds_are_enough() -> None:
+    accuracies, thresholds = metrics.fold_accuracies(
+        np.array([0.1, 0.9, 0.2, 0.6]), np.array([False, True] * 2), np.array([0, 0, 1, 1])
+    )
+    assert accuracies.tolist() == [1, 1] and thresholds.tolist() == [0.4, 0.5]
+
+
+def test_documents_hold_numbers_that_json_has() -> None:
+    found = [metrics.finite(value) for value in (0.5, math.inf, -math.inf, math.nan, None)]
+    assert found == [0.5, None, None, None, None]
 
 
 def test_a_threshold_is_never_chosen_on_its_own_fold() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,12 @@ def test_decoding_undoes_encoding(seed):
     np.testing.assert_allclose(decode_landmarks(landms, lattice, 0.1), marks, atol=1e-9)
 
 
+def test_distances_of_the_edges_are_in_sides_of_the_square():
+    priors = replace(RETINAFACE, edges=True)
+    lattice, answers = np.array([[10.0, 20, 8], [0, 0, 2]]), np.array([[1, 0.5, 2, 0.25], [0] * 4])
+    assert priors.decode(answers, lattice).tolist() == [[2, 16, 26, 22], [0, 0, 0, 0]]
+
+
 # --- suppression ------------------------------------------------------------------------------
 
 
@@ -134,7 +141,11 @@ def test_what_boxes_share_between_pixels_and_in_pixels():
         {"min_sizes": [[math.inf], [1], [2]]}, {"min_sizes": "abc"}, {"min_sizes": 5},
         {"steps": [1, 1, 1]}, {"variances": [0.1]}, {"variances": [0, 0.2]}, {"score": "high"},
         {"score": 1.5}, {"overlap": -1}, {"max_side": 10**6}, {"max_side": 1}, {"scores": 0.5},
-        {"sure": 2}, {"sure": math.nan},
+        {"sure": 2}, {"sure": math.nan}, {"overlap": 0}, {"overlap": 1.01}, {"score": 1},
+        {"steps": [1024] * 17, "min_sizes": [[1]] * 17}, {"steps": [1024], "min_sizes": [[1] * 65]},
+        {"steps": [1025, 16, 32]}, {"variances": [0.1, 1.01]}, {"origin": 1.01}, {"origin": -0.01},
+        {"score_power": 0}, {"score_power": 1.01}, {"multiple": 0}, {"multiple": 257},
+        {"canvas": [320]}, {"canvas": [31, 320]}, {"canvas": [320, 4097]}, {"max_side": 31},
     ],
 )  # fmt: skip
 def test_cards_that_describe_no_detector(bad):
@@ -142,6 +153,24 @@ def test_cards_that_describe_no_detector(bad):
     with pytest.raises(FormatError, match="card") as caught:
         Priors.from_card(detector)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"steps": [1024], "min_sizes": [[1e5]]}, {"steps": [2], "min_sizes": [[1]]},
+        {"steps": [1024] * 16, "min_sizes": [[1] * 4] * 16}, {"score": 0, "sure": 0},
+        {"variances": [1, 1]},
+        {"sure": 1, "overlap": 1}, {"origin": 0}, {"origin": 1, "score_power": 1},
+        {"multiple": 1}, {"multiple": 256}, {"canvas": [32, 4096], "max_side": 4096},
+        {"max_side": 32},
+    ],
+)  # fmt: skip
+def test_cards_at_the_edge_of_what_is_allowed(good):
+    priors = Priors.from_card({**USUAL, **good})
+    for key, value in good.items():
+        if key != "min_sizes":
+            assert getattr(priors, key) == (tuple(value) if isinstance(value, list) else value)
 
 
 def test_an_empty_card_is_refused():
