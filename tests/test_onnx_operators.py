@@ -57,12 +57,8 @@ C: dict[str, tuple[list[Any], Formula]] = {  # runs in C from end to end
     "selu": ([node("Selu", alpha=1.5, gamma=1.1)], lambda x: 1.1 * elu(x, 1.5)),
     "reduce min": ([node("ReduceMin", "x", "axes")], lambda x: x.min((1, 3), keepdims=True)),
     "reduce l1": ([node("ReduceL1", "x", "axes", keepdims=0)], lambda x: np.abs(x).sum((1, 3))),
-    "log sum exp of nothing": (
-        [node("ReduceLogSumExp", noop_with_empty_axes=1)], lambda x: x,
-    ),
-    "squares": (
-        [node("ReduceSumSquare", "x", "axes")], lambda x: (x * x).sum((1, 3), keepdims=True),
-    ),
+    "log sum exp of no axes": ([node("ReduceLogSumExp", noop_with_empty_axes=1)], lambda x: x),
+    "squares": ([node("ReduceSumSquare", "x", "axes", keepdims=0)], lambda x: (x * x).sum((1, 3))),
     "l1 norm": (
         [node("LpNormalization", axis=1, p=1)],
         lambda x: x / np.maximum(np.abs(x).sum(1, keepdims=True), 1e-30),

@@ -167,9 +167,16 @@ def test_batch_norm_stays_where_nothing_can_take_it_up() -> None:
     ]
 
 
-def test_a_variance_that_cannot_be_folded_stays_a_batch_norm() -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"running_var": np.float32([1, 1, -1, 1])},  # weights that are none
+        {"running_mean": np.full(4, 3e38, np.float32), "weight": np.full(4, 9, np.float32)},
+    ],
+)
+def test_numbers_that_cannot_be_folded_stay_a_batch_norm(given: dict[str, np.ndarray]) -> None:
     graph = conv_bn()
-    state = {**graph.params, "bn.running_var": np.float32([1, 1, -1, 1])}
+    state = {**graph.params, **{f"bn.{key}": value for key, value in given.items()}}
     assert kinds(fold_batchnorm(graph.bind(state))) == ["conv2d", "batch_norm"]
 
 
@@ -259,6 +266,13 @@ def test_resize_to_todays_size_is_kept_for_tomorrow() -> None:
     dropped = drop_noops(graph)
     assert kinds(dropped) == ["resize", "relu"]
     assert dropped.with_inputs({"input": (1, 1, 16, 16)}).types[graph.outputs[0]].shape[2] == 8
+
+
+def test_a_slice_of_todays_batch_is_kept_for_larger_ones() -> None:
+    b = Builder("first")
+    first = ops.Slice(axes=(0,), starts=(0,), ends=(1,), steps=(1,))
+    graph = b.build(b.apply(ops.ReLU(), b.apply(first, b.input("input", (1, 2, 4, 4)))))
+    assert kinds(drop_noops(graph)) == ["slice", "relu"]
 
 
 def test_sums_with_zeros_and_products_with_ones_go() -> None:
