@@ -81,6 +81,28 @@ def test_json_has_a_schema(tinyface: Any) -> None:
         assert done.out.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "detect one.png --draw one.png", "detect one.png --draw folder/../one.png",
+        "detect one.png --draw link.png", "import plain.safetensors -o plain.safetensors",
+        "profile shared.onnx --html shared.onnx", "evaluate pairs.csv --root . -o pairs.csv",
+        "profile fdfacenet --html x.html --picture one.png --png one.png",
+        "profile fdfacenet --roofs roofs.json -o roofs.json",
+    ],
+)  # fmt: skip
+def test_what_is_read_is_not_written_over(tinyface: Any, line: str) -> None:
+    Path("folder").mkdir()
+    Path("link.png").symlink_to("one.png")
+    Path("pairs.csv").write_text("a,b,same\none.png,one.png,1\none.png,two.png,0\n")
+    for name in ("plain.safetensors", "shared.onnx", "roofs.json"):
+        Path(name).write_bytes(b"precious")
+    before = {path: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+    done = tinyface(*line.split())
+    assert done.status == 2 and "is what is read" in done.err, done.err
+    assert {path: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
+
+
 # ------------------------------------------------------------- verify, detect, align, info
 
 
@@ -124,6 +146,15 @@ def test_align(tinyface: Any) -> None:
     ]  # fmt: skip
     with Image.open("new/crops/two_0.png") as crop:
         assert crop.size == (112, 112)
+    # where the crops go among the pictures, no picture is lost
+    Path("album").mkdir()
+    for name in ("two", "two_1"):
+        samples.save_png(Path(f"album/{name}.png"), TWO)
+    picture = Path("album/two_1.png").read_bytes()
+    assert tinyface("align", "album", "-o", "album", "-t", "1").out.split() == [
+        "album/two-2_0.png", "album/two-2_1.png", "album/two_1_0.png", "album/two_1_1.png",
+    ]  # fmt: skip
+    assert Path("album/two_1.png").read_bytes() == picture
     done = tinyface("align", "two.png", "-o", "big", "--size", "224", "--largest", "--json")
     assert [row["crop"] for row in done.json["results"]] == ["big/two_0.png"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ def command(
     finder = load_detector(detector, backend, each)
     results: list[dict[str, Any]] = []
     taken: set[str] = set()
+    kept = {os.path.realpath(source) for source in batch.sources}
 
     def look(source: str) -> list[tuple[Face, RGB]]:
         rgb = read_image(source)
@@ -76,9 +78,8 @@ def command(
         if not found:
             raise no_face(source, "")
         common.note_turn(source, [found[0][0]])
-        stem = _stem(source, taken)
-        for i, (face, crop) in enumerate(found):
-            path = str(out / f"{stem}_{i}.png")
+        paths = _paths(out, source, len(found), taken, kept)
+        for i, ((face, crop), path) in enumerate(zip(found, paths, strict=True)):
             save_picture(path, Image.fromarray(crop))
             results.append({"file": source, "face": i, "crop": path, **face.to_json()})
             if not as_json:
@@ -101,11 +102,14 @@ def _folder(name: str) -> Path:
     return path
 
 
-def _stem(source: str, taken: set[str]) -> str:
-    """The picture's name without suffix; numbered where two pictures of a run share it."""
+def _paths(out: Path, source: str, count: int, taken: set[str], kept: set[str]) -> list[str]:
+    """Files for the crops: the picture's name without suffix, numbered where two pictures of a
+    run share it, or where a crop would take the place of a picture that is read (``kept``)."""
     base = "stdin" if source == "-" else Path(source).stem
     stem, number = base, 2
-    while stem in taken:
+    while True:
+        paths = [str(out / f"{stem}_{i}.png") for i in range(count)]
+        if stem not in taken and kept.isdisjoint(map(os.path.realpath, paths)):
+            taken.add(stem)
+            return paths
         stem, number = f"{base}-{number}", number + 1
-    taken.add(stem)
-    return stem

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -101,6 +101,14 @@ def check_folders(*paths: str | None) -> None:
         folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
             raise UsageError(f"{path}: there is no folder {folder}; make it first")
+
+
+def check_kept(inputs: Iterable[str], *outputs: str | None) -> None:
+    """UsageError where a file that is to be written is one that is read: it would be lost."""
+    read = [path for path in inputs if os.path.isfile(path)]
+    for path in filter(None, outputs):
+        if os.path.isfile(path) and any(os.path.samefile(path, one) for one in read):
+            raise UsageError(f"{path}: is what is read, and would be lost; write to another file")
 
 
 def note(message: str) -> None:

@@ -64,6 +64,7 @@ def command(
         picture_format(draw)
         if len(batch.sources) > 1:
             raise UsageError("--draw takes one picture; name only one")
+        common.check_kept(batch.sources, draw)
     at_once, each = shares(len(batch.sources), backend, threads)
     finder = load_detector(detector, backend, each)
     results: list[dict[str, Any]] = []

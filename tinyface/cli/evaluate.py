@@ -82,6 +82,7 @@ def command(
 
     plots.check(plot)
     common.check_folders(output, plot)
+    common.check_kept([pairs], output, plot)
     listed = read_pairs(pairs)
     face = face or usual_face(listed)
     count = len(pictures(listed))

@@ -79,6 +79,7 @@ def command(
     from tinyface.formats.modelfile import save_model
 
     target = None if output is None else _checked(output)
+    common.check_kept([file], output)
     goes = modelstore.place if force else modelstore.new_place
     if options["name"] and not target:
         goes(options["name"])  # refused before the work, if it is

@@ -89,6 +89,7 @@ def command(
       tinyface profile theirs.onnx
     """
     wishes = Wishes(html, png, picture, aligned, detector, read_cache(cache))
+    common.check_kept([*models, picture or "", roofs or ""], output, html, png)
     check(models, compare, output, wishes)
     opened = [open_network(name, backend, threads, weights) for name in models]
     known = machine_roofs(roofs, opened[0][0])
