@@ -10,7 +10,7 @@ MiB: Final = 1 << 20
 GiB: Final = 1 << 30
 
 # pictures
-MAX_PIXELS: Final = 50_000_000  # checked in the header, before decoding
+MAX_PIXELS: Final = 51_000_000  # before decoding; what is sold as 50 megapixels is 8192 x 6144
 MAX_IMAGE_BYTES: Final = 256 * MiB  # of the encoded file
 
 # model files
