@@ -20,7 +20,7 @@ from tinyface.errors import UsageError
 from tinyface.limits import MAX_THREADS
 from tinyface.runtime import Session
 from tinyface.tracing import Record, Trace
-from tinyface.traffic.bench import Case, take_turns
+from tinyface.traffic.bench import Case, _timing, take_turns
 from tinyface.traffic.cache import Cache
 from tinyface.traffic.profile import measure, random_inputs
 from tinyface.types import Cost
@@ -132,6 +132,12 @@ def test_sizes_of_caches(text: str, cache: Cache | None) -> None:
         return
     with pytest.raises(UsageError, match="1M:16"):
         Cache.parse(text)
+
+
+@pytest.mark.parametrize("ms", [[4.0], [3.0, 9.0], [1.0, 2.0, 8.0]])
+def test_the_middle_half_lies_within_the_times(ms: list[float]) -> None:
+    timing = _timing(Case("net", "c", "avx2", 1), 1.0, ms)
+    assert min(ms) <= timing.low_ms <= timing.median_ms <= timing.high_ms <= max(ms)
 
 
 def test_cases_take_turns() -> None:
