@@ -62,6 +62,8 @@ def read_embeddings(path: str, model: Model) -> Iterator[Row]:
         UsageError: there is no such file, it is of another model, damaged, or something else.
     """
     width = model.card.embedding_size
+    if not os.path.isfile(path):
+        raise UsageError(f"{path}: no such file; check the spelling")
     try:
         if os.stat(path).st_size > MAX_BYTES:
             raise ValueError("too large")
