@@ -41,6 +41,9 @@ def test_declaration_is_complete(kind: str) -> None:
     assert (kind in NO_ONNX) != bool(cls.onnx), "an ONNX name, or a reason in NO_ONNX"
     assert 1 <= cls.arity[0] <= cls.arity[1] <= limits.MAX_INPUTS
     assert cls.__name__ in ops.__all__
+
+
+def test_every_operator_has_a_strategy_and_a_bound() -> None:
     assert STRATEGIES.keys() == BOUNDS.keys() == OPS.keys()
 
 

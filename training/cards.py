@@ -124,8 +124,9 @@ from the teacher's, over the distance of the eyes. *Recall* and the last two err
 YuNet's faces instead, beside the teacher's own figures. `portraits` and `identities` come from
 sources that no training picture is of. All this is one look of the network at each picture;
 `tinyface detect` looks up to three times (figures in `training/README.md`): it finds more small
-faces, and more where there are none. Faces wider than 130 pixels in the network's picture, whose
-landmarks one look misjudges, it looks at once more, in a smaller picture.
+faces, and more where there are none. Pictures without a face that is sure it looks at turned, too
+(`turned`). Faces wider than 130 pixels in the network's picture, whose landmarks one look
+misjudges, it looks at once more, in a smaller picture.
 """
 
 DETECTOR_FAILS = """\
