@@ -80,9 +80,7 @@ def command(
     from tinyface.faces.evaluate import evaluate
     from tinyface.faces.pairs import pictures, read_pairs, usual_face
 
-    plots.check(plot)
-    common.check_folders(output, plot)
-    common.check_kept([pairs], output, plot)
+    check(pairs, output, plot)
     listed = read_pairs(pairs)
     face = face or usual_face(listed)
     count = len(pictures(listed))
@@ -105,6 +103,13 @@ def command(
     else:
         print_report(done.report, recogniser.name, "" if aligned else face)
     return 1 if done.failures else 0
+
+
+def check(pairs: str, output: str | None, plot: str | None) -> None:
+    """UsageError, before any work, where a file could not be written or must not be."""
+    plots.check(plot)
+    common.check_folders(output, plot)
+    common.check_kept([pairs], output, plot)
 
 
 def to_json(done: Evaluation) -> dict[str, Any]:
