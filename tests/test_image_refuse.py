@@ -137,6 +137,12 @@ def test_the_cap_is_checked_in_the_header(kind):
         refused(huge_headers(8192, 6144)[kind], "damaged")  # a telephone's 50 megapixels
 
 
+def test_a_stream_that_cannot_be_read():
+    closed = io.BytesIO(b"picture")
+    closed.close()
+    refused(closed, "closed file", "open it again")
+
+
 def test_extreme_sides():
     refused(png_header(2**31 - 1, 2**31 - 1) + png_chunk(b"IDAT", b""), "megapixels")
     refused(np.zeros((0, 5, 3), np.uint8), "no picture")

@@ -1,8 +1,10 @@
 """The Python API: load, run, embed, detect, align, verify; and where models are looked for."""
 
 import io
+import pickle
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +118,23 @@ def test_embed_faces(model: Model) -> None:
     assert centres == {(0, 0), (2, 1), (1, 3)}
     assert len(model.embed_faces(THREE, limit=2)) == 2
     assert model.embed_faces(samples.picture()) == []
+    with pytest.raises(UsageError, match="limit of -1"):
+        model.embed_faces(THREE, limit=-1)
+    assert found[0] != found[1] and found[0] in found and len({*found}) == 3
     np.testing.assert_allclose(found[0].embedding, model.embed(THREE), atol=1e-6)
+
+
+def test_many_crops_take_no_more_memory(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine keeps the maps of each number of pictures that it has seen."""
+    crops = np.random.default_rng(2).integers(0, 256, (71, 112, 112, 3), dtype=np.uint8)
+    seen: list[int] = []
+    run = model.session.run
+    monkeypatch.setattr(model.session, "run", lambda x: seen.append(len(x)) or run(x))
+    many = model.embed_crops(crops)
+    assert seen == [32, 32, 7] and many.shape == (71, 16)
+    single = np.concatenate([model.embed_crops(crop[None]) for crop in crops])
+    np.testing.assert_allclose(many, single, rtol=1e-4, atol=1e-5)
+    assert model.embed_crops(crops[:0]).shape == (0, 16)
 
 
 def test_aligned_crops_are_taken_as_they_are(model: Model) -> None:
@@ -220,6 +238,16 @@ def test_detect_and_align() -> None:
         tinyface.align(samples.picture())
 
 
+def test_a_detector_goes_to_other_processes(model: Model) -> None:
+    finder = tinyface.load_detector(threads=1)
+    assert pickle.loads(pickle.dumps(finder)) is finder  # here it is loaded already
+    again = pickle.loads(pickle.dumps(tinyface.load(threads=1, detector=finder)))
+    assert again.detector is finder
+    with pytest.raises(TypeError, match=r"load_detector\(\)"):
+        pickle.dumps(model.detector)
+    assert repr(finder).startswith("<tinyface.Detector ")
+
+
 def test_verify(model: Model) -> None:
     answer = tinyface.verify(ONE, ONE)
     assert answer.same and answer.cosine == pytest.approx(1)
@@ -229,6 +257,18 @@ def test_verify(model: Model) -> None:
     assert other.fmr is None
     assert other.same == (other.cosine >= 0.99999)
     assert other.cosine == pytest.approx(tinyface.cosine(model.embed(ONE), model.embed(THREE)))
+    # "if verify(a, b):" lets no stranger in
+    assert answer and not tinyface.verify(ONE, ONE[:, ::-1], threshold=1.0)
+
+
+def test_verify_sees_that_a_model_was_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYFACE_CACHE", str(models := samples.install(tmp_path)))
+    assert tinyface.verify(ONE, ONE).model == "sample"
+    graph, card = samples.recogniser()
+    save_model(models / "fdfacenet.safetensors", graph, replace(card, name="another"))
+    assert tinyface.verify(ONE, ONE).model == "another"
 
 
 def test_verify_needs_a_threshold(model: Model) -> None:
@@ -246,6 +286,9 @@ def test_cosine() -> None:
     assert tinyface.cosine([0, 0], [1, 1]) == 0
     with pytest.raises(UsageError, match="2 and 3 values"):
         tinyface.cosine([1, 2], [1, 2, 3])
+    assert tinyface.cosine([[1, 1]], [2, 2]) == pytest.approx(1)
+    with pytest.raises(UsageError, match="give two embeddings"):
+        tinyface.cosine(np.eye(2), np.eye(2))
 
 
 # ------------------------------------------------------------------------------- the store

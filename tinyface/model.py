@@ -31,7 +31,10 @@ ODD_SIZE: Final = (
 )
 
 
-@dataclass(frozen=True)
+BATCH: Final = 32  # crops that the network sees at once: more gain nothing, and their maps are kept
+
+
+@dataclass(frozen=True, eq=False)
 class FaceEmbedding:
     """A face that was found in a picture, and its embedding, L2-normalised, ``(D,)``.
 
@@ -183,7 +186,10 @@ class Model:
 
         Raises:
             ImageError: the picture cannot be read.
+            UsageError: a limit below 0.
         """
+        if limit is not None and limit < 0:
+            raise UsageError(f"a limit of {limit}: give 0 or more, or None for all faces")
         rgb = read_image(image)
         found = self.detector.detect(rgb)
         faces = found[:limit]
@@ -196,13 +202,19 @@ class Model:
     def embed_crops(self, crops: NDArray[np.uint8]) -> Floats:
         """Embeddings ``(N, D)`` of aligned crops, ``uint8 (N, H, W, 3)`` RGB.
 
+        Of many crops the network sees 32 at a time, so that memory does not grow with N.
+
         Raises:
             ImageError: crops of another type, or not of the network's own size.
         """
-        output = self.run(self.prepare(crops))
-        if isinstance(output, dict) or output.ndim != 2:
-            raise ModelError(f"{self.name} gives no embeddings; name a recogniser")
-        return l2_normalise(output)
+        crops = self._own(crops)
+        found = [np.empty((0, self.card.embedding_size), np.float32)]
+        for begin in range(0, len(crops), BATCH):
+            output = self.run(self.prepare(crops[begin : begin + BATCH]))
+            if isinstance(output, dict) or output.ndim != 2:
+                raise ModelError(f"{self.name} gives no embeddings; name a recogniser")
+            found.append(l2_normalise(output))
+        return found[1] if len(found) == 2 else np.concatenate(found)
 
     def prepare(self, crops: NDArray[np.uint8]) -> Floats:
         """``uint8 (N, H, W, 3)`` RGB to the network's input, ``float32 (N, C, H, W)``.
@@ -210,6 +222,9 @@ class Model:
         Raises:
             ImageError: crops of another type, or not of the network's own size.
         """
+        return self.card.preprocess.apply(self._own(crops))
+
+    def _own(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
         crops = np.asarray(crops)
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (*self._size, 3):
             height, width = self._size
@@ -217,7 +232,7 @@ class Model:
                 f"crops of type {crops.dtype} and shape {crops.shape}; give uint8 RGB of shape "
                 f"(N, {height}, {width}, 3), or embed(..., aligned=True), which scales"
             )
-        return self.card.preprocess.apply(crops)
+        return crops
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -235,7 +250,7 @@ def load(
     name_or_path: str | os.PathLike[str] | None = None,
     backend: str = "auto",
     threads: int | None = None,
-    detector: str | os.PathLike[str] | None = None,
+    detector: Detector | str | os.PathLike[str] | None = None,
     weights: str = "fp32",
 ) -> Model:
     """Load a recogniser.
@@ -245,8 +260,8 @@ def load(
         backend: "c" (compiled), "numpy" (readable), or "auto": the first that is there.
         threads: of the C engine; None for all CPUs that the process may use. The result does
             not depend on it, to the bit.
-        detector: what finds faces for :meth:`Model.embed`, by name or path; None for the
-            default one, loaded when it is first needed.
+        detector: what finds faces for :meth:`Model.embed`, by name or path, or from
+            :func:`load_detector`; None for the default one, loaded when it is first needed.
         weights: how the recogniser's are kept in memory: "fp32", or "fp16" for half the bytes,
             with every weight of a convolution rounded to 11 bits.
 

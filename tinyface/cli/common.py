@@ -95,12 +95,14 @@ def engine_options(command: Decorated) -> Decorated:
 # ----------------------------------------------------------------------------- messages
 
 
-def check_folders(*paths: str | None) -> None:
-    """UsageError where a file's folder is missing: better refused before minutes of work."""
+def check_folders(*paths: str | None, inputs: Iterable[str] = ()) -> None:
+    """UsageError where a file's folder is missing, or it is one of the ``inputs``: better refused
+    before minutes of work."""
     for path in filter(None, paths):
         folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
             raise UsageError(f"{path}: there is no folder {folder}; make it first")
+    check_kept(inputs, *paths)
 
 
 def check_kept(inputs: Iterable[str], *outputs: str | None) -> None:

@@ -80,7 +80,8 @@ def command(
     from tinyface.faces.evaluate import evaluate
     from tinyface.faces.pairs import pictures, read_pairs, usual_face
 
-    check(pairs, output, plot)
+    plots.check(plot)
+    common.check_folders(output, plot, inputs=[pairs])
     listed = read_pairs(pairs)
     face = face or usual_face(listed)
     count = len(pictures(listed))
@@ -103,13 +104,6 @@ def command(
     else:
         print_report(done.report, recogniser.name, "" if aligned else face)
     return 1 if done.failures else 0
-
-
-def check(pairs: str, output: str | None, plot: str | None) -> None:
-    """UsageError, before any work, where a file could not be written or must not be."""
-    plots.check(plot)
-    common.check_folders(output, plot)
-    common.check_kept([pairs], output, plot)
 
 
 def to_json(done: Evaluation) -> dict[str, Any]:

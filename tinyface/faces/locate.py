@@ -42,7 +42,9 @@ def _load(path: str, mtime_ns: int, backend: str, threads: int | None) -> Detect
     graph, card = load_model(path)
     if card.task != "detect":
         raise ModelError(f"{path}: finds no faces (its task is {card.task!r}); name a detector")
-    return Detector(Session(graph, backend, threads), card)
+    detector = Detector(Session(graph, backend, threads), card)
+    detector.made_by = load_detector, (path, backend, threads)
+    return detector
 
 
 def detect(

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tinyface import modelstore
 from tinyface.errors import UsageError
 from tinyface.faces.locate import ALIGNED, name_of, no_face
 from tinyface.formats.modelfile import Card
@@ -21,7 +22,7 @@ DEFAULT_FMR = 1e-3  # one impostor in a thousand is let through
 
 @dataclass(frozen=True)
 class Verification:
-    """The answer of :func:`verify`.
+    """The answer of :func:`verify`; as a condition, ``if verify(a, b):``, what ``same`` says.
 
     Attributes:
         same: whether ``cosine >= threshold``.
@@ -43,10 +44,24 @@ class Verification:
         default=None, compare=False, repr=False
     )
 
+    def __bool__(self) -> bool:
+        # Any other object would count as true: two strangers as one person.
+        return self.same
+
 
 def cosine(a: ArrayLike, b: ArrayLike) -> float:
-    """Cosine of the angle between two embeddings ``(D,)``, computed in float64."""
-    x, y = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
+    """Cosine of the angle between two embeddings ``(D,)``, or ``(1, D)``, computed in float64.
+
+    Raises:
+        UsageError: embeddings of different lengths, or several of them.
+    """
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if any(side != 1 for side in (*x.shape[:-1], *y.shape[:-1])):
+        raise UsageError(
+            f"arrays of shape {x.shape} and {y.shape}; give two embeddings (of many, A @ B.T "
+            "holds every cosine)"
+        )
+    x, y = x.ravel(), y.ravel()
     if x.shape != y.shape:
         raise UsageError(f"embeddings of {x.size} and {y.size} values; both must be of one model")
     length = float(np.linalg.norm(x) * np.linalg.norm(y))
@@ -117,7 +132,8 @@ def verify(
         UsageError: the model has no threshold for ``fmr``, or ``threshold`` is no cosine.
     """
     if not isinstance(model, Model):
-        model = _load(None if model is None else os.fspath(model))
+        path = modelstore.chosen(model, "embed")
+        model = _load(os.path.abspath(path), path.stat().st_mtime_ns)
     rate, limit = choose_threshold(model.card, fmr, threshold)
     faces = None if aligned else (largest_face(model, a), largest_face(model, b))
     if faces:
@@ -147,5 +163,5 @@ def largest_face(model: Model, picture: Source, otherwise: str = ALIGNED) -> Fac
 
 
 @lru_cache(maxsize=2)
-def _load(name: str | None) -> Model:
-    return load(name)
+def _load(path: str, mtime_ns: int) -> Model:
+    return load(path)

@@ -144,6 +144,16 @@ class Detector:
             raise UsageError(
                 f"max_side is {max_side}: give {SMALLEST_SIDE} to {LARGEST_SIDE} pixels"
             )
+        self.made_by: tuple[Any, ...] | None = None  # function and arguments, for pickle
+
+    def __repr__(self) -> str:
+        return f"<tinyface.Detector {self.card.name}: up to {self.max_side} pixels>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and multiprocessing: the other process loads the same file."""
+        if self.made_by is None:
+            raise TypeError("a Detector made of a session cannot be pickled; use load_detector()")
+        return self.made_by
 
     def detect(self, image: RGB, score: float | None = None, turns: bool = True) -> list[Face]:
         """The faces in a picture, the largest first; an empty list if there are none.

@@ -139,7 +139,10 @@ def _read_bytes(source: object, name: str) -> bytes:
     elif isinstance(source, (str, os.PathLike)):
         data = _read_file(os.fspath(source), name)
     elif hasattr(source, "read"):
-        data = source.read(MAX_IMAGE_BYTES + 1)
+        try:
+            data = source.read(MAX_IMAGE_BYTES + 1)
+        except (OSError, ValueError) as error:  # closed, or text that is none
+            raise ImageError(f"{name}: cannot be read ({error}); open it again, 'rb'") from error
         if not isinstance(data, bytes):
             raise ImageError(f"{name}: opened as text; open it in binary mode ('rb')")
     else:
