@@ -70,6 +70,27 @@ def test_a_bad_model_is_3(tinyface: Any) -> None:
     assert tinyface("embed", "one.png", "--detector", "fdfacenet").status == 3
 
 
+@pytest.mark.parametrize(
+    "line, status",
+    [
+        ("verify one.png nosuch.png", 1),
+        ("verify one.png night.png", 1),
+        ("embed one.png -m nosuch", 2),
+        ("embed one.png --threads none", 2),
+        ("embed", 2),
+        ("info broken.jpg", 3),
+        ("embed night.png broken.jpg -o faces.npy", 1),
+    ],
+)
+def test_json_says_why_there_is_nothing(tinyface: Any, line: str, status: int) -> None:
+    done = tinyface(*line.split(), "--json")
+    assert done.status == status
+    if done.json["schema"] == "tinyface.error/1":
+        assert done.json["status"] == status and done.json["error"] in done.err
+    else:  # what failed stands in the command's own
+        assert {row["file"] for row in done.json["failed"]} == {"night.png", "broken.jpg"}
+
+
 def test_json_has_a_schema(tinyface: Any) -> None:
     for args in (
         ["embed", "one.png"], ["verify", "one.png", "two.png"], ["detect", "one.png"],

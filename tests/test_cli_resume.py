@@ -77,7 +77,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert whole.status == 1 and seen == folder
     stop(monkeypatch, 4, KeyboardInterrupt)
     stopped = tinyface(*command, f"faces.{suffix}")
-    assert stopped.status == 130 and stopped.out == ""
+    assert stopped.status == 130 and stopped.json["schema"] == "tinyface.error/1"
     assert "(pictures: 4), and the same command goes on" in stopped.err
     assert Path(f"faces.{suffix}.part").exists() and not Path(f"faces.{suffix}").exists()
 

@@ -7,9 +7,13 @@ A message is one line: what is wrong, where (file, node, tensor), and what to do
 
 
 class TinyfaceError(Exception):
-    """Base of everything that tinyface raises on purpose."""
+    """Base of everything that tinyface raises on purpose.
+
+    documented: what failed stands in a JSON document that was printed already.
+    """
 
     exit_code = 1
+    documented = False
 
 
 class UsageError(TinyfaceError):

@@ -144,12 +144,6 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def fail(message: str, status: int) -> int:
-    """Print why the command ends; returns the status it ends with."""
-    note(f"tinyface: {message}")
-    return status
-
-
 # --------------------------------------------------------------------------------- data
 
 

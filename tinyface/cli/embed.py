@@ -148,4 +148,6 @@ def _finish(writers: list[Writer], failures: dict[str, str], file: str) -> None:
     for writer in writers[1:] if empty else writers:
         writer.finish(failures)
     if empty:
-        raise ImageError(f"{file} is not written: no picture could be embedded")
+        error = ImageError(f"{file} is not written: no picture could be embedded")
+        error.documented = len(writers) > 1
+        raise error

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from tinyface import __version__
-from tinyface.cli.common import fail, note
+from tinyface.cli.common import note, print_json
 from tinyface.errors import TinyfaceError
 
 # A command is the function of its name in the module of its name. Modules are imported when
@@ -77,7 +77,7 @@ def cli() -> None:
       tinyface verify one.jpg other.jpg
 
     Data goes to stdout, everything else to stderr. Exit status: 0 done, 1 some inputs failed,
-    2 wrong usage, 3 a model was refused.
+    2 wrong usage, 3 a model was refused. With --json there is one document in any case.
     """
 
 
@@ -93,23 +93,38 @@ def _run(args: Sequence[str]) -> int:
         status = cli.main(list(args), prog_name="tinyface", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
-    except TinyfaceError as error:
-        return fail(str(error), error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort) as error:
-        said = str(error.__cause__ or error)  # click's Abort hides the other
-        return fail(said or "stopped; nothing half-done was left behind", INTERRUPTED)
     except (PipeClosed, BrokenPipeError):
         # Python would complain once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    except MemoryError:
-        return fail("out of memory; use smaller pictures, a smaller model, or fewer threads", 1)
-    except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        return fail(f"{name}{error.strerror or error}; check the disk and the permissions", 1)
+    except (Exception, KeyboardInterrupt) as error:
+        message, status = _refusal(error)
+        if isinstance(error, click.ClickException):
+            error.show()  # with the usage
+        else:
+            note(f"tinyface: {message}")
+        if "--json" in args and not getattr(error, "documented", False):
+            with suppress(OSError):  # a full disk, of which the message speaks
+                print_json("error/1", {"error": message, "status": status})
+        return status
+
+
+def _refusal(error: BaseException) -> tuple[str, int]:
+    """What to say of an error, and the exit status; raises what nobody expected."""
+    match error:
+        case TinyfaceError():
+            return str(error), error.exit_code
+        case click.ClickException():
+            return error.format_message(), error.exit_code
+        case KeyboardInterrupt() | click.Abort():
+            said = str(error.__cause__ or error)  # click's Abort hides the other
+            return said or "stopped; nothing half-done was left behind", INTERRUPTED
+        case MemoryError():
+            return "out of memory; use smaller pictures, a smaller model, or fewer threads", 1
+        case OSError():
+            name = f"{error.filename}: " if error.filename else ""
+            return f"{name}{error.strerror or error}; check the disk and the permissions", 1
+    raise error
 
 
 def main() -> NoReturn:
