@@ -228,3 +228,8 @@ def test_names_with_control_characters_are_escaped(tinyface: Any) -> None:
     Path("odd.npz").write_bytes(archive(files=np.array(["\x1b[2J"])))
     assert "\x1b" not in tinyface("search", "one.png", "odd.npz").out
     assert modelstore.default("embed").stem == "fdfacenet"
+
+
+def test_the_query_alone_is_nothing_to_search(tinyface: Any) -> None:
+    done = tinyface("search", "one.png", "one.png")
+    assert "0 faces in 0 pictures (QUERY itself is left out)" in done.err

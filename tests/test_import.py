@@ -122,6 +122,12 @@ def test_differences_are_named(tmp_path: Path) -> None:
         import_file(saved(tmp_path, state), "foonet")
 
 
+def test_weights_beside_a_checkpoint_are_refused(tmp_path: Path) -> None:
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "x.safetensors")
+    with pytest.raises(UsageError, match="leave --weights away"):
+        import_file(tmp_path / "x.safetensors", weights=tmp_path / "x.bin")
+
+
 def test_ignore(tmp_path: Path) -> None:
     state = {f"backbone.{k}": v for k, v in state_of("lightfacenet").items()}
     path = saved(tmp_path, state | {"head.weight": np.ones((2, 3), np.float32)})

@@ -175,6 +175,8 @@ class Search:
     def _basis(self) -> str:
         faces, pictures = len(self.found), self.pictures
         basis = f"{faces} face{'s' * (faces != 1)} in {pictures} picture{'s' * (pictures != 1)}"
+        if not pictures:
+            basis += " (QUERY itself is left out)"
         if self.faceless:
             basis += f", no face in {self.faceless} of them"
         if self.limit is None:

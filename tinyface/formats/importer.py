@@ -96,6 +96,8 @@ def import_file(
     path = Path(path)
     kind = sniff(path)
     changes = {"preprocess": dict(preprocess or {})} | ({"name": name} if name else {})
+    if weights and kind in IMPORTED and kind is not Kind.NCNN_PARAM:
+        raise UsageError(f"{path} is {kind.value}, whose weights are in it: leave --weights away")
     if kind in _WEIGHTS:
         if {"height", "width"} & set(preprocess or ()):
             raise UsageError(f"{path} has tensors alone: the network knows its size (no --size)")
