@@ -99,10 +99,9 @@ static inline vf v_any_act(vf v, const tf_step *s, vf slope)
     return s->act == TF_PRELU ? v_prelu(v, slope) : v_act(v, s);
 }
 
-/* What a step does to n of its sums: the activation, and z added before or after it. */
+/* What a step does to n of its sums: z is added, and the activation. */
 static inline vf v_finish(vf v, const tf_step *s, vf slope, const float *z, int64_t n)
 {
     if (s->flags & TF_RESIDUAL) v = v_add(v, v_load_n(z, n));
-    v = v_any_act(v, s, slope);
-    return s->flags & TF_RESIDUAL_END ? v_add(v, v_load_n(z, n)) : v;
+    return v_any_act(v, s, slope);
 }

@@ -20,7 +20,6 @@ enum { BARE, SCALED, WEIGHED }; /* w and bias: absent; one of each per channel, 
 enum {
     NO_ACT = 1 << TF_NONE,
     ANY_ACT = (1 << TF_ACTS) - 1,
-    SUMS = TF_RESIDUAL | TF_RESIDUAL_END,
 };
 
 /* What a kernel looks at: whatever else a step says would be ignored, or worse. */
@@ -30,9 +29,9 @@ typedef struct {
     int8_t channels; /* may the output have others than the input? */
 } tf_rule;
 static const tf_rule rules[TF_OPS] = {
-    [TF_CONV] = {SUMS | TF_HALF, ANY_ACT, WEIGHED, WINDOW, 1},
-    [TF_WINOGRAD] = {SUMS | TF_TRANSFORMED, ANY_ACT, WEIGHED, WINDOW, 1},
-    [TF_GEMV] = {SUMS | TF_HALF, ANY_ACT, WEIGHED, SAME, 1},
+    [TF_CONV] = {TF_RESIDUAL | TF_HALF, ANY_ACT, WEIGHED, WINDOW, 1},
+    [TF_WINOGRAD] = {TF_RESIDUAL | TF_TRANSFORMED, ANY_ACT, WEIGHED, WINDOW, 1},
+    [TF_GEMV] = {TF_RESIDUAL | TF_HALF, ANY_ACT, WEIGHED, SAME, 1},
     [TF_DEPTHWISE] = {0, ANY_ACT, WEIGHED, WINDOW, 0},
     [TF_MAXPOOL] = {0, NO_ACT, BARE, WINDOW, 0},
     [TF_AVGPOOL] = {TF_COUNT_PAD, NO_ACT, BARE, WINDOW, 0},
@@ -181,7 +180,7 @@ static int32_t check_operands(const tf_step *s, const int64_t *bytes, int32_t bu
     const int32_t wide = planes_in ? s->c : s->wd, wide_out = planes_out ? s->oc : s->ow;
     const int32_t half = s->op == TF_SHUFFLE && s->z.buf >= 0 ? s->c / 2 : 0;
     const int product = s->op == TF_MATMUL, across = s->flags & TF_ACROSS;
-    const int second = is_binary(s->op) || product || s->flags & (TF_RESIDUAL | TF_RESIDUAL_END);
+    const int second = is_binary(s->op) || product || s->flags & TF_RESIDUAL;
     int32_t bad = TF_OK;
     if (s->x.buf != TF_BAND)
         bad = check_view(&s->x, bytes, buffers, s->n, s->h, wide,

@@ -38,18 +38,13 @@ static inline int tile_acts_later(const tf_step *s)
     return s->act > TF_PRELU && s->act != TF_HSWISH;
 }
 
-/* What has no place in every tile: a second look at it in L1. */
-static __attribute__((noinline)) void tile_finish(const tf_tile *t, int64_t rows)
+/* These take a second look at the tile, in L1. */
+static __attribute__((noinline)) void tile_act(const tf_tile *t, int64_t rows)
 {
-    const tf_step *s = t->s;
     for (int64_t r = 0; r < rows; r++) {
         float *y = t->y[r] + t->ycol;
-        for (int64_t c = 0; c < t->n; c += VL, y += t->apart - VL) {
-            vf v = v_load_n(y + c, t->n - c);
-            if (tile_acts_later(s)) v = v_act(v, s);
-            if (s->flags & TF_RESIDUAL_END) v = v_add(v, v_load_n(t->z[r] + t->ycol + c, t->n - c));
-            v_store_n(y + c, v, t->n - c);
-        }
+        for (int64_t c = 0; c < t->n; c += VL, y += t->apart - VL)
+            v_store_n(y + c, v_act(v_load_n(y + c, t->n - c), t->s), t->n - c);
     }
 }
 
@@ -93,9 +88,9 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
         }
     }
 
-    const int32_t act = t->s->act, flags = t->s->flags;
+    const int32_t act = t->s->act;
     const int64_t c = t->ycol, n = t->n, apart = t->apart;
-    if (flags & TF_RESIDUAL)
+    if (t->s->flags & TF_RESIDUAL)
         UNROLL (i, rows)
             UNROLL (j, nv) sum[i][j] = v_add(sum[i][j], v_load_n(t->z[i] + c + j * VL, n - j * VL));
     float *const *y = t->y; /* a copy: as far as gcc knows, stores could change t */
@@ -117,7 +112,7 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
     else
         UNROLL (i, rows)
             UNROLL (j, nv) v_store_n(y[i] + c + j * apart, sum[i][j], n - j * VL);
-    if (tile_acts_later(t->s) || (flags & TF_RESIDUAL_END)) tile_finish(t, rows);
+    if (tile_acts_later(t->s)) tile_act(t, rows);
 }
 
 /* tiles[nv - 1][half][rows - 1] */

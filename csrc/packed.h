@@ -280,7 +280,7 @@ static void packed_ways(const tf_step *s, packed_chunk *c)
 {
     c->chosen = tf_pack_chooses(s);
     c->plain = conv_plain(s);
-    c->direct = s->act <= TF_PRELU && !(s->flags & TF_RESIDUAL_END) && conv_dense(s);
+    c->direct = s->act <= TF_PRELU && conv_dense(s);
     for (int64_t i = 0; i < VL; i++) c->limits[i] = s->alpha, c->limits[VL + i] = s->hi;
 }
 

@@ -76,7 +76,6 @@ enum tf_act {
 
 enum tf_flag {
     TF_RESIDUAL = 1,     /* z is added before the activation */
-    TF_RESIDUAL_END = 2, /* z is added after the activation */
     TF_HALF = 4,         /* the packed weights are stored as fp16 */
     TF_COUNT_PAD = 8,    /* average pooling counts the padding, too */
     TF_TRANSFORMED = 16, /* TF_WINOGRAD: x is what TF_WINO_IN made */

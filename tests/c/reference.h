@@ -160,7 +160,7 @@ static double elementwise(const tf_step *s, double x, double z, double w, double
     }
 }
 
-/* What is done to the sum v: shortcuts and the activation. */
+/* What is done to the sum v: a shortcut and the activation. */
 static double ending(const tf_step *s, double v, double z, double slope, double *size,
                      double *terms)
 {
@@ -168,7 +168,6 @@ static double ending(const tf_step *s, double v, double z, double slope, double 
     v = activate(s, v, slope);
     if (s->act != TF_NONE) *size = *size * 2 + 2, *terms += 12;
     if (s->act == TF_EXP) *size = *size * fmin(v, FLT_MAX) + FLT_MIN; /* exp is its own slope */
-    if (s->flags & TF_RESIDUAL_END) v += z, *size += fabs(z), *terms += 1;
     return v;
 }
 

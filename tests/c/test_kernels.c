@@ -75,7 +75,7 @@ static void random_ending(tf_step *s)
         s->act = (int32_t)draw(TF_SQRT);
     if (op == TF_AFFINE && draw(8) == 0) s->act = TF_SQRT; /* of x as it is, NaN and all */
     if (op == TF_DIV && s->act == TF_EXP) s->act = TF_NONE;
-    if (product) s->flags |= (int32_t)(draw(2) * (1 + draw(2)));
+    if (product && draw(2)) s->flags |= TF_RESIDUAL;
     if ((op == TF_CONV || op == TF_GEMV) && draw(3) == 0) s->flags |= TF_HALF;
 }
 
@@ -213,7 +213,7 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
         if (draw(3) == 0) s->z.img = 0;
         p.z = guard_new(extent(&s->z, s->n, s->oh, rows, side), end);
         for (int64_t i = 0; i < p.z.count; i++) p.z.data[i] = real();
-    } else if (binary || pair || s->flags & (TF_RESIDUAL | TF_RESIDUAL_END)) {
+    } else if (binary || pair || s->flags & TF_RESIDUAL) {
         const int64_t zc = pair ? xc : s->flags & TF_SPREAD ? 1 : s->oc;
         s->z = gappy(2, s->oh, s->ow, zc);
         if (binary && draw(3) == 0) s->z.ld = 0, s->z.row = 0, s->z.img = zc;
