@@ -10,6 +10,17 @@
 #include <string.h>
 #include <time.h>
 
+/* What follows, to TARGET_END, may use these extensions of the instruction set. */
+#define TF_PRAGMA(text) _Pragma(#text)
+#ifdef __clang__
+#define TARGET(names)                                                                              \
+    TF_PRAGMA(clang attribute push(__attribute__((target(names))), apply_to = function))
+#define TARGET_END _Pragma("clang attribute pop")
+#else
+#define TARGET(names) TF_PRAGMA(GCC target(names))
+#define TARGET_END
+#endif
+
 /* A loop over registers: for i = 0 .. n - 1, n constant. It is unrolled before gcc decides where
  * arrays live, so that each element of an array of vectors becomes a register. */
 #ifdef __clang__

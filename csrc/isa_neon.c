@@ -11,6 +11,4 @@
 #include "neon_tile.h"
 #endif
 #include "family.h"
-#else
-typedef int tf_no_neon;
 #endif

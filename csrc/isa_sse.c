@@ -4,6 +4,4 @@
 #define ISA_NAME sse
 #include "simd_sse.h"
 #include "family.h"
-#else
-typedef int tf_no_sse;
 #endif
