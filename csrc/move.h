@@ -13,9 +13,7 @@ static void interleave(float *y, int64_t ld, const float *x, int64_t plane, int6
 {
     int64_t done = 0;
     if (c == 3 && ld == 3) /* an image */
-        for (; done + VL <= n; done += VL)
-            v_store_zip3(y + 3 * done, v_load(x + done), v_load(x + plane + done),
-                         v_load(x + 2 * plane + done));
+        for (; done + ZIP <= n; done += ZIP) store_zip3(y + 3 * done, x + done, plane);
     for (int64_t k0 = 0; k0 < c; k0 += INTERLEAVED, x += INTERLEAVED * plane, y += INTERLEAVED) {
         const int64_t end = tf_min(INTERLEAVED, c - k0);
         for (int64_t i = done; i < n; i++)
@@ -58,8 +56,7 @@ static void shuffle_row(const tf_call *call, int64_t image, int64_t oy)
         int64_t i = s->first % g, j = s->first / g, k = 0;
         if (g == 2 && i == 0) { /* ShuffleNet's: two halves, zipped */
             const float *b = z ? z : x + each;
-            for (; k + 2 * VL <= s->oc; k += 2 * VL, j += VL)
-                v_store_zip(y + k, v_load(x + j), v_load(b + j));
+            for (; k + 2 * ZIP <= s->oc; k += 2 * ZIP, j += ZIP) store_zip(y + k, x + j, b + j);
         }
         for (; k < s->oc; k++) {
             y[k] = i < near ? x[i * each + j] : z[(i - near) * each + j];

@@ -1,11 +1,11 @@
 /* simd_avx2.h: 8 lanes, fused multiply-add, fp16 widened by F16C. */
 #include <immintrin.h>
-#include "simd_zip3.h"
 #define VL        8
 #define ROWS_WIDE 6 /* 12 accumulators + 2 weights + 1 broadcast of the 16 registers */
 #define ROWS_SLIM 12
 
 typedef __m256 vf;
+#include "simd_x86.h"
 
 static inline __m256i v_mask(int64_t n)
 {
@@ -38,28 +38,11 @@ static inline void v_store_n(float *p, vf a, int64_t n)
     }
     if (n & 1) _mm_store_ss(p + (n & 6), rest);
 }
-static inline void v_store_zip3(float *p, vf a, vf b, vf c)
-{
-    ZIP3(vf, _mm256_unpacklo_ps, _mm256_unpackhi_ps, _mm256_shuffle_ps)
-    v_store(p, _mm256_permute2f128_ps(q0, q1, 0x20));
-    v_store(p + 8, _mm256_permute2f128_ps(q2, q0, 0x30));
-    v_store(p + 16, _mm256_permute2f128_ps(q1, q2, 0x31));
-}
-static inline void v_store_zip(float *p, vf a, vf b)
-{
-    const vf low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
-    v_store(p, _mm256_permute2f128_ps(low, high, 0x20));
-    v_store(p + 8, _mm256_permute2f128_ps(low, high, 0x31));
-}
 static inline vf v_load_half(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
 
-static inline vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
-static inline vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
-static inline vf v_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
-static inline vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 static inline vf v_sqrt(vf a) { return _mm256_sqrt_ps(a); }
 static inline vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
@@ -68,14 +51,7 @@ static inline vf v_max_nan(vf a, vf b)
     return _mm256_or_ps(_mm256_max_ps(a, b), _mm256_cmp_ps(a, b, _CMP_UNORD_Q));
 }
 static inline vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }
-static inline vf v_pow2(vf magic)
-{
-    const __m256i k = _mm256_add_epi32(_mm256_castps_si256(magic), _mm256_set1_epi32(127));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(k, 23));
-}
 
-typedef const float *vrow;
-static inline vrow row_load(const float *p) { return p; }
 /* In place, by order: left to choose, gcc lets sums change registers in the inner loop, runs out of
  * them, and takes a tenth longer. */
 static inline vf v_fma_in_place(vf acc, vf w, float x)

@@ -21,15 +21,15 @@ static inline vf v_set1(float a) { return vdupq_n_f32(a); }
 static inline vf v_load(const float *p) { return vld1q_f32(p); }
 static inline void v_store(float *p, vf a) { vst1q_f32(p, a); }
 #include "simd_tail.h"
-static inline void v_store_zip3(float *p, vf a, vf b, vf c)
+#define ZIP 4
+static inline void store_zip(float *y, const float *a, const float *b)
 {
-    const float32x4x3_t all = {{a, b, c}};
-    vst3q_f32(p, all);
+    vst2q_f32(y, (float32x4x2_t){{vld1q_f32(a), vld1q_f32(b)}});
 }
-static inline void v_store_zip(float *p, vf a, vf b)
+static inline void store_zip3(float *y, const float *x, int64_t plane)
 {
-    const float32x4x2_t pair = {{a, b}};
-    vst2q_f32(p, pair);
+    const vf a = vld1q_f32(x), b = vld1q_f32(x + plane), c = vld1q_f32(x + 2 * plane);
+    vst3q_f32(y, (float32x4x3_t){{a, b, c}});
 }
 #ifdef __aarch64__
 static inline vf v_load_half(const uint16_t *p)

@@ -10,9 +10,13 @@ static inline vf v_set1(float a) { return a; }
 static inline vf v_load(const float *p) { return *p; }
 static inline void v_store(float *p, vf a) { *p = a; }
 #include "simd_tail.h"
-/* 2 VL floats: a[0] b[0] a[1] b[1] .. */
-static inline void v_store_zip(float *p, vf a, vf b) { p[0] = a, p[1] = b; }
-static inline void v_store_zip3(float *p, vf a, vf b, vf c) { p[0] = a, p[1] = b, p[2] = c; }
+/* a[0] b[0] a[1] b[1] .. ZIP of each; x[0] x[plane] x[2 plane] x[1] .. */
+#define ZIP 1
+static inline void store_zip(float *y, const float *a, const float *b) { y[0] = *a, y[1] = *b; }
+static inline void store_zip3(float *y, const float *x, int64_t plane)
+{
+    y[0] = x[0], y[1] = x[plane], y[2] = x[2 * plane];
+}
 static inline vf v_load_half(const uint16_t *p) { return tf_from_half(*p); }
 
 static inline vf v_add(vf a, vf b) { return a + b; }

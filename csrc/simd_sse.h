@@ -1,28 +1,16 @@
 /* simd_sse.h: 4 lanes of SSE2, which every x86-64 has. No fused multiply-add: 2 operations. */
 #include <emmintrin.h>
-#include "simd_zip3.h"
 #define VL        4
 #define ROWS_WIDE 4
 #define ROWS_SLIM 8
 
 typedef __m128 vf;
+#include "simd_x86.h"
 
 static inline vf v_set1(float a) { return _mm_set1_ps(a); }
 static inline vf v_load(const float *p) { return _mm_loadu_ps(p); }
 static inline void v_store(float *p, vf a) { _mm_storeu_ps(p, a); }
 #include "simd_tail.h"
-static inline void v_store_zip3(float *p, vf a, vf b, vf c)
-{
-    ZIP3(vf, _mm_unpacklo_ps, _mm_unpackhi_ps, _mm_shuffle_ps)
-    v_store(p, q0);
-    v_store(p + 4, q1);
-    v_store(p + 8, q2);
-}
-static inline void v_store_zip(float *p, vf a, vf b)
-{
-    v_store(p, _mm_unpacklo_ps(a, b));
-    v_store(p + 4, _mm_unpackhi_ps(a, b));
-}
 /* fp16 by arithmetic: move exponent and mantissa into place, then scale by 2^112. This is right
  * for subnormals, too; infinities need the exponent set. */
 static inline vf v_load_half(const uint16_t *p)
@@ -36,10 +24,6 @@ static inline vf v_load_half(const uint16_t *p)
     return _mm_or_ps(_mm_or_ps(value, inf), _mm_castsi128_ps(sign));
 }
 
-static inline vf v_add(vf a, vf b) { return _mm_add_ps(a, b); }
-static inline vf v_sub(vf a, vf b) { return _mm_sub_ps(a, b); }
-static inline vf v_mul(vf a, vf b) { return _mm_mul_ps(a, b); }
-static inline vf v_div(vf a, vf b) { return _mm_div_ps(a, b); }
 static inline vf v_sqrt(vf a) { return _mm_sqrt_ps(a); }
 static inline vf v_fma(vf a, vf b, vf c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }
 static inline vf v_max(vf a, vf b) { return _mm_max_ps(a, b); }
@@ -48,12 +32,5 @@ static inline vf v_max_nan(vf a, vf b)
     return _mm_or_ps(_mm_max_ps(a, b), _mm_cmpunord_ps(a, b));
 }
 static inline vf v_min(vf a, vf b) { return _mm_min_ps(a, b); }
-static inline vf v_pow2(vf magic)
-{
-    const __m128i k = _mm_add_epi32(_mm_castps_si128(magic), _mm_set1_epi32(127));
-    return _mm_castsi128_ps(_mm_slli_epi32(k, 23));
-}
 
-typedef const float *vrow;
-static inline vrow row_load(const float *p) { return p; }
 #define v_fma_lane(acc, w, row, i) v_fma(_mm_set1_ps((row)[i]), w, acc)
