@@ -26,11 +26,9 @@ static inline void dw_store(const int part, float *p, vf v, int64_t n)
 }
 
 /* Row ky of the kernel: each column of inputs goes to all outputs whose windows it is in. */
-static inline __attribute__((always_inline)) void dw_row(const int kw, const int sw, const int flat,
-                                                         const int nv, const int part,
-                                                         const vf *filter, const tf_call *call,
-                                                         const float *const *table, int64_t pitch,
-                                                         int64_t c, int64_t ky, vf sum[STRIP][2])
+INLINE void dw_row(const int kw, const int sw, const int flat, const int nv, const int part,
+                   const vf *filter, const tf_call *call, const float *const *table, int64_t pitch,
+                   int64_t c, int64_t ky, vf sum[STRIP][2])
 {
     const int64_t ldw = call->s->oc, n = call->s->c - c;
     const float *const *p = table + ky * pitch, *row = flat ? table[ky] + pitch : NULL;
@@ -55,10 +53,9 @@ static inline __attribute__((always_inline)) void dw_row(const int kw, const int
  * pixels are VL floats apart, the table points to rows and pitch is where the window begins in
  * them, filter has the weights. kh (0: any), kw, sw, flat, nv and part are constants at the call.
  */
-static inline __attribute__((always_inline)) void
-dw_strip(const int kh, const int kw, const int sw, const int flat, const int nv, const int part,
-         const vf *filter, const tf_call *call, const float *const *table, int64_t pitch, float *y,
-         int64_t c)
+INLINE void dw_strip(const int kh, const int kw, const int sw, const int flat, const int nv,
+                     const int part, const vf *filter, const tf_call *call,
+                     const float *const *table, int64_t pitch, float *y, int64_t c)
 {
     const tf_step *s = call->s;
     const int64_t n = s->c - c;
@@ -117,8 +114,7 @@ DW_STRIPS(dw_7x1, 0, 7, 1)
  * map; the first rows stand in z. Pixels follow each other without a gap: loads of lower halves of
  * cache lines alone seem to wait for one bank (Zen 3: 6.8 and 9.8 cycles a vector at stride 1 and
  * 2, like this 6.0 and 8.2). The nine weights stay in registers. */
-static inline __attribute__((always_inline)) void dw_flat(const int sw, const int part,
-                                                          const tf_call *call)
+INLINE void dw_flat(const int sw, const int part, const tf_call *call)
 {
     const tf_step *s = call->s;
     const int64_t c = 0;
@@ -146,9 +142,8 @@ static void depthwise_flat(const tf_call *call, int32_t task, void *scratch)
 }
 
 /* One output pixel, any window, nv vectors of channels from c on. */
-static inline __attribute__((always_inline)) void dw_vectors(const int nv, const tf_call *call,
-                                                             const float *const *table,
-                                                             int64_t pitch, float *y, int64_t c)
+INLINE void dw_vectors(const int nv, const tf_call *call, const float *const *table, int64_t pitch,
+                       float *y, int64_t c)
 {
     const tf_step *s = call->s;
     const int part = nv == 1;

@@ -12,8 +12,7 @@ typedef struct {
     vf w, bias, slope; /* of one vector of channels */
 } elt_params;
 
-static inline __attribute__((always_inline)) vf elt_one(const int op, const tf_call *call, vf v,
-                                                        vf z, const elt_params *p)
+INLINE vf elt_one(const int op, const tf_call *call, vf v, vf z, const elt_params *p)
 {
     if (op == TF_AFFINE) {
         if (call->w) v = v_mul(v, p->w);
@@ -29,9 +28,9 @@ static inline __attribute__((always_inline)) vf elt_one(const int op, const tf_c
 }
 
 /* `count` vectors, a stride apart in each operand; n floats of each exist, of z perhaps one. */
-static inline __attribute__((always_inline)) void
-elt_vectors(const int op, const tf_call *call, const float *x, const float *z, float *y,
-            int64_t count, int64_t ldx, int64_t ldz, int64_t ldy, int64_t n, const elt_params *p)
+INLINE void elt_vectors(const int op, const tf_call *call, const float *x, const float *z, float *y,
+                        int64_t count, int64_t ldx, int64_t ldz, int64_t ldy, int64_t n,
+                        const elt_params *p)
 {
     const int spread = call->s->flags & TF_SPREAD;
     vf second = v_set1(0.0f);
@@ -47,8 +46,7 @@ elt_vectors(const int op, const tf_call *call, const float *x, const float *z, f
         }
 }
 
-static inline __attribute__((always_inline)) void
-elt_pixels(const int op, const tf_call *call, const float *x, const float *z, float *y)
+INLINE void elt_pixels(const int op, const tf_call *call, const float *x, const float *z, float *y)
 {
     const tf_step *s = call->s;
     const int64_t each = s->flags & TF_SPREAD ? 0 : 1; /* floats of z a channel */
@@ -72,8 +70,7 @@ elt_pixels(const int op, const tf_call *call, const float *x, const float *z, fl
     }
 }
 
-static inline __attribute__((always_inline)) void elt_row(const int op, const tf_call *call,
-                                                          int64_t i, int64_t oy)
+INLINE void elt_row(const int op, const tf_call *call, int64_t i, int64_t oy)
 {
     const tf_step *s = call->s;
     const float *z = call->z ? call->z + tf_at(&s->z, i, oy, 0) : NULL;

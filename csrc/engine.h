@@ -29,6 +29,9 @@
 #define UNROLL(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 #endif
 
+/* A function whose first arguments are constants at every call: it becomes code for these. */
+#define INLINE static inline __attribute__((always_inline))
+
 /* A step with its views resolved to pointers. */
 typedef struct {
     const tf_step *s;

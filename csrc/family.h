@@ -56,34 +56,20 @@ static void rows_run(const tf_call *call, int32_t task, void *scratch)
 #define TF_STR2(a)    #a
 #define TF_STR(a)     TF_STR2(a)
 
+/* clang-format off */
 const tf_kernels TF_CAT(tf_, ISA_NAME) = {
     .isa = {TF_STR(ISA_NAME), VL, ROWS_WIDE, ROWS_SLIM, PACK_ROWS},
-    .run =
-        {
-            [TF_CONV] = CONV_RUN,
-            [TF_WINOGRAD] = winograd_run,
-            [TF_WINO_IN] = wino_input_run,
-            [TF_GEMV] = gemv_run,
-            [TF_DEPTHWISE] = depthwise_run,
-            [TF_MAXPOOL] = window_run,
-            [TF_AVGPOOL] = window_run,
-            [TF_ADD] = rows_run,
-            [TF_SUB] = rows_run,
-            [TF_MUL] = rows_run,
-            [TF_DIV] = rows_run,
-            [TF_MAXIMUM] = rows_run,
-            [TF_AFFINE] = rows_run,
-            [TF_FROM_NCHW] = rows_run,
-            [TF_TO_NCHW] = rows_run,
-            [TF_SHUFFLE] = rows_run,
-            [TF_NEAREST] = rows_run,
-            [TF_BILINEAR] = rows_run,
-            [TF_SOFTMAX] = rows_run,
-            [TF_L2NORM] = rows_run,
-            [TF_LAYERNORM] = rows_run,
-            [TF_MATMUL] = matmul_run,
-            [TF_PEAK] = peak_run,
-            [TF_STREAM] = stream_run,
-        },
+    .run = {
+        [TF_CONV] = CONV_RUN,
+        [TF_WINOGRAD] = winograd_run,
+        [TF_GEMV] = gemv_run,
+        [TF_DEPTHWISE] = depthwise_run,
+        [TF_MAXPOOL ... TF_AVGPOOL] = window_run,
+        [TF_ADD ... TF_LAYERNORM] = rows_run,
+        [TF_MATMUL] = matmul_run,
+        [TF_WINO_IN] = wino_input_run,
+        [TF_PEAK] = peak_run,
+        [TF_STREAM] = stream_run,
+    },
     .flat = depthwise_flat,
 };

@@ -5,8 +5,7 @@
 
 /* The sum of x - less over n channels, or of its squares. Vectors are added up as floats, at most
  * 64 of them, then in double: a row of 2^24 values keeps its last bits. */
-static inline __attribute__((always_inline)) double norm_sum(const int square, const float *x,
-                                                             int64_t n, float less)
+INLINE double norm_sum(const int square, const float *x, int64_t n, float less)
 {
     const vf each = v_set1(less);
     float lanes[VL];
