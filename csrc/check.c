@@ -28,6 +28,7 @@ typedef struct {
     int8_t params, map;
     int8_t channels; /* may the output have others than the input? */
 } tf_rule;
+/* clang-format off */
 static const tf_rule rules[TF_OPS] = {
     [TF_CONV] = {TF_RESIDUAL | TF_HALF, ANY_ACT, WEIGHED, WINDOW, 1},
     [TF_WINOGRAD] = {TF_RESIDUAL | TF_TRANSFORMED, ANY_ACT, WEIGHED, WINDOW, 1},
@@ -35,217 +36,192 @@ static const tf_rule rules[TF_OPS] = {
     [TF_DEPTHWISE] = {0, ANY_ACT, WEIGHED, WINDOW, 0},
     [TF_MAXPOOL] = {0, NO_ACT, BARE, WINDOW, 0},
     [TF_AVGPOOL] = {TF_COUNT_PAD, NO_ACT, BARE, WINDOW, 0},
-    [TF_ADD] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
-    [TF_SUB] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
-    [TF_MUL] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
-    [TF_DIV] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
-    [TF_MAXIMUM] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
+    [TF_ADD ... TF_MAXIMUM] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
     [TF_AFFINE] = {0, ANY_ACT, SCALED, SAME, 0},
     [TF_FROM_NCHW] = {0, NO_ACT, BARE, FREE, 0},
     [TF_TO_NCHW] = {0, NO_ACT, BARE, SAME, 0},
     [TF_SHUFFLE] = {0, NO_ACT, BARE, SAME, 1},
     [TF_NEAREST] = {0, NO_ACT, BARE, FREE, 0},
     [TF_BILINEAR] = {TF_CORNERS, NO_ACT, BARE, FREE, 0},
-    [TF_SOFTMAX] = {0, NO_ACT, BARE, SAME, 0},
-    [TF_L2NORM] = {0, NO_ACT, BARE, SAME, 0},
+    [TF_SOFTMAX ... TF_L2NORM] = {0, NO_ACT, BARE, SAME, 0},
     [TF_LAYERNORM] = {0, NO_ACT, SCALED, SAME, 0},
     [TF_MATMUL] = {TF_ACROSS, NO_ACT, BARE, SAME, 1},
     [TF_WINO_IN] = {0, NO_ACT, BARE, WINDOW_BEHIND, 0},
-    [TF_PEAK] = {0, NO_ACT, BARE, FREE, 1},
-    [TF_STREAM] = {0, NO_ACT, BARE, FREE, 1},
+    [TF_PEAK ... TF_STREAM] = {0, NO_ACT, BARE, FREE, 1},
 };
+/* clang-format on */
+
+/* The sizes of the buffers. */
+typedef struct {
+    const int64_t *bytes;
+    int32_t buffers;
+} tf_room;
 
 /* 0 if n images of h rows of w pixels of c floats, seen through v, lie within the buffer. */
-static int32_t check_view(const tf_view *v, const int64_t *bytes, int32_t buffers, int64_t n,
-                          int64_t h, int64_t w, int64_t c)
+static int32_t check_view(const tf_view *v, const tf_room *room, int64_t n, int64_t h, int64_t w,
+                          int64_t c)
 {
-    if (v->buf < 0 || v->buf >= buffers) return TF_BAD_BUFFER;
+    if (v->buf < 0 || v->buf >= room->buffers) return TF_BAD_BUFFER;
     if (v->ld < 0 || !in_range(v->row, 0, MAX_STRIDE) || !in_range(v->img, 0, MAX_STRIDE) ||
         v->off < 0)
         return TF_BAD_SHAPE;
-    const int64_t room = bytes[v->buf] / 4;
+    const int64_t floats = room->bytes[v->buf] / 4;
     const int64_t last = (n - 1) * v->img + (h - 1) * v->row + (w - 1) * v->ld + c;
-    return v->off > room || last > room - v->off ? TF_BAD_BOUNDS : TF_OK;
+    return v->off > floats || last > floats - v->off ? TF_BAD_BOUNDS : TF_OK;
 }
 
 /* A vector of n floats among the parameters, absent where that is allowed. */
 static int32_t check_vector(const tf_step *s, int64_t off, int64_t n, int needed,
-                            const int64_t *bytes, int32_t buffers)
+                            const tf_room *room)
 {
+    const tf_view v = {.buf = s->wbuf, .off = off};
     if (off < 0) return needed ? TF_BAD_BUFFER : TF_OK;
-    if (s->wbuf < 0 || s->wbuf >= buffers) return TF_BAD_BUFFER;
-    const int64_t room = bytes[s->wbuf] / 4;
-    return off > room || n > room - off ? TF_BAD_BOUNDS : TF_OK;
+    return check_view(&v, room, 1, 1, 1, n);
 }
 
 static int is_binary(int32_t op) { return op >= TF_ADD && op <= TF_MAXIMUM; }
-static int is_roof(int32_t op) { return op == TF_PEAK || op == TF_STREAM; }
 
 /* Samples on a side of a tile, and tiles, of a Winograd step. */
 static int64_t wino_side(const tf_step *s) { return (int64_t)(s->tile - 1) * s->sh + 3; }
-static int64_t wino_tiles(const tf_step *s)
+static int64_t wino_tiles(const tf_step *s, int64_t oh, int64_t ow)
 {
-    if (s->op == TF_WINO_IN) return s->ow;
-    return s->n * tf_ceil_div(s->oh, s->tile) * tf_ceil_div(s->ow, s->tile);
+    return s->n * tf_ceil_div(oh, s->tile) * tf_ceil_div(ow, s->tile);
 }
 
-static int32_t check_winograd(const tf_step *s)
+static int winograd_fits(const tf_step *s)
 {
-    if (s->kh != 3 || s->kw != 3 || s->sh != s->sw || s->sh > 2 || s->dh != 1 || s->dw != 1)
-        return TF_BAD_SHAPE;
-    if (s->groups != 1 || (s->tile != 2 && s->tile != 4)) return TF_BAD_SHAPE;
+    if (s->kh != 3 || s->kw != 3 || s->sh != s->sw || s->sh > 2 || s->dh != 1 || s->dw != 1 ||
+        s->groups != 1 || (s->tile != 2 && s->tile != 4))
+        return 0;
     const int64_t squares = wino_side(s) * wino_side(s);
-    if (s->op == TF_WINO_IN) {
-        const int64_t high = (int64_t)s->h + s->pt + s->pb, wide = (int64_t)s->wd + s->pl + s->pr;
-        if (high < 3 || wide < 3 || s->oh != squares) return TF_BAD_SHAPE;
-        const int64_t down = tf_ceil_div((high - 3) / s->sh + 1, s->tile);
-        return s->ow == s->n * down * tf_ceil_div((wide - 3) / s->sw + 1, s->tile) ? TF_OK
-                                                                                   : TF_BAD_SHAPE;
-    }
-    const int whole = s->h == squares && s->wd == wino_tiles(s);
-    return s->flags & TF_TRANSFORMED && !whole ? TF_BAD_SHAPE : TF_OK;
+    if (s->op == TF_WINOGRAD)
+        return !(s->flags & TF_TRANSFORMED) ||
+               (s->h == squares && s->wd == wino_tiles(s, s->oh, s->ow));
+    const int64_t down = (int64_t)s->pt + s->h + s->pb - 3,
+                  right = (int64_t)s->pl + s->wd + s->pr - 3;
+    return down >= 0 && right >= 0 && s->oh == squares &&
+           s->ow == wino_tiles(s, down / s->sh + 1, right / s->sw + 1);
 }
+
+static int all_in(const int32_t *v, size_t count, int64_t lo, int64_t hi)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!in_range(v[i], lo, hi)) return 0;
+    return 1;
+}
+#define ALL_IN(lo, hi, ...)                                                                        \
+    all_in((const int32_t[]){__VA_ARGS__}, sizeof((int32_t[]){__VA_ARGS__}) / 4, lo, hi)
 
 /* Windows begin within the map or its padding; what has none says so. */
-static int32_t check_window(const tf_step *s)
+static int windows_fit(const tf_step *s)
 {
-    const int32_t window[] = {s->kh, s->kw, s->sh, s->sw, s->dh, s->dw};
-    const int32_t pads[] = {s->pt, s->pl, s->pb, s->pr};
-    const int8_t map = rules[s->op].map;
-    const int windows = map == WINDOW || map == WINDOW_BEHIND;
-    const int padded = windows || s->op == TF_FROM_NCHW;
-    for (size_t i = 0; i < sizeof window / sizeof *window; i++)
-        if (!in_range(window[i], 1, windows ? MAX_WINDOW : 1)) return TF_BAD_SHAPE;
-    for (size_t i = 0; i < sizeof pads / sizeof *pads; i++)
-        if (!in_range(pads[i], 0, padded ? MAX_WINDOW : 0)) return TF_BAD_SHAPE;
-    if (map != WINDOW || s->flags & TF_TRANSFORMED) return TF_OK;
+    const int windows = rules[s->op].map >= WINDOW, padded = windows || s->op == TF_FROM_NCHW;
+    if (!ALL_IN(1, windows ? MAX_WINDOW : 1, s->kh, s->kw, s->sh, s->sw, s->dh, s->dw) ||
+        !ALL_IN(0, padded ? MAX_WINDOW : 0, s->pt, s->pl, s->pb, s->pr))
+        return 0;
+    if (rules[s->op].map != WINDOW || s->flags & TF_TRANSFORMED) return 1;
     const int64_t down = (int64_t)(s->oh - 1) * s->sh, right = (int64_t)(s->ow - 1) * s->sw;
-    return down < (int64_t)s->pt + s->h + s->pb && right < (int64_t)s->pl + s->wd + s->pr
-               ? TF_OK
-               : TF_BAD_SHAPE;
+    return down < (int64_t)s->pt + s->h + s->pb && right < (int64_t)s->pl + s->wd + s->pr;
 }
 
 /* Sides, and what is made of them. */
-static int32_t check_sizes(const tf_step *s)
+static int sizes_fit(const tf_step *s)
 {
-    const int32_t sides[] = {s->n, s->h, s->wd, s->c, s->oh, s->ow, s->oc, s->groups, s->tasks};
-    for (size_t i = 0; i < sizeof sides / sizeof *sides; i++)
-        if (!in_range(sides[i], 1, MAX_SIDE)) return TF_BAD_SHAPE;
-    if (check_window(s) || s->c % s->groups) return TF_BAD_SHAPE;
-    if ((int64_t)s->n * s->oh > MAX_SIDE || (int64_t)s->oh * s->ow > MAX_SIDE) return TF_BAD_SHAPE;
-    const int weighed = rules[s->op].params == WEIGHED;
-    const int64_t taps = (int64_t)s->kh * s->kw, most = tf_max(s->c, s->oc);
-    return at_most(MAX_PIXELS, s->n, s->oh, s->ow, 1) &&
-                   at_most(MAX_FLOATS, s->n, s->oh, s->ow, most) &&
-                   at_most(MAX_FLOATS, s->n, s->h, s->wd, s->c) &&
-                   (!weighed || at_most(MAX_FLOATS, taps, s->c / s->groups, s->oc, 1))
-               ? TF_OK
-               : TF_BAD_SHAPE;
+    if (!ALL_IN(1, MAX_SIDE, s->n, s->h, s->wd, s->c, s->oh, s->ow, s->oc, s->groups, s->tasks))
+        return 0;
+    const int64_t taps = (int64_t)s->kh * s->kw, each = s->c / s->groups;
+    return windows_fit(s) && s->c % s->groups == 0 &&
+           (s->op == TF_SHUFFLE || s->oc % s->groups == 0) && (int64_t)s->n * s->oh <= MAX_SIDE &&
+           (int64_t)s->oh * s->ow <= MAX_SIDE && at_most(MAX_PIXELS, s->n, s->oh, s->ow, 1) &&
+           at_most(MAX_FLOATS, s->n, s->oh, s->ow, tf_max(s->c, s->oc)) &&
+           at_most(MAX_FLOATS, s->n, s->h, s->wd, s->c) &&
+           (rules[s->op].params != WEIGHED || at_most(MAX_FLOATS, taps, each, s->oc, 1));
 }
 
-static int32_t check_shape(const tf_step *s)
+static int shape_fits(const tf_step *s)
 {
     const tf_rule *rule = rules + s->op;
-    if (s->act < 0 || s->act >= TF_ACTS || !(rule->acts >> s->act & 1) || s->flags & ~rule->flags)
-        return TF_BAD_SHAPE;
-    if (check_sizes(s)) return TF_BAD_SHAPE;
-    if (rule->map == SAME && (s->oh != s->h || s->ow != s->wd)) return TF_BAD_SHAPE;
-    if (!rule->channels && s->oc != s->c) return TF_BAD_SHAPE;
+    if (!in_range(s->act, 0, TF_ACTS - 1) || !(rule->acts >> s->act & 1) ||
+        s->flags & ~rule->flags || !sizes_fit(s))
+        return 0;
+    if (rule->map == SAME && (s->oh != s->h || s->ow != s->wd)) return 0;
+    if (!rule->channels && s->oc != s->c) return 0;
     switch (s->op) {
     case TF_SHUFFLE:
-        if (s->first < 0 || (int64_t)s->first + s->oc > s->c) return TF_BAD_SHAPE;
-        return s->z.buf >= 0 && s->groups % 2 ? TF_BAD_SHAPE : TF_OK;
-    case TF_FROM_NCHW: return s->pt + s->h > s->oh || s->pl + s->wd > s->ow ? TF_BAD_SHAPE : TF_OK;
+        return s->first >= 0 && (int64_t)s->first + s->oc <= s->c &&
+               (s->z.buf < 0 || s->groups % 2 == 0);
+    case TF_FROM_NCHW: return s->pt + s->h <= s->oh && s->pl + s->wd <= s->ow;
     case TF_NEAREST:
-    case TF_BILINEAR:
-        if (!(s->alpha > 0.0f && s->alpha < 1e6f)) return TF_BAD_SHAPE;
-        return s->beta > 0.0f && s->beta < 1e6f ? TF_OK : TF_BAD_SHAPE;
-    case TF_GEMV:
-        return s->n == 1 && s->h == 1 && s->wd == 1 && s->groups == 1 ? TF_OK : TF_BAD_SHAPE;
-    case TF_CONV:
-    case TF_WINOGRAD:
-        if (s->block < 1 || s->panels < 1 || s->oc % s->groups) return TF_BAD_SHAPE;
-        return s->op == TF_WINOGRAD ? check_winograd(s) : TF_OK;
-    case TF_WINO_IN: return check_winograd(s);
-    default: return s->oc % s->groups ? TF_BAD_SHAPE : TF_OK;
+    case TF_BILINEAR: return s->alpha > 0.0f && s->alpha < 1e6f && s->beta > 0.0f && s->beta < 1e6f;
+    case TF_GEMV: return s->n == 1 && s->h == 1 && s->wd == 1 && s->groups == 1;
+    case TF_CONV: return s->block >= 1 && s->panels >= 1;
+    case TF_WINOGRAD: return s->block >= 1 && s->panels >= 1 && winograd_fits(s);
+    case TF_WINO_IN: return winograd_fits(s);
+    default: return 1;
     }
 }
 
 /* What is read of the map: windows that begin inside of it may hang over its end, where they
  * are clipped or read zeros; so the map as declared is the whole extent. Planes have channels in
  * the place of pixels, pixels in that of channels. What is TF_BAND is for check_links. */
-static int32_t check_operands(const tf_step *s, const int64_t *bytes, int32_t buffers)
+static int32_t check_operands(const tf_step *s, const tf_room *room)
 {
-    const int32_t planes_in = s->op == TF_FROM_NCHW, planes_out = s->op == TF_TO_NCHW;
-    const int32_t wide = planes_in ? s->c : s->wd, wide_out = planes_out ? s->oc : s->ow;
-    const int32_t half = s->op == TF_SHUFFLE && s->z.buf >= 0 ? s->c / 2 : 0;
-    const int product = s->op == TF_MATMUL, across = s->flags & TF_ACROSS;
-    const int second = is_binary(s->op) || product || s->flags & TF_RESIDUAL;
+    const int product = s->op == TF_MATMUL, pair = s->op == TF_SHUFFLE && s->z.buf >= 0;
+    int64_t w = s->wd, c = pair ? s->c / 2 : s->c, ow = s->ow, oc = s->oc;
+    if (s->op == TF_FROM_NCHW) w = s->c, c = s->wd;
+    if (s->op == TF_TO_NCHW) ow = s->oc, oc = s->ow;
     int32_t bad = TF_OK;
-    if (s->x.buf != TF_BAND)
-        bad = check_view(&s->x, bytes, buffers, s->n, s->h, wide,
-                         planes_in ? s->wd
-                         : half    ? half
-                                   : s->c);
-    if (!bad && s->y.buf != TF_BAND)
-        bad = check_view(&s->y, bytes, buffers, s->n, s->oh, wide_out, planes_out ? s->ow : s->oc);
-    if (bad || s->z.buf < 0) return bad ? bad : second ? TF_BAD_BUFFER : TF_OK;
-    if (product)
-        return check_view(&s->z, bytes, buffers, s->n, s->oh, across ? s->oc : s->c,
-                          across ? s->c : s->oc);
-    const int32_t each = is_binary(s->op) && s->flags & TF_SPREAD ? 1 : s->oc;
-    return check_view(&s->z, bytes, buffers, s->n, s->oh, s->ow, half ? half : each);
+    if (s->x.buf != TF_BAND) bad = check_view(&s->x, room, s->n, s->h, w, c);
+    if (!bad && s->y.buf != TF_BAND) bad = check_view(&s->y, room, s->n, s->oh, ow, oc);
+    if (bad) return bad;
+    const int needed = is_binary(s->op) || product || s->flags & TF_RESIDUAL;
+    if (s->z.buf < 0) return needed ? TF_BAD_BUFFER : TF_OK;
+    if (product) {
+        ow = s->flags & TF_ACROSS ? s->oc : s->c;
+        oc = s->flags & TF_ACROSS ? s->c : s->oc;
+    } else if (pair || s->flags & TF_SPREAD) {
+        oc = pair ? c : 1;
+    }
+    return check_view(&s->z, room, s->n, s->oh, ow, oc);
 }
 
 static int64_t round_up(int64_t v, int64_t unit) { return tf_ceil_div(v, unit) * unit; }
 
-static int32_t check_params(const tf_kernels *k, const tf_step *s, const int64_t *bytes,
-                            int32_t buffers)
+static int32_t check_params(const tf_kernels *k, const tf_step *s, const tf_room *room)
 {
-    const int64_t vl = k->isa.lanes, taps = (int64_t)s->kh * s->kw, half = s->flags & TF_HALF;
-    const int64_t outs = round_up(s->oc / s->groups, vl) * s->groups;
-    int64_t weights = 0, vectors = s->oc;
-    if (s->op == TF_CONV || s->op == TF_GEMV) {
-        weights = outs * taps * (s->c / s->groups);
-        vectors = outs;
-    } else if (s->op == TF_DEPTHWISE) {
-        weights = taps * s->c;
-    } else if (s->op == TF_WINOGRAD) {
-        weights = round_up(s->oc, vl) * (s->tile + 2) * (s->tile + 2) * s->c;
-        vectors = round_up(s->oc, vl);
-    } else if (rules[s->op].params == SCALED) {
-        weights = s->c;
-    }
-    if (half) weights = tf_ceil_div(weights, 2);
     const int8_t params = rules[s->op].params, map = rules[s->op].map;
+    const int needed = params == WEIGHED;
+    const int64_t vl = k->isa.lanes, taps = (int64_t)s->kh * s->kw, each = s->c / s->groups;
+    const int64_t outs = round_up(s->oc / s->groups, vl) * s->groups;
+    int64_t weights = s->c, vectors = needed && s->op != TF_DEPTHWISE ? outs : s->oc;
+    if (s->op == TF_CONV || s->op == TF_GEMV) weights = outs * taps * each;
+    if (s->op == TF_DEPTHWISE) weights = taps * s->c;
+    if (s->op == TF_WINOGRAD) weights = outs * (s->tile + 2) * (s->tile + 2) * s->c;
+    if (s->flags & TF_HALF) weights = tf_ceil_div(weights, 2);
     if (params == BARE && (s->w >= 0 || s->bias >= 0)) return TF_BAD_BUFFER;
-    int32_t bad = check_vector(s, s->w, weights, params == WEIGHED, bytes, buffers);
-    if (!bad) bad = check_vector(s, s->bias, vectors, params == WEIGHED, bytes, buffers);
-    if (!bad) bad = check_vector(s, s->slope, vectors, s->act == TF_PRELU, bytes, buffers);
-    const int pads = (map == WINDOW && params == WEIGHED) || map == WINDOW_BEHIND;
+    int32_t bad = check_vector(s, s->w, weights, needed, room);
+    if (!bad) bad = check_vector(s, s->bias, vectors, needed, room);
+    if (!bad) bad = check_vector(s, s->slope, vectors, s->act == TF_PRELU, room);
+    const int pads = (map == WINDOW && needed) || map == WINDOW_BEHIND;
     const int reads = pads || s->op == TF_MATMUL; /* zeros */
-    if (!bad) bad = check_vector(s, s->zero, tf_max(s->c, 2 * vl), reads, bytes, buffers);
+    if (!bad) bad = check_vector(s, s->zero, tf_max(s->c, 2 * vl), reads, room);
     return bad;
 }
 
-/* A task an image, of whole steps of the loop; one vector of output each. */
-static int32_t check_roof(const tf_kernels *k, const tf_step *s)
+/* The kernel walks tasks that must cover the output and not more. */
+static int tasks_fit(const tf_kernels *k, const tf_step *s)
 {
     const int64_t vl = k->isa.lanes;
-    const int fits = s->op == TF_PEAK ? s->c >= 12 * vl : s->c % (8 * vl) == 0;
-    return fits && s->tasks == s->n && s->oc == vl && s->wd == 1 && s->first >= 1 ? TF_OK
-                                                                                  : TF_BAD_SHAPE;
-}
-
-/* The kernel walks tasks that must cover the output and not more. */
-static int32_t check_tasks(const tf_kernels *k, const tf_step *s)
-{
-    if (is_roof(s->op)) return check_roof(k, s);
-    if (s->op != TF_CONV && s->op != TF_WINOGRAD) return TF_OK;
-    const int64_t panels = tf_ceil_div(s->oc / s->groups, 2 * k->isa.lanes) * s->groups;
-    const int64_t rows = s->op == TF_CONV ? (int64_t)s->n * s->oh * s->ow : wino_tiles(s);
-    const int64_t blocks = tf_ceil_div(rows, s->block);
-    return blocks * tf_ceil_div(panels, s->panels) == s->tasks ? TF_OK : TF_BAD_SHAPE;
+    if (s->op == TF_PEAK || s->op == TF_STREAM) {
+        /* a task an image, of whole steps of the loop; one vector of output each */
+        const int whole = s->op == TF_PEAK ? s->c >= 12 * vl : s->c % (8 * vl) == 0;
+        return whole && s->tasks == s->n && s->oc == vl && s->wd == 1 && s->first >= 1;
+    }
+    if (s->op != TF_CONV && s->op != TF_WINOGRAD) return 1;
+    const int64_t panels = tf_ceil_div(s->oc / s->groups, 2 * vl) * s->groups;
+    const int64_t pixels = (int64_t)s->n * s->oh * s->ow;
+    const int64_t rows = s->op == TF_CONV ? pixels : wino_tiles(s, s->oh, s->ow);
+    return tf_ceil_div(rows, s->block) * tf_ceil_div(panels, s->panels) == s->tasks;
 }
 
 int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
@@ -264,7 +240,7 @@ int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
     }
     if (s->op == TF_WINOGRAD) {
         /* M, V if it is made here, on a cache line a table of two rows of pointers for each tile */
-        const int64_t count = tf_min(s->block, wino_tiles(s));
+        const int64_t count = tf_min(s->block, wino_tiles(s, s->oh, s->ow));
         const int64_t m = tf_odd_lines(count * 2 * k->isa.lanes);
         const int64_t v = s->flags & TF_TRANSFORMED ? 0 : tf_odd_lines(count * s->c);
         return wino_side(s) * wino_side(s) * (m + v) * 4 + 2 * count * rows * pointer;
@@ -299,12 +275,12 @@ static int32_t check_links(const tf_step *s, int32_t j, int32_t n)
 int32_t tf_check(const tf_kernels *k, const tf_step *steps, int32_t n, const int64_t *bytes,
                  int32_t buffers, int64_t *scratch, int32_t *bad)
 {
+    const tf_room room = {bytes, buffers};
     *scratch = 0;
     *bad = 0;
     if (!in_range(buffers, 0, MAX_BUFFERS)) return TF_BAD_BUFFER;
     for (int32_t i = 0, j = 0, members = 1; i < n; i++, j++) {
         const tf_step *s = steps + i;
-        int32_t status = TF_OK;
         *bad = i;
         if (s->size != sizeof *s) return TF_BAD_SIZE;
         if (j == members) j = 0;
@@ -314,11 +290,12 @@ int32_t tf_check(const tf_kernels *k, const tf_step *steps, int32_t n, const int
             if (members > 1 && !in_range(s->band, 1, MAX_SIDE)) return TF_BAD_SHAPE;
         }
         if (!in_range(s->op, 0, TF_OPS - 1) || k->run[s->op] == NULL) return TF_BAD_OP;
-        if ((status = check_shape(s)) != TF_OK) return status;
-        if ((status = check_links(s, j, members)) != TF_OK) return status;
-        if ((status = check_operands(s, bytes, buffers)) != TF_OK) return status;
-        if ((status = check_params(k, s, bytes, buffers)) != TF_OK) return status;
-        if ((status = check_tasks(k, s)) != TF_OK) return status;
+        if (!shape_fits(s)) return TF_BAD_SHAPE;
+        int32_t status = check_links(s, j, members);
+        if (!status) status = check_operands(s, &room);
+        if (!status) status = check_params(k, s, &room);
+        if (!status && !tasks_fit(k, s)) status = TF_BAD_SHAPE;
+        if (status) return status;
         if (j < members - 1) continue;
         const int64_t need = members > 1 ? tf_chain_bytes(k, s - j) : tf_scratch_bytes(k, s);
         *scratch = tf_max(*scratch, round_up(need, 64));
