@@ -96,6 +96,9 @@ static void *work(void *arg)
     return NULL;
 }
 
+/* Of a new round or the end: whoever goes to sleep looks for either once more behind its
+ * `sleeping`.
+ */
 static void wake_all(tf_pool *p)
 {
     if (atomic_load(&p->sleeping) == 0) return;
@@ -136,24 +139,14 @@ int32_t tf_pool_threads(const tf_pool *p) { return p->threads; }
 
 int64_t tf_pool_bytes(void) { return sizeof(tf_pool); }
 
-/* What a new thread begins with: signals are for the program's own threads, which may wait for one
- * that they block. What a thread's own fault sends comes to it all the same, for a crash's report.
- */
-static sigset_t not_ours(void)
-{
-    sigset_t set;
-    sigfillset(&set);
-    sigdelset(&set, SIGSEGV);
-    sigdelset(&set, SIGBUS);
-    sigdelset(&set, SIGFPE);
-    sigdelset(&set, SIGILL);
-    return set;
-}
-
 int32_t tf_pool_start(tf_pool *p, int32_t threads)
 {
-    const sigset_t blocked = not_ours();
-    sigset_t before;
+    /* Signals are for the program's own threads, which may wait for one that they block. What a
+     * thread's own fault sends comes to it all the same, for a crash's report. */
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (int i = 0; i < 4; i++) sigdelset(&blocked, faults[i]);
     memset(p, 0, sizeof *p);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
@@ -171,9 +164,7 @@ int32_t tf_pool_start(tf_pool *p, int32_t threads)
 void tf_pool_stop(tf_pool *p)
 {
     atomic_store(&p->stop, 1);
-    pthread_mutex_lock(&p->lock);
-    pthread_cond_broadcast(&p->wake);
-    pthread_mutex_unlock(&p->lock);
+    wake_all(p);
     for (int32_t i = 1; i < p->threads; i++) pthread_join(p->workers[i].thread, NULL);
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);

@@ -1,30 +1,25 @@
 /* run.c: one call per image. Resolves every step's views and hands its tasks to the threads.
  *
- * A caller that must answer in between, to Ctrl-C say, asks for a part: tf_run_for returns when its
+ * A caller that must answer in between, to Ctrl-C say, asks for a part: tf_run returns when its
  * time is over. A step, and a chain of steps, is never left half done. */
 #include "engine.h"
 
-static float *resolve(const tf_view *v, void *const *buffers)
+static float *place(int32_t buf, int64_t off, void *const *buffers)
 {
-    return v->buf < 0 ? NULL : (float *)buffers[v->buf] + v->off;
-}
-
-static const float *param(const tf_step *s, int64_t off, void *const *buffers)
-{
-    return off < 0 ? NULL : (const float *)buffers[s->wbuf] + off;
+    return buf < 0 || off < 0 ? NULL : (float *)buffers[buf] + off;
 }
 
 tf_call tf_resolve(const tf_step *s, void *const *buffers)
 {
     return (tf_call){
         .s = s,
-        .x = resolve(&s->x, buffers),
-        .y = resolve(&s->y, buffers),
-        .z = resolve(&s->z, buffers),
-        .w = param(s, s->w, buffers),
-        .bias = param(s, s->bias, buffers),
-        .slope = param(s, s->slope, buffers),
-        .zero = param(s, s->zero, buffers),
+        .x = place(s->x.buf, s->x.off, buffers),
+        .y = place(s->y.buf, s->y.off, buffers),
+        .z = place(s->z.buf, s->z.off, buffers),
+        .w = place(s->wbuf, s->w, buffers),
+        .bias = place(s->wbuf, s->bias, buffers),
+        .slope = place(s->wbuf, s->slope, buffers),
+        .zero = place(s->wbuf, s->zero, buffers),
     };
 }
 
@@ -42,8 +37,8 @@ static void time_members(int64_t *ticks, int32_t members, int64_t end)
     ticks[members - 1] = end;
 }
 
-int32_t tf_run_for(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
-                   void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks, int64_t ns)
+int32_t tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
+               void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks, int64_t ns)
 {
     const int64_t begin = tf_now();
     int32_t i = 0;
@@ -64,10 +59,4 @@ int32_t tf_run_for(const tf_kernels *k, const tf_step *steps, int32_t n, void *c
         }
     }
     return i;
-}
-
-void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
-            void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks)
-{
-    tf_run_for(k, steps, n, buffers, scratch, stride, pool, ticks, INT64_MAX);
 }

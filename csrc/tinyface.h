@@ -23,7 +23,7 @@
 
 /* Everything between the two markers is also read by cffi: declarations only. */
 /* cffi-begin */
-enum { TF_ABI = 2, TF_CHAIN_MAX = 8, TF_MAX_THREADS = 256 };
+enum { TF_CHAIN_MAX = 8, TF_MAX_THREADS = 256 };
 
 enum { TF_NOWHERE = -1, TF_BAND = -2 }; /* of tf_view.buf: no operand; rows within a chain */
 
@@ -135,18 +135,14 @@ int32_t tf_check(const tf_kernels *k, const tf_step *steps, int32_t n, const int
                  int32_t buffers, int64_t *scratch, int32_t *bad);
 const char *tf_strerror(int32_t status);
 
-/* Runs the steps. scratch holds one region of stride bytes (a multiple of 64) per thread of
- * the pool; pool NULL means the calling thread alone. ticks, if not NULL, receives n + 1
- * clock readings in ns: before the first step and after each. The members of a chain take turns, so
- * there the chain's time is divided as its first strip spent it. */
-void tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
-            void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks);
-
-/* The same for about ns nanoseconds: begins no step later than that, except for the first one, and
- * returns how many steps it has run. The rest is another call, with what lies behind these steps
- * and ticks. */
-int32_t tf_run_for(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
-                   void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks, int64_t ns);
+/* Runs the steps for about ns nanoseconds: begins none later than that, except for the first one,
+ * and returns how many it has run. The rest is another call, with what lies behind these steps and
+ * ticks. scratch holds one region of stride bytes (a multiple of 64) per thread of the pool; pool
+ * NULL means the calling thread alone. ticks, if not NULL, receives n + 1 clock readings in ns:
+ * before the first step and after each. The members of a chain take turns, so there the chain's
+ * time is divided as its first strip spent it. */
+int32_t tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const *buffers,
+               void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks, int64_t ns);
 
 /* A pool lives in memory of the caller, tf_pool_bytes() long and aligned to 64 bytes. start returns
  * how many threads (the caller included) there are: TF_MAX_THREADS at most, and fewer than asked

@@ -96,8 +96,8 @@ class _Pressed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.lib, name)
 
-    def tf_run_for(self, *given: Any) -> int:
-        done = int(self.lib.tf_run_for(*given))
+    def tf_run(self, *given: Any) -> int:
+        done = int(self.lib.tf_run(*given))
         self.calls += 1
         if self.calls == 2:
             signal.raise_signal(signal.SIGINT)

@@ -55,12 +55,12 @@ static int run(FILE *file)
         return 1;
     }
     void *scratch = memory(need);
-    tf_run(kernels, steps, all, buffers, scratch, need, NULL, NULL);
+    tf_run(kernels, steps, all, buffers, scratch, need, NULL, NULL, INT64_MAX);
     for (int32_t i = 0, next = 0; i < all; i++) {
         tf_mark();
         if (i < next) continue; /* it ran with the first of its chain */
         next = i + (steps[i].chain > 1 ? steps[i].chain : 1);
-        tf_run(kernels, steps + i, next - i, buffers, scratch, need, NULL, NULL);
+        tf_run(kernels, steps + i, next - i, buffers, scratch, need, NULL, NULL, INT64_MAX);
     }
     tf_mark();
     return 0;

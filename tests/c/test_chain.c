@@ -96,8 +96,7 @@ static int run(const tf_kernels *k, const tf_step *s, int32_t n, const guarded *
     int bad = 0;
     int64_t *const times = draw(2) ? ticks : NULL, ns = draw(2) ? 0 : INT64_MAX;
     for (int32_t i = 0; i < n;) /* in one call, or each step in its own */
-        i += tf_run_for(k, s + i, n - i, data, room.data, scratch, pool, times ? times + i : NULL,
-                        ns);
+        i += tf_run(k, s + i, n - i, data, room.data, scratch, pool, times ? times + i : NULL, ns);
     if (pool) tf_pool_stop(pool);
     free(pool);
     guard_free(&room);

@@ -297,7 +297,7 @@ static int same_bits(const tf_kernels *k, const tf_step *s, int32_t steps, const
     memcpy(alone, p->y.data, size);
     for (int64_t i = 0; i < p->y.count; i++) p->y.data[i] = NAN;
     for (int64_t i = 0; i < room->count; i++) room->data[i] = NAN;
-    tf_run(k, s, steps, buffers, room->data, stride, pool, NULL);
+    tf_run(k, s, steps, buffers, room->data, stride, pool, NULL, INT64_MAX);
     const int same = memcmp(alone, p->y.data, size) == 0;
     if (!same) {
         describe(s);
@@ -348,7 +348,7 @@ static int run_case(const tf_kernels *k, const tf_isa *isa, int32_t op)
     } else {
         guarded room = guard_new(scratch / 4 * threads, 1);
         for (int64_t i = 0; i < room.count; i++) room.data[i] = NAN;
-        tf_run(k, two, steps, buffers, room.data, scratch, NULL, NULL);
+        tf_run(k, two, steps, buffers, room.data, scratch, NULL, NULL, INT64_MAX);
         bad = compare(&s, &p);
         if (!bad && s.tasks > 1 && draw(4) == 0)
             bad = !same_bits(k, two, steps, &p, buffers, &room, scratch);

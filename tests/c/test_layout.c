@@ -62,7 +62,7 @@ int layout_case(const tf_kernels *k, tf_pool *pool, int32_t threads)
     int bad = tf_check(k, &s, 1, bytes, 3, &scratch, &where) != TF_OK || scratch != 0;
     for (int pass = 0; pass < 2 && !bad; pass++) {
         for (int64_t i = 0; i < y.count; i++) y.data[i] = NAN;
-        tf_run(k, &s, 1, buffers, NULL, 0, pass ? pool : NULL, NULL);
+        tf_run(k, &s, 1, buffers, NULL, 0, pass ? pool : NULL, NULL, INT64_MAX);
         bad = memcmp(y.data, want.data, (size_t)y.count * 4) != 0;
     }
     if (bad)

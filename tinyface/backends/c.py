@@ -192,7 +192,7 @@ class _Context:
         ticks = ffi.new("int64_t[]", count + 1) if timed else ffi.NULL
         done = 0
         while done < count:
-            done += lib.tf_run_for(
+            done += lib.tf_run(
                 owner._kernels, owner._steps + done, count - done, table,
                 ffi.from_buffer(self.scratch), self.stride, self.pool,
                 ticks + done if timed else ffi.NULL, PATIENCE_NS,
