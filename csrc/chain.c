@@ -14,7 +14,6 @@
  * strips rows are computed twice.
  */
 #include "engine.h"
-#include <time.h>
 
 /* Input rows *from .. *to that output rows first .. end of s read, within the map. */
 static void rows_under(const tf_step *s, int64_t first, int64_t end, int64_t *from, int64_t *to)
@@ -24,15 +23,14 @@ static void rows_under(const tf_step *s, int64_t first, int64_t end, int64_t *fr
     *to = tf_max(tf_min((end - 1) * s->sh - s->pt + reach, s->h), *from);
 }
 
-/* Rows that each member but the last must keep at a time. */
+/* Rows that each member must have at a time. */
 static void chain_rows(const tf_step *s, int64_t *rows)
 {
-    int64_t need = s[s->chain - 1].oh < s->band ? s[s->chain - 1].oh : s->band;
-    for (int32_t m = s->chain - 1; m > 0; m--) {
-        need = tf_min((need - 1) * s[m].sh + (int64_t)(s[m].kh - 1) * s[m].dh + 1, s[m].h);
-        rows[m - 1] = need;
+    int32_t m = s->chain - 1;
+    for (rows[m] = tf_min(s->band, s[m].oh); m > 0; m--) {
+        const int64_t reach = (int64_t)(s[m].kh - 1) * s[m].dh + 1;
+        rows[m - 1] = tf_min((rows[m] - 1) * s[m].sh + reach, s[m].h);
     }
-    rows[s->chain - 1] = tf_min(s->band, s[s->chain - 1].oh);
 }
 
 /* The step on `rows` of its output rows, in one task. */
@@ -44,11 +42,6 @@ static tf_step on_rows(const tf_step *s, int64_t rows)
     part.block = (int32_t)(rows * s->ow);
     part.panels = s->oc;
     return part;
-}
-
-static int64_t rows_bytes(const tf_step *s, int64_t rows)
-{
-    return tf_ceil_div(rows * s->y.row * (int64_t)sizeof(float), 64) * 64;
 }
 
 /* Does what step m of a chain makes go on panel by panel? Between a convolution and a depthwise 3x3
@@ -90,9 +83,9 @@ static panel_rows panel_rows_of(const tf_kernels *k, const tf_step *s, int64_t r
 /* Bytes in which member m hands on what it makes. */
 static int64_t held_bytes(const tf_kernels *k, const tf_step *s, int32_t m, int64_t rows)
 {
-    if (!by_panels(k, s, m)) return rows_bytes(s + m, rows);
+    if (!by_panels(k, s, m)) return tf_ceil_div(4 * rows * s[m].y.row, 64) * 64;
     const panel_rows v = panel_rows_of(k, s + m, rows);
-    return (2 * v.floats + v.count * v.keep * v.row) * (int64_t)sizeof(float);
+    return 4 * (2 * v.floats + v.count * v.keep * v.row);
 }
 
 int64_t tf_chain_bytes(const tf_kernels *k, const tf_step *s)
@@ -226,8 +219,7 @@ static void run_panels(const tf_chain *c, member *m, int32_t j, int64_t *spent, 
     aim(c->call.s, m, j + 1);
     const int64_t below = (dw->end - 1) * s[1].sh - s[1].pt + s[1].kh - s->oh;
     if (below > 0)
-        for (int64_t i = 0; i < 2; i++)
-            memset(new_rows(conv, i) + s->oh * v->row, 0, (size_t)(below * v->row) * sizeof(float));
+        for (int64_t i = 0; i < 2; i++) tf_zero(new_rows(conv, i) + s->oh * v->row, below * v->row);
     if (conv->end > conv->next) {
         aim(c->call.s, m, j);
         conv->call.y = new_rows(conv, 0) + conv->next * v->row + s[1].pl * v->lanes;
@@ -264,11 +256,11 @@ static void run_band(const tf_chain *c, member *m, int64_t *spent, void *scratch
 static void clear_edges(const tf_step *dw, const panel_rows *v, float *y)
 {
     const int64_t left = dw->pl * v->lanes, right = left + dw->wd * v->lanes;
-    memset(y, 0, (size_t)(v->above * v->row) * sizeof(float));
-    memset(y + v->floats, 0, (size_t)(v->above * v->row) * sizeof(float));
+    tf_zero(y, v->above * v->row);
+    tf_zero(y + v->floats, v->above * v->row);
     for (float *end = y + 2 * v->floats; y < end; y += v->row) {
-        memset(y, 0, (size_t)left * sizeof(float));
-        memset(y + right, 0, (size_t)(v->row - right) * sizeof(float));
+        tf_zero(y, left);
+        tf_zero(y + right, v->row - right);
     }
 }
 

@@ -117,7 +117,6 @@ DW_STRIPS(dw_7x1, 0, 7, 1)
 INLINE void dw_flat(const int sw, const int part, const tf_call *call)
 {
     const tf_step *s = call->s;
-    const int64_t c = 0;
     vf filter[9];
     for (int k = 0; k < 9; k++) filter[k] = dw_load(part, call->w + k * s->oc, s->c);
     for (int64_t oy = 0; oy < s->oh; oy++) {
@@ -127,7 +126,7 @@ INLINE void dw_flat(const int sw, const int part, const tf_call *call)
         for (int64_t k = 0; k < s->ow; k += STRIP) {
             const int64_t ox = tf_min(k, s->ow - STRIP);
             dw_strip(3, 3, sw, 1, 1, part, filter, call, rows, ox * sw * VL,
-                     call->y + oy * s->y.row + ox * s->y.ld, c);
+                     call->y + oy * s->y.row + ox * s->y.ld, 0);
         }
     }
 }

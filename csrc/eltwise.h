@@ -46,9 +46,12 @@ INLINE void elt_vectors(const int op, const tf_call *call, const float *x, const
         }
 }
 
-INLINE void elt_pixels(const int op, const tf_call *call, const float *x, const float *z, float *y)
+INLINE void elt_row(const int op, const tf_call *call, int64_t i, int64_t oy)
 {
     const tf_step *s = call->s;
+    const float *x = call->x + tf_at(&s->x, i, oy, 0);
+    const float *z = call->z ? call->z + tf_at(&s->z, i, oy, 0) : NULL;
+    float *y = call->y + tf_at(&s->y, i, oy, 0);
     const int64_t each = s->flags & TF_SPREAD ? 0 : 1; /* floats of z a channel */
     const int dense = s->x.ld == s->c && s->y.ld == s->c && (!call->z || s->z.ld == s->c);
     const int whole = !call->w && !call->bias && !call->slope && (s->ow == 1 || (dense && each));
@@ -68,11 +71,4 @@ INLINE void elt_pixels(const int op, const tf_call *call, const float *x, const 
         elt_vectors(op, call, x + c, z ? z + each * c : NULL, y + c, s->ow, s->x.ld, s->z.ld,
                     s->y.ld, n, &p);
     }
-}
-
-INLINE void elt_row(const int op, const tf_call *call, int64_t i, int64_t oy)
-{
-    const tf_step *s = call->s;
-    const float *z = call->z ? call->z + tf_at(&s->z, i, oy, 0) : NULL;
-    elt_pixels(op, call, call->x + tf_at(&s->x, i, oy, 0), z, call->y + tf_at(&s->y, i, oy, 0));
 }

@@ -112,6 +112,8 @@ static inline int64_t tf_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b
  * set of a cache. */
 static inline int64_t tf_odd_lines(int64_t floats) { return (tf_ceil_div(floats, 16) | 1) * 16; }
 
+static inline void tf_zero(float *p, int64_t n) { memset(p, 0, (size_t)n * sizeof *p); }
+
 /* First float of pixel (image, row, column) of a view, relative to its pointer. */
 static inline int64_t tf_at(const tf_view *v, int64_t i, int64_t y, int64_t x)
 {

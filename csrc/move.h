@@ -3,7 +3,7 @@
 
 static void zero_pixels(float *y, int64_t pixels, int64_t ld, int64_t channels)
 {
-    for (int64_t k = 0; k < pixels; k++) memset(y + k * ld, 0, (size_t)channels * sizeof(float));
+    for (int64_t k = 0; k < pixels; k++) tf_zero(y + k * ld, channels);
 }
 
 /* y[i][k] = x[k][i]: one row of n pixels, channels last, from c planes, or the other way round. A

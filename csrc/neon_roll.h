@@ -31,16 +31,8 @@ typedef struct {
 /* acc += x w, both halves of 8 channels; v and w: the first of two neighbouring registers. */
 #define ROLL_FMA(a, b, v, v1, w, w1)                                                               \
     "fmla v" #a ".4s, v" #v ".4s, v" #w ".4s\n\tfmla v" #b ".4s, v" #v1 ".4s, v" #w1 ".4s\n\t"
-#define ROLL_OP(op, to, from, by) op " v" #to ".4s, v" #from ".4s, v" #by ".4s\n\t"
-
-#define ROLL_PRELU(a, b)                                                                           \
-    ROLL_OP("fmin", 8, a, 30)                                                                      \
-    ROLL_OP("fmin", 9, b, 30)                                                                      \
-    ROLL_OP("fmax", a, a, 30)                                                                      \
-    ROLL_OP("fmax", b, b, 30) ROLL_OP("fmla", a, 8, 28) ROLL_OP("fmla", b, 9, 29)
-#define ROLL_CLIP(a, b)                                                                            \
-    ROLL_OP("fmax", a, a, 28)                                                                      \
-    ROLL_OP("fmax", b, b, 28) ROLL_OP("fmin", a, a, 29) ROLL_OP("fmin", b, b, 29)
+#define ROLL_PRELU(a, b) V_PRELU(a, b, 8, 9, 30, 28, 29)
+#define ROLL_CLIP(a, b)  V_CLIP(a, b, 28, 29)
 #define ROLL_NONE(a, b)
 
 /* One column: its three rows to v6 v7, v8 v9, v6 v7; M takes them with the weights of a kernel row,
@@ -161,9 +153,7 @@ typedef struct {
                 : [bias] "r"(bias), [act] "r"(act), [ldw] "r"(ldw), [d0] "r"(row->step[0]),        \
                   [d1] "r"(row->step[1]), [d2] "r"(row->step[2]), [ldy] "r"(row->ldy),             \
                   [left] "r"(row->left), [over] "r"(row->over)                                     \
-                : "memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9",      \
-                  "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20",     \
-                  "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30");           \
+                : ALL_REGISTERS);                                                                  \
         }                                                                                          \
     }
 /* clang-format on */

@@ -66,19 +66,14 @@ typedef void packed_fn(int64_t k, const float *x, const void *w, const float *fr
 #define ENDS_12(M) ENDS_8(M) M(24, 27) M(28, 31)
 
 /* What finishes a row, in registers. */
-#define OP(op, to, from, by) op " v" #to ".4s, v" #from ".4s, v" #by ".4s\n\t"
 #define RESIDUAL_Z(a, b)                                                                           \
     "ld1 {v0.4s, v1.4s}, [%[x]], %[w]\n\t" OP("fadd", a, a, 0) OP("fadd", b, b, 1)
-#define CLIP_ROW(a, b)                                                                             \
-    OP("fmax", a, a, 1) OP("fmax", b, b, 1) OP("fmin", a, a, 2) OP("fmin", b, b, 2)
-#define PRELU_ROW(a, b)                                                                            \
-    OP("fmin", 4, a, 3)                                                                            \
-    OP("fmin", 5, b, 3)                                                                            \
-    OP("fmax", a, a, 3) OP("fmax", b, b, 3) OP("fmla", a, 4, 1) OP("fmla", b, 5, 2)
-#define STORE_Y(a, b) "st1 {v" #a ".4s, v" #b ".4s}, [%[acc]], %[step]\n\t"
-#define EACH_4(M)     M(8, 9) M(10, 11) M(12, 13) M(14, 15)
-#define EACH_8(M)     EACH_4(M) M(16, 17) M(18, 19) M(20, 21) M(22, 23)
-#define EACH_12(M)    EACH_8(M) M(24, 25) M(26, 27) M(28, 29) M(30, 31)
+#define CLIP_ROW(a, b)  V_CLIP(a, b, 1, 2)
+#define PRELU_ROW(a, b) V_PRELU(a, b, 4, 5, 3, 1, 2)
+#define STORE_Y(a, b)   "st1 {v" #a ".4s, v" #b ".4s}, [%[acc]], %[step]\n\t"
+#define EACH_4(M)       M(8, 9) M(10, 11) M(12, 13) M(14, 15)
+#define EACH_8(M)       EACH_4(M) M(16, 17) M(18, 19) M(20, 21) M(22, 23)
+#define EACH_12(M)      EACH_8(M) M(24, 25) M(26, 27) M(28, 29) M(30, 31)
 /* clang-format off */
 #define FINISH(rows)                                                                               \
     "cbz %[out], 9f\n\t"                                                                           \
@@ -132,9 +127,7 @@ typedef void packed_fn(int64_t k, const float *x, const void *w, const float *fr
             : [k] "+r"(k), [x] "+r"(x), [w] "+r"(w), [from] "+r"(from), [acc] "+r"(acc),           \
               [step] "+r"(step)                                                                    \
             : [out] "r"(out)                                                                       \
-            : "memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10",   \
-              "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22",  \
-              "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31");                      \
+            : ALL_REGISTERS);                                                                      \
     }
 /* clang-format on */
 PACKED_TILE(packed_4, 4, LOAD_W)

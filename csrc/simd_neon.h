@@ -83,3 +83,19 @@ static inline vf v_sqrt(vf a)
 #define v_fma_lane(acc, w, row, i)                                                                 \
     vmlaq_lane_f32(acc, w, (i) < 2 ? vget_low_f32(row) : vget_high_f32(row), (i)&1)
 #endif
+
+/* For what is written out in assembler. */
+#ifdef __aarch64__
+#define OP(op, to, from, by) op " v" #to ".4s, v" #from ".4s, v" #by ".4s\n\t"
+/* Two vectors of sums; t, u: two of nobody's; s, r: the slopes. */
+#define V_CLIP(a, b, lo, hi)                                                                       \
+    OP("fmax", a, a, lo) OP("fmax", b, b, lo) OP("fmin", a, a, hi) OP("fmin", b, b, hi)
+#define V_PRELU(a, b, t, u, zero, s, r)                                                            \
+    OP("fmin", t, a, zero)                                                                         \
+    OP("fmin", u, b, zero) OP("fmax", a, a, zero) OP("fmax", b, b, zero) OP("fmla", a, t, s)       \
+        OP("fmla", b, u, r)
+#define ALL_REGISTERS                                                                              \
+    "memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11",      \
+        "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", \
+        "v25", "v26", "v27", "v28", "v29", "v30", "v31"
+#endif
