@@ -21,12 +21,10 @@ static inline vf v_exp(vf x)
     return v_mul(p, v_pow2(biased));
 }
 
-static inline vf v_neg(vf v) { return v_sub(v_set1(0.0f), v); }
-
 static inline vf v_sigmoid(vf v)
 {
     const vf one = v_set1(1.0f);
-    return v_div(one, v_add(one, v_exp(v_neg(v))));
+    return v_div(one, v_add(one, v_exp(v_sub(v_set1(0.0f), v))));
 }
 
 static inline vf v_clip(vf v, float lo, float hi)

@@ -166,18 +166,4 @@ static inline int64_t tf_pack_chunk(const tf_step *s)
     return tf_ceil_div(tf_min(fits, pixels), TF_PACK_ROWS) * TF_PACK_ROWS;
 }
 
-/* fp16 bits to fp32, all cases. */
-static inline float tf_from_half(uint16_t h)
-{
-    uint32_t bits = (uint32_t)(h & 0x7fffu) << 13;
-    float value;
-    memcpy(&value, &bits, 4);
-    value *= 0x1p112f; /* rebias the exponent; exact, subnormals included */
-    memcpy(&bits, &value, 4);
-    if (value >= 65536.0f) bits |= 0x7f800000u; /* infinities and NaN */
-    bits |= (uint32_t)(h & 0x8000u) << 16;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
 #endif

@@ -48,6 +48,7 @@ static inline vf v_load_half(const uint16_t *p)
 static inline vf v_add(vf a, vf b) { return vaddq_f32(a, b); }
 static inline vf v_sub(vf a, vf b) { return vsubq_f32(a, b); }
 static inline vf v_mul(vf a, vf b) { return vmulq_f32(a, b); }
+static inline vf v_div(vf a, vf b) { return a / b; } /* 32 bits: one at a time */
 static inline vf v_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 static inline vf v_max(vf a, vf b) { return vmaxq_f32(a, b); }
 static inline vf v_max_nan(vf a, vf b) { return vmaxq_f32(a, b); }
@@ -61,25 +62,10 @@ static inline vf v_pow2(vf magic)
 typedef float32x4_t vrow;
 static inline vrow row_load(const float *p) { return vld1q_f32(p); }
 #ifdef __aarch64__
-static inline vf v_div(vf a, vf b) { return vdivq_f32(a, b); }
 static inline vf v_sqrt(vf a) { return vsqrtq_f32(a); }
 #define v_fma_lane(acc, w, row, i) vfmaq_laneq_f32(acc, w, row, i)
 #else
-static inline vf v_div(vf a, vf b)
-{
-    float x[4], y[4];
-    vst1q_f32(x, a);
-    vst1q_f32(y, b);
-    for (int i = 0; i < 4; i++) x[i] /= y[i];
-    return vld1q_f32(x);
-}
-static inline vf v_sqrt(vf a)
-{
-    float x[4];
-    vst1q_f32(x, a);
-    for (int i = 0; i < 4; i++) x[i] = sqrtf(x[i]);
-    return vld1q_f32(x);
-}
+static inline vf v_sqrt(vf a) { return (vf){sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3])}; }
 #define v_fma_lane(acc, w, row, i)                                                                 \
     vmlaq_lane_f32(acc, w, (i) < 2 ? vget_low_f32(row) : vget_high_f32(row), (i)&1)
 #endif
@@ -92,8 +78,8 @@ static inline vf v_sqrt(vf a)
     OP("fmax", a, a, lo) OP("fmax", b, b, lo) OP("fmin", a, a, hi) OP("fmin", b, b, hi)
 #define V_PRELU(a, b, t, u, zero, s, r)                                                            \
     OP("fmin", t, a, zero)                                                                         \
-    OP("fmin", u, b, zero) OP("fmax", a, a, zero) OP("fmax", b, b, zero) OP("fmla", a, t, s)       \
-        OP("fmla", b, u, r)
+    OP("fmin", u, b, zero)                                                                         \
+    OP("fmax", a, a, zero) OP("fmax", b, b, zero) OP("fmla", a, t, s) OP("fmla", b, u, r)
 #define ALL_REGISTERS                                                                              \
     "memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11",      \
         "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", \

@@ -17,7 +17,19 @@ static inline void store_zip3(float *y, const float *x, int64_t plane)
 {
     y[0] = x[0], y[1] = x[plane], y[2] = x[2 * plane];
 }
-static inline vf v_load_half(const uint16_t *p) { return tf_from_half(*p); }
+/* fp16, all cases */
+static inline vf v_load_half(const uint16_t *p)
+{
+    uint32_t bits = (uint32_t)(*p & 0x7fffu) << 13;
+    float value;
+    memcpy(&value, &bits, 4);
+    value *= 0x1p112f; /* rebias the exponent; exact, subnormals included */
+    memcpy(&bits, &value, 4);
+    if (value >= 65536.0f) bits |= 0x7f800000u; /* infinities and NaN */
+    bits |= (uint32_t)(*p & 0x8000u) << 16;
+    memcpy(&value, &bits, 4);
+    return value;
+}
 
 static inline vf v_add(vf a, vf b) { return a + b; }
 static inline vf v_sub(vf a, vf b) { return a - b; }
