@@ -34,7 +34,7 @@ typedef struct { /* where a pixel's window begins, perhaps outside of the map */
     int whole; /* the window has no padding */
 } packed_pixel;
 
-typedef struct {
+typedef struct { /* chosen, plain, direct: how things are done, not what: the bits are the same */
     packed_job *jobs;
     int64_t count, span;  /* jobs; taps per job */
     int64_t pixels, room; /* of this chunk; rounded up to whole tiles */
@@ -275,15 +275,6 @@ static void packed_take(const tf_call *call, const conv_shape *v, const packed_c
     out->act = s->act == TF_PRELU ? panel->slope : c->limits;
 }
 
-/* What does the step allow? Only how things are done depends on it: the bits are the same. */
-static void packed_ways(const tf_step *s, packed_chunk *c)
-{
-    c->chosen = tf_pack_chooses(s);
-    c->plain = conv_plain(s);
-    c->direct = s->act <= TF_PRELU && conv_dense(s);
-    for (int64_t i = 0; i < VL; i++) c->limits[i] = s->alpha, c->limits[VL + i] = s->hi;
-}
-
 static void packed_run(const tf_call *call, int32_t task, void *scratch)
 {
     const tf_step *s = call->s;
@@ -293,7 +284,9 @@ static void packed_run(const tf_call *call, int32_t task, void *scratch)
     const int64_t p0 = task / blocks * s->panels, p1 = tf_min(p0 + s->panels, v.panels);
     const int64_t most = tf_pack_chunk(s), tiles = most / TF_PACK_ROWS;
     packed_chunk c = {.jobs = scratch, .room = most};
-    packed_ways(s, &c);
+    c.chosen = tf_pack_chooses(s), c.plain = conv_plain(s);
+    c.direct = s->act <= TF_PRELU && conv_dense(s);
+    for (int64_t i = 0; i < VL; i++) c.limits[i] = s->alpha, c.limits[VL + i] = s->hi;
     c.span = c.chosen ? 1 : v.taps * v.kc <= LONG ? v.taps : s->kw * v.kc <= LONG ? s->kw : 1;
     c.at = (packed_pixel *)(void *)(c.jobs + tiles * v.taps);
     c.sums = (float *)(void *)(c.at + most);
