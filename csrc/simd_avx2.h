@@ -18,7 +18,8 @@ static inline vf v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
 static inline vf v_load_n(const float *p, int64_t n)
 {
-    return n >= VL ? v_load(p) : _mm256_maskload_ps(p, v_mask(n));
+    /* a hint for gcc's layout: most are whole */
+    return __builtin_expect(n >= VL, 1) ? v_load(p) : _mm256_maskload_ps(p, v_mask(n));
 }
 static inline void v_store_n(float *p, vf a, int64_t n)
 {
