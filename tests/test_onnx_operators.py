@@ -46,6 +46,7 @@ def elu(x: Array, alpha: float, slope: float = 1) -> Array:
 # name -> (nodes, formula): x is (3, 6, 5, 4) with an infinity, 0 and 100 among its values
 C: dict[str, tuple[list[Any], Formula]] = {  # runs in C from end to end
     "abs": ([node("Abs")], np.abs),
+    "sign": ([node("Sign")], np.sign),
     "softsign": ([node("Softsign")], lambda x: x / (1 + np.abs(x))),
     "mish": ([node("Mish")], lambda x: x * np.tanh(softplus(x))),
     "mish in three": (
@@ -81,7 +82,6 @@ NUMPY: dict[str, tuple[list[Any], Formula]] = {  # one step or more in NumPy
         [node("ReduceLogSumExp", "x", "axes", keepdims=0)], lambda x: np.log(np.exp(x).sum((1, 3))),
     ),
     "log softmax": ([node("LogSoftmax", axis=1)], log_softmax),
-    "sign": ([node("Sign")], np.sign),
     "thresholded": ([node("ThresholdedRelu", alpha=0.5)], lambda x: np.where(x > 0.5, x, 0)),
     "shrink": (
         [node("Shrink", lambd=0.5, bias=0.2)],

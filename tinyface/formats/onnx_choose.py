@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.formats.onnx_smooth import hidden, scalar
-from tinyface.ops import Compare, Identity, Maximum, Mul, Sub, Where
+from tinyface.formats.onnx_smooth import hidden, scalar, times
+from tinyface.ops import Clip, Compare, Identity, Maximum, Mul, Sub, Where
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
@@ -60,11 +60,13 @@ def make_Not(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_Sign(c: Converter, node: OnnxNode) -> list[str]:
-    """(x > 0) - (x < 0)."""
-    x, zero = c.tensor(node, 0), scalar(c, node, "zero", 0)
-    above = c.apply(Compare(mode="greater"), x, zero, node=node, part="above")
-    below = c.apply(Compare(mode="less"), x, zero, node=node, part="below")
-    return [c.apply(Sub(), above, below, node=node)]
+    """x times so much that it is 0, or 1 and more, cut at -1 and 1. The least number above 0 is
+    1.4e-45, so that it takes 1e38 two times; cut before, nothing overflows, and no layer in front
+    can take the factor into its weights."""
+    cut = Clip(low=-1.0, high=1.0)
+    y = c.apply(cut, c.tensor(node, 0), node=node, part="cut")
+    y = c.apply(cut, times(c, node, y, 1e38, "large"), node=node, part="most")
+    return [c.apply(cut, times(c, node, y, 1e38, "huge"), node=node)]
 
 
 def make_ThresholdedRelu(c: Converter, node: OnnxNode) -> list[str]:

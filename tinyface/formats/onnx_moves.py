@@ -127,10 +127,14 @@ def make_Slice(c: Converter, node: OnnxNode) -> list[str]:
 def make_Expand(c: Converter, node: OnnxNode) -> list[str]:
     """Repeating sides of 1 is adding zeros of the larger shape, or nothing at all: most often
     what reads it would broadcast by itself (a gate written as x * gate.expand_as(x))."""
-    x, target = c.tensor(node, 0), c.integers(node, 1)
+    target = c.integers(node, 1)
     if target is None:
         raise node.refuse("its shape is missing")
-    shape = np.broadcast_shapes(c.shape(x), target)
+    return _expanded(c, node, np.broadcast_shapes(c.shape(c.tensor(node, 0)), target))
+
+
+def _expanded(c: Converter, node: OnnxNode, shape: Shape) -> list[str]:
+    x = c.tensor(node, 0)
     if shape == c.shape(x):
         return [c.apply(Identity(), x, node=node)]
     if math.prod(shape) > 1 << 24:
@@ -141,10 +145,13 @@ def make_Expand(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_Tile(c: Converter, node: OnnxNode) -> list[str]:
-    """Every axis as often behind itself as it says."""
+    """Every axis as often behind itself as it says; axes of one element as in Expand."""
     y, repeats = c.tensor(node, 0), c.integers(node, 1)
-    if repeats is None or len(repeats) != len(c.shape(y)) or min(repeats) < 1:
+    old = c.shape(y)
+    if repeats is None or len(repeats) != len(old) or min(repeats) < 1:
         raise node.refuse("its repeats are missing or do not fit")
+    if all(side == 1 for side, count in zip(old, repeats, strict=True) if count > 1):
+        return _expanded(c, node, tuple(map(math.prod, zip(old, repeats, strict=True))))
     if max(repeats) > 64 or math.prod(repeats) * math.prod(c.shape(y)) > 1 << 24:
         raise node.refuse(f"repeats {repeats} times")
     for axis, count in enumerate(repeats):
