@@ -56,7 +56,7 @@ def network(
                     y = b.apply(Reshape((h * w * 2 if constants else -1, fields)), y, name=key)
                 else:
                     y = b.apply(Transpose((0, 2, 3, 1)), y)
-                    y = b.apply(Reshape((1, h * w if constants else -1, fields)), y, name=key)
+                    y = b.apply(Reshape((0, h * w if constants else -1, fields)), y, name=key)
                 outputs.append(b.apply(Sigmoid(), y, name=f"{key}:p") if kind[0] == "s" else y)
     graph = b.build(*outputs)
     state = random_state(graph)
@@ -80,6 +80,16 @@ def test_the_outputs_are_joined_level_by_level(family: Family) -> None:
         for i in range(family.scores)
     ]
     np.testing.assert_allclose(joined["conf"][0, :, 0], np.prod(factors, axis=0), rtol=1e-6)
+
+
+def test_pictures_of_a_batch_keep_their_rows_apart() -> None:
+    found = heads(network(YUNET))
+    assert found is not None
+    x = np.random.default_rng(0).standard_normal((3, 3, 64, 96)).astype(np.float32)
+    whole = Session(found[0], "numpy").run(x)
+    for i in range(3):
+        for name, value in Session(found[0], "numpy").run(x[i : i + 1]).items():
+            np.testing.assert_allclose(whole[name][i], value[0], rtol=1e-4, atol=1e-5)
 
 
 @both

@@ -87,6 +87,11 @@ def _with(shapes: Mapping[str, Shape], rows: int, fields: int) -> list[str]:
     return [name for name, shape in shapes.items() if shape in ((rows, fields), (1, rows, fields))]
 
 
+def _rows(shape: Shape, fields: int) -> Reshape:
+    """(n, rows, fields); without a batch they are of one picture."""
+    return Reshape(shape=(0 if len(shape) == 3 else 1, -1, fields))
+
+
 def _joined(graph: Graph, found: list[list[list[str]]]) -> Graph:
     graph = free_size(graph)
     nodes = list(graph.nodes)
@@ -99,7 +104,7 @@ def _joined(graph: Graph, found: list[list[list[str]]]) -> Graph:
         parts = []
         for i, names in enumerate(levels):
             rows = [
-                add(Reshape(shape=(1, -1, fields)), (name,), f"{output}:{i}:{j}")
+                add(_rows(graph.types[name].shape, fields), (name,), f"{output}:{i}:{j}")
                 for j, name in enumerate(names)
             ]
             parts.append(rows[0] if len(rows) == 1 else add(Mul(), tuple(rows), f"{output}:{i}"))
