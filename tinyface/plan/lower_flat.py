@@ -215,16 +215,30 @@ def split(p: Planner, node: Node) -> None:
 
 
 def slices(p: Planner, node: Node) -> None:
-    """Of any axes, forwards."""
+    """Of any axes; backwards along one, of which there are few."""
     name, result = node.inputs[0], node.outputs[0]
     buffer, offset, strides = known(p, name)
     index = node.op.index(len(strides))  # type: ignore[attr-defined]
     ranges = [range(*s.indices(side)) for s, side in zip(index, p.shape(name), strict=True)]
-    if any(r.step < 1 for r in ranges):
-        raise p.unsupported(node, "backwards")
     offset += sum(r.start * step for r, step in zip(ranges, strides, strict=True))
     steps = tuple(r.step * step for r, step in zip(ranges, strides, strict=True))
+    back = [axis for axis, r in enumerate(ranges) if r.step < 0]
+    if back:
+        return backwards(p, node, back, (buffer, offset, steps))
     put(p, result, (buffer, offset, steps))
+
+
+def backwards(p: Planner, node: Node, axes: Sequence[int], x: Place) -> None:
+    """A step for each index, since none goes backwards: of colours there are three."""
+    result, axis = node.outputs[0], axes[0]
+    shape = list(p.shape(result))
+    if len(axes) > 1 or shape[axis] > MOST_STEPS:
+        raise p.unsupported(node, "backwards")
+    (xb, xo, xs), (yb, yo, ys) = x, target(p, result)
+    shape[axis], count = 1, shape[axis]
+    for i in range(count):
+        places = ((xb, xo + i * xs[axis], xs), (yb, yo + i * ys[axis], ys))
+        walk(p, node, f"{result}.{i}", shape, places, "TF_AFFINE")
 
 
 def reshape(p: Planner, node: Node) -> bool:

@@ -78,8 +78,8 @@ class Planner:
             if lower is None:
                 raise self.unsupported(node)
             fed = [n for n in (*node.inputs, *node.outputs) if n and n not in graph.params]
-            if any(len(self.shape(name)) < 2 for name in fed):
-                raise self.unsupported(node, "scalars and vectors without a batch")
+            if not all(self.shape(name) for name in fed):
+                raise self.unsupported(node, "a scalar")
             lower(self, node)
             for name in {*node.inputs} - {""}:
                 self.release(name, node)
@@ -180,8 +180,8 @@ class Planner:
     def _inside(self, home: Home, shape: Shape, as_map: bool) -> View:
         host = self.joint(home.whole)
         at = host.offset + home.offset
-        if host.is_map and as_map:
-            full = shape if len(shape) == 4 else (*shape, 1, 1)
+        full = shape if len(shape) == 4 else (*shape, 1, 1)
+        if host.is_map and as_map and (len(self.shape(home.whole)) == 4 or full[2:] == (1, 1)):
             return host.part(full, at, home.cell, home.block)
         dense = whole_map(host.buffer, shape) if as_map else whole(host.buffer, shape)
         return replace(dense, offset=at, img=host.img)
