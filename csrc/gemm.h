@@ -42,9 +42,23 @@ static inline int tile_acts_later(const tf_step *s)
     return s->act > TF_PRELU && s->act != TF_HSWISH;
 }
 
+/* Pixels of less than a vector that lie side by side: whole vectors of several. */
+static int tile_acts_at_once(const tf_tile *t, int64_t rows)
+{
+    float *y = t->y[0];
+    if (t->n >= VL || t->ycol) return 0;
+    for (int64_t r = 1; r < rows; r++)
+        if (t->y[r] != y + r * t->n) return 0;
+    const int64_t all = rows * t->n;
+    for (int64_t c = 0; c < all; c += VL)
+        v_store_n(y + c, v_act(v_load_n(y + c, all - c), t->s), all - c);
+    return 1;
+}
+
 /* These take a second look at the tile, in L1. */
 static __attribute__((noinline)) void tile_act(const tf_tile *t, int64_t rows)
 {
+    if (tile_acts_at_once(t, rows)) return;
     for (int64_t r = 0; r < rows; r++) {
         float *y = t->y[r] + t->ycol;
         for (int64_t c = 0; c < t->n; c += VL, y += t->apart - VL)

@@ -33,7 +33,14 @@ from tinyface.plan.lower_shape import (
 )
 from tinyface.plan.model import CORNERS, COUNT_PAD, View
 from tinyface.plan.planner import Planner
-from tinyface.plan.views import as_column, innermost, one_pixel, run_length, runs
+from tinyface.plan.views import (
+    as_column,
+    innermost,
+    one_pixel,
+    pixels_of_rows,
+    run_length,
+    runs,
+)
 
 Lower = Callable[[Planner, Node], None]
 
@@ -212,19 +219,25 @@ def global_pool(p: Planner, node: Node) -> None:
         return reduce(p, node)
     x, y = p.as_map(node.inputs[0]), p.new(node.outputs[0], as_map=True)
     n, c, h, w = x.shape
+    if isinstance(node.op, ops.Reduce) and len(node.op.axes) == 1:
+        h, w = (h, 1) if node.op.axes[0] % 4 == 2 else (1, w)
     maximum = node.op.kind == "global_max_pool" or getattr(node.op, "mode", "") == "max"
     p.emit(
         node.name, node.op.kind, "max_pool" if maximum else "average_pool", x, y, node=node,
         op="TF_MAXPOOL" if maximum else "TF_AVGPOOL", kh=h, kw=w,
         tasks=max(1, min(8, c // p.isa.lanes, x.shape[1] * h * w // 20_000)) if n == 1 else 1,
-        reason="the window is the whole map",
+        reason="the window is as long as the map",
     )  # fmt: skip
 
 
 def reduces_map(p: Planner, node: Node) -> bool:
+    """Along its height, its width, or both; of one of them where its side stays, since without
+    it the result is no map."""
     op: Any = node.op
     rank = len(p.shape(node.inputs[0]))
-    return rank == 4 and op.mode in ("mean", "max") and sorted(a % 4 for a in op.axes) == [2, 3]
+    axes = sorted(a % 4 for a in op.axes)
+    sides = axes == [2, 3] or (op.keepdims and axes in ([2], [3]))
+    return rank == 4 and op.mode in ("mean", "max") and sides
 
 
 def resize(p: Planner, node: Node) -> None:
@@ -251,6 +264,8 @@ def along_channels(p: Planner, node: Node) -> None:
     }
     shape = p.shape(name)
     axis = op.axis % len(shape)
+    if len(shape) == 1:
+        raise p.unsupported(node, "along the batch")
     if len(shape) in (2, 4) and axis == 1:
         x, y = p.as_map(name), p.new(result)
     elif axis == len(shape) - 1:
@@ -258,7 +273,7 @@ def along_channels(p: Planner, node: Node) -> None:
     else:
         x = y = turned(p, node, axis)
     step = {"softmax": "TF_SOFTMAX", "l2_normalize": "TF_L2NORM", "layer_norm": "TF_LAYERNORM"}
-    shared = [as_column(view, p.isa.lanes) for view in (x, y)]
+    shared = [as_column(pixels_of_rows(view), p.isa.lanes) for view in (x, y)]
     p.emit(
         node.name, op.kind, op.kind, *shared, node=node, params=params,
         op=step[op.kind], alpha=getattr(op, "eps", 0.0), tasks=tasks(shared[0], 8),

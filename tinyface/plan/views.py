@@ -67,3 +67,12 @@ def as_column(view: View, lanes: int) -> View:
     one vector takes several."""
     n, c, h, w = view.shape
     return replace(view, shape=(n, c, w, 1), row=view.ld) if h == 1 and c >= lanes else view
+
+
+def pixels_of_rows(view: View) -> View:
+    """A matrix as a map of one picture, whose pixels are the rows."""
+    n, c, h, w = view.shape
+    if n == 1 or h * w > 1:
+        return view
+    size = n * view.img
+    return replace(view, shape=(1, c, 1, n), img=size, row=size, ld=view.img)
