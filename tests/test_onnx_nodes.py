@@ -26,7 +26,8 @@ KNOWN = {*OPERATORS, *FOLD, "Shape"}
 
 # what may be refused, and why: the message must say so
 REASONS = {
-    "type": r"is of type int64; only float32|elements of type uint64|not of floating point",
+    "type": r"is of type int64; only float32|elements of type uint64|"
+    r"neither of floating point nor of bytes|computes with bytes",
     "training": "in training mode",
     "second output": r"its output '\w+' is not computed here|storage in columns",
     "three axes": "of an input with 5 axes",

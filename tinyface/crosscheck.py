@@ -213,7 +213,8 @@ def _onnxruntime(module: Any, folder: Path, model: str) -> dict[str, Array]:
     x = np.load(folder / "in.npy")
     if given.shape[1] not in (1, 3) and given.shape[3] in (1, 3):  # as importer.channels_first
         x = x.transpose(0, 2, 3, 1)
-    kind = {"tensor(float16)": np.float16, "tensor(double)": np.float64}.get(given.type, np.float32)
+    kinds = {"float16": np.float16, "double": np.float64, "uint8": np.uint8}
+    kind: Any = kinds.get(given.type[len("tensor(") : -1], np.float32)
     names = [output.name for output in session.get_outputs()]
     made = session.run(names, {given.name: np.ascontiguousarray(x, kind)})
     return dict(zip(names, made, strict=True))

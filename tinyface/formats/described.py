@@ -204,14 +204,21 @@ def usual_preprocess(graph: Graph) -> Preprocess:
     return Preprocess(height, width, colour, (mean,) * channels, (scale,) * channels)
 
 
+def _same_sides(graph: Graph, node: Node) -> bool:
+    """Whether it is a reshape that leaves all sides above 1 as they are."""
+    shapes = (graph.types[name].shape for name in (node.inputs[0], node.outputs[0]))
+    old, new = ([side for side in shape if side > 1] for shape in shapes)
+    return isinstance(node.op, Reshape) and old == new
+
+
 def _first(graph: Graph, name: str) -> set[str]:
-    """The kinds of operators that read the input, or what was cut of it, joined and turned."""
+    """The kinds of operators that read the input, or what was cut of it, joined and turned; axes
+    of one element may come and go."""
     seen, waiting, kinds = {name}, [name], set()
     while waiting:
         for node in graph.readers.get(waiting.pop(), ()):
-            same = graph.types[node.inputs[0]] == graph.types[node.outputs[0]]
             moved = isinstance(node.op, (Concat, Identity, Slice, Split, Transpose))
-            if not moved and not (isinstance(node.op, Reshape) and same):
+            if not moved and not _same_sides(graph, node):
                 kinds.add(node.op.kind)
                 continue
             waiting += {*node.outputs} - seen

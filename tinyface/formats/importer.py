@@ -237,6 +237,8 @@ def _import_graph(
     read = read_by_card(path, graph, card) if card else read_outputs(path, graph, entry)
     graph, task, usual = read.graph, read.task, read.usual
     found += [read.note] if read.note else []
+    if file and file.pixels:  # bytes cannot have been shifted or scaled
+        usual = replace(usual, mean=(0.0,) * len(usual.mean), scale=(1.0,) * len(usual.scale))
     if task == "detect" and not is_free(graph):
         height, width = next(iter(graph.inputs.values())).shape[2:]
         found.append(

@@ -51,6 +51,7 @@ class Converter:
     made: the operator that makes a tensor. turned: what a Transpose has turned, and how. origins:
     the tensors whose shapes went into a constant. state: the weights. computed: bytes of the
     constants and weights computed so far. multiplied: numbers, for products of constants.
+    pixels: ONNX's names of tensors that are still of bytes.
     """
 
     def __init__(self, file: OnnxFile, size: tuple[int, int], batch: int = 1) -> None:
@@ -63,6 +64,7 @@ class Converter:
         self.turned: dict[str, tuple[str, Shape]] = {}
         self.origins: dict[str, set[str]] = {}
         self.computed = self.multiplied = 0
+        self.pixels: set[str] = {*file.pixels}
         for name, shape in file.inputs.items():
             usual: tuple[int, ...] = (1,) * len(shape)
             if len(shape) == 4:
@@ -191,6 +193,8 @@ class Converter:
         if node.kind == "If":
             self.take_branch(node)
             return
+        if not self.pixels.isdisjoint(node.inputs):
+            self.carry_pixels(node)
         make = OPERATORS.get(node.kind)
         if make is None:
             raise node.refuse(f"this operator is not known here; {_advice(node)}")
@@ -205,6 +209,14 @@ class Converter:
         if wanted:
             raise node.refuse(f"its output {wanted[0][:80]!r} is not computed here")
         self.tensors.update(zip(node.outputs, made, strict=False))
+
+    def carry_pixels(self, node: OnnxNode) -> None:
+        """Bytes may be moved, and cast to numbers that are computed with: the same values here.
+        Sums of bytes would wrap around, and quotients lose their fractions."""
+        if node.kind in MOVING:
+            self.pixels.update(node.outputs)
+        elif node.kind != "Cast":
+            raise node.refuse("computes with bytes (uint8): cast the picture to float32 before it")
 
     def take_branch(self, node: OnnxNode) -> None:
         """The nodes of that branch of an If which its condition, a constant, chooses: exporters
@@ -232,6 +244,8 @@ class Converter:
                 self.origins[outer] = self.origins.get(name, set())
             else:
                 self.tensors[outer] = self.tensors[name]
+                if name in self.pixels:
+                    self.pixels.add(outer)
 
 
 def _advice(node: OnnxNode) -> str:
@@ -242,6 +256,10 @@ def _advice(node: OnnxNode) -> str:
 
 CHOOSING: Final = (
     "ArgMax", "ArgMin", "NonMaxSuppression", "NonZero", "OneHot", "RoiAlign", "TopK", "Unique",
+)  # fmt: skip
+MOVING: Final = (
+    "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
+    "Unsqueeze",
 )  # fmt: skip
 Make = Callable[[Converter, OnnxNode], list[str]]
 MODULES: Final = (

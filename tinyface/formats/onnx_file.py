@@ -88,7 +88,8 @@ class OnnxFile:
     """What the conversion needs of a file.
 
     inputs: name -> shape, None for a side that is free. constants: initialisers by name. card: the
-    JSON that tinyface wrote beside the network, unchecked; None for files of others.
+    JSON that tinyface wrote beside the network, unchecked; None for files of others. pixels: the
+    inputs that are of bytes (uint8), not of floating point.
     """
 
     path: Path
@@ -98,6 +99,7 @@ class OnnxFile:
     nodes: Sequence[OnnxNode]
     constants: Mapping[str, Array]
     card: str | None = None
+    pixels: frozenset[str] = frozenset()
 
     @property
     def free(self) -> bool:
@@ -143,12 +145,15 @@ def open_onnx(path: Path) -> OnnxFile:
     reader = _Reader(path, opset)
     whole = reader.graph(graph, depth=0)
     constants = whole.constants
-    inputs = {v.name: _read_shape(path, v) for v in graph.input if v.name not in constants}
+    fed = [v for v in graph.input if v.name not in constants]
+    inputs = {v.name: _read_shape(path, v) for v in fed}
+    pixels = frozenset(v.name for v in fed if _type(v) == onnx.TensorProto.UINT8)
     nodes, card = in_order(whole.nodes), _card(path, model)
     # Other exporters call every graph alike (main_graph, torch_jit, tf2onnx): the file says more.
     name = graph.name if model.producer_name == "tinyface" else path.stem
     name = name if name.isprintable() else ""
-    return OnnxFile(path, name[:200] or "imported", inputs, whole.outputs, nodes, constants, card)
+    name = name[:200] or "imported"
+    return OnnxFile(path, name, inputs, whole.outputs, nodes, constants, card, pixels)
 
 
 def _card(path: Path, model: Any) -> str | None:
@@ -293,13 +298,21 @@ def _origin(node: Any) -> str:
     return ""
 
 
+def _type(value: Any) -> int:
+    return int(value.type.tensor_type.elem_type)
+
+
 def _read_shape(path: Path, value: Any) -> tuple[int | None, ...]:
     from onnx import TensorProto
 
     kind = value.type.tensor_type
     where = f"{path}: input {value.name[:80]!r}"
-    if kind.elem_type not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
-        raise FormatError(f"{where} is not of floating point; export the network for float32 input")
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    if _type(value) not in (*floats, TensorProto.UINT8):
+        raise FormatError(
+            f"{where} is neither of floating point nor of bytes (uint8); export the network for "
+            "float32 input"
+        )
     if not kind.HasField("shape") or len(kind.shape.dim) > limits.MAX_RANK:
         raise FormatError(f"{where} has no shape; export it with one")
     return tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
