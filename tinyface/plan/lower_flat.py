@@ -238,7 +238,7 @@ def backwards(p: Planner, node: Node, axes: Sequence[int], x: Place) -> None:
     shape[axis], count = 1, shape[axis]
     for i in range(count):
         places = ((xb, xo + i * xs[axis], xs), (yb, yo + i * ys[axis], ys))
-        walk(p, node, f"{result}.{i}", shape, places, "TF_AFFINE")
+        elementwise(p, node, f"{result}.{i}", shape, places, "TF_AFFINE")
 
 
 def reshape(p: Planner, node: Node) -> bool:
