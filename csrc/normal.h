@@ -57,8 +57,7 @@ static float most_of(const float *x, int64_t n)
 }
 
 /* exp(x - max) / sum: shifted by the maximum, so that nothing overflows. Three passes over a row,
- * so that the exponentials of short softmaxes, too, fill whole vectors. What a mask hides is 0:
- * over the sum it would be subnormal, and products with that take a hundred cycles each. */
+ * so that the exponentials of short softmaxes, too, fill whole vectors. */
 static void softmax_row(const tf_call *call, int64_t i, int64_t oy)
 {
     const tf_step *s = call->s;
@@ -71,13 +70,11 @@ static void softmax_row(const tf_call *call, int64_t i, int64_t oy)
         if (wide) norm_apply(call, out, in, s->c, most, 1.0f);
         for (int64_t c = 0; !wide && c < s->c; c++) out[c] = in[c] - most;
     }
-    const vf least = v_exp(v_set1(-87.0f)), zero = v_set1(0.0f);
     const int64_t spans = s->y.ld == s->c ? 1 : s->ow, length = s->ow / spans * (int64_t)s->c;
     for (int64_t k = 0; k < spans; k++)
         for (int64_t c = 0; c < length; c += VL) {
             float *out = y + k * s->y.ld + c;
-            const vf e = v_sub(v_exp(v_load_n(out, length - c)), least);
-            v_store_n(out, v_max(zero, e), length - c);
+            v_store_n(out, v_exp(v_load_n(out, length - c)), length - c);
         }
     for (int64_t k = 0; k < s->ow; k++) {
         float *out = y + k * s->y.ld, sum = 0.0f;

@@ -81,6 +81,7 @@ static void *work(void *arg)
     const struct worker *w = arg;
     tf_pool *p = w->pool;
     unsigned seen = 0; /* the last round that this thread has looked at */
+    tf_flush();
     while (!atomic_load(&p->stop)) {
         for (int i = 0; i < SPINS && idle(p, seen); i++) relax();
         if (idle(p, seen)) {

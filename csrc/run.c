@@ -41,6 +41,7 @@ int32_t tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const
                void *scratch, int64_t stride, tf_pool *pool, int64_t *ticks, int64_t ns)
 {
     const int64_t begin = tf_now();
+    const unsigned before = tf_flush();
     int32_t i = 0;
     if (ticks) ticks[0] = begin;
     for (int32_t members; i < n; i += members) {
@@ -58,5 +59,6 @@ int32_t tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const
             if (ticks) ticks[i + 1] = tf_now();
         }
     }
+    tf_unflush(before);
     return i;
 }

@@ -11,6 +11,7 @@ from tinyface.ops.spec import Array
 from tinyface.plan.model import ALIGN, FLOAT
 
 FIRST = 4 << 20  # floats set aside at first; what is never written takes no memory
+TINY = np.finfo(np.float32).tiny  # the least normal number
 Pieces = list[Array]  # one behind the other, each in row-major order; views where that is possible
 
 
@@ -93,7 +94,8 @@ class Packer:
     """Collects packed arrays and hands out their offsets (in floats, on cache lines).
 
     Arrays of fp16 are kept as they are, two elements in the place of a float; all others become
-    float32.
+    float32, and 0 where they are below its least normal number: channels that died in training
+    are full of such weights, and x86 cores take a hundred cycles for each product with one.
     What was packed under a key before is not packed again, so one packer can serve the plans
     of a network for many input shapes. Everything is packed into its place in one array, which
     doubles when it is full, so that the weights are in memory once.
@@ -119,7 +121,10 @@ class Packer:
         floats = -(-sum(piece.size for piece in pieces) // each)
         place = self._grow(floats).view(dtype)
         for piece in pieces:
-            place[: piece.size].reshape(piece.shape)[...] = piece
+            packed = place[: piece.size].reshape(piece.shape)
+            packed[...] = piece
+            if not half:
+                packed[np.abs(packed) < TINY] = 0
             place = place[piece.size :]
         place[:] = 0
         return offset
