@@ -16,9 +16,9 @@
 #include "matmul.h"
 #include "depthwise.h"
 #include "eltwise.h"
+#include "normal.h"
 #include "window.h"
 #include "move.h"
-#include "normal.h"
 #include "roof.h"
 
 /* Row oy of the output of an operator whose tasks own rows. */
