@@ -1,11 +1,12 @@
 /* window.h: max and average pooling over any window; the whole map is global pooling.
  *
- * Vectorised over channels, two vectors at a time; the window is clipped to the map, so padding
- * is never read; a mean over neighbours of one channel (a row's, an axis') over the taps. Average
- * pooling divides by the pixels inside of the map, or with TF_COUNT_PAD inside of the map and its
- * padding. Tasks own rows of the output, or, where there are fewer rows than tasks (global
- * pooling), ranges of channels. Measured on a Zen 3 core (AVX2): max pooling 12 to 19 GB/s, its L3
- * giving 18.
+ * Vectorised over channels, two vectors at a time, but a mean over neighbours of one channel (a
+ * row's, an axis') over the taps. The window is clipped to the map, so padding is never read.
+ * Average pooling divides by the pixels inside of the map, or with TF_COUNT_PAD inside of the map
+ * and its padding. Tasks own rows of the output, or, where there are fewer rows than tasks (global
+ * pooling), ranges of channels.
+ *
+ * Measured on a Zen 3 core (AVX2): max pooling 12 to 19 GB/s, its L3 giving 18.
  */
 INLINE void window_pixel(const int max, const tf_step *s, const float *x, float *y, int64_t rows,
                          int64_t cols, float scale, int64_t c0, int64_t c1)
