@@ -3,10 +3,11 @@
  *
  * Bound by memory. Where no operand depends on the channel and the pixels lie side by side, a
  * row is one span; otherwise a vector of channels is followed through the pixels of a row, with
- * what belongs to its channels in registers. A second operand with stride 0 is broadcast (the gate
- * of squeeze-and-excitation), with TF_SPREAD one float of it to all channels of a pixel. In place:
- * y may be x or z. Tasks own rows.
- * Measured on a Zen 3 core (AVX2, L2 74 GB/s): 44 to 55 GB/s in GhostFaceNet-v2.
+ * what belongs to its channels in registers. Pixels of less than a vector, of an image say, are
+ * taken several at a time, with what belongs to their channels as often. A second operand with
+ * stride 0 is broadcast (the gate of squeeze-and-excitation), with TF_SPREAD one float of it to all
+ * channels of a pixel. In place: y may be x or z. Tasks own rows. Measured on a Zen 3 core (AVX2,
+ * L2 74 GB/s): 44 to 55 GB/s in GhostFaceNet-v2.
  */
 typedef struct {
     vf w, bias, slope; /* of one vector of channels */
@@ -46,6 +47,28 @@ INLINE void elt_vectors(const int op, const tf_call *call, const float *x, const
         }
 }
 
+/* Vector k of a channel's numbers repeated without end; the same again after c vectors. */
+static vf elt_repeated(const float *each, int64_t c, int64_t k, float otherwise)
+{
+    float t[VL];
+    for (int64_t i = 0, at = k * VL % c; i < VL; i++, at = at + 1 < c ? at + 1 : 0)
+        t[i] = each ? each[at] : otherwise;
+    return v_load(t);
+}
+
+/* A row of pixels of c < VL channels side by side. */
+INLINE void elt_narrow(const int op, const tf_call *call, const float *x, const float *z, float *y)
+{
+    const tf_step *s = call->s;
+    const int64_t c = s->c, n = s->ow * c;
+    elt_params p[VL];
+    for (int64_t k = 0; k < c; k++)
+        p[k] = (elt_params){elt_repeated(call->w, c, k, 1.0f), elt_repeated(call->bias, c, k, 0.0f),
+                            elt_repeated(call->slope, c, k, 0.0f)};
+    for (int64_t at = 0, k = 0; at < n; at += VL, k = k + 1 < c ? k + 1 : 0)
+        elt_vectors(op, call, x + at, z ? z + at : NULL, y + at, 1, 0, 0, 0, n - at, p + k);
+}
+
 INLINE void elt_row(const int op, const tf_call *call, int64_t i, int64_t oy)
 {
     const tf_step *s = call->s;
@@ -61,6 +84,10 @@ INLINE void elt_row(const int op, const tf_call *call, int64_t i, int64_t oy)
         elt_vectors(op, call, x, z, y, full, VL, each * VL, VL, VL, &p);
         if (at < n)
             elt_vectors(op, call, x + at, z ? z + each * at : NULL, y + at, 1, 0, 0, 0, n - at, &p);
+        return;
+    }
+    if (dense && each && s->c < VL && s->ow >= 4 * s->c) { /* worth the repeating */
+        elt_narrow(op, call, x, z, y);
         return;
     }
     for (int64_t c = 0; c < s->c; c += VL) {

@@ -78,6 +78,22 @@ def test_weights_of_dead_channels_are_packed_as_zeros() -> None:
     np.testing.assert_array_equal(packer.finish()[at : at + 1].view(np.float16), half)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 7, 15])
+def test_pixels_of_less_than_a_vector(channels: int, isa: str) -> None:
+    """Images: several pixels go into a vector, with what belongs to their channels as often."""
+    b = Builder("narrow")
+    shape = (2, channels, 3, 67)
+    x, z = b.input("x", shape), b.input("z", shape)
+    scaled = b.batch_norm(b.apply(ops.Add(), x, z), key="norm")
+    graph = b.build(b.prelu(b.apply(ops.Mul(), scaled, z), key="act"), b.prelu(x, key="alone"))
+    graph = graph.bind(random_state(graph, seed=0))
+    inputs = random_inputs(graph)
+    wanted = run_graph(graph, inputs)
+    for name, y in outputs(graph, inputs, isa).items():
+        np.testing.assert_allclose(y, wanted[name], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("op", [ops.Softmax(axis=1), ops.L2Normalize(axis=1)])
 @pytest.mark.parametrize("batch", [1, 3, 40])
 def test_columns_of_a_matrix(op: ops.Op, batch: int) -> None:
