@@ -140,7 +140,7 @@ def table(timings: list[Timing]) -> str:
 
 
 def draw(timings: list[Timing], path: Path) -> None:
-    """Bars, one a step, on a logarithmic scale."""
+    """A dot for each step, on a logarithmic scale, where bars would have no length."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -148,9 +148,14 @@ def draw(timings: list[Timing], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     names, times = [t.case.backend for t in timings], [t.least_ms for t in timings]
-    axes.bar_label(axes.barh(names, times, color="#3465a4"), fmt="%.2f", padding=3)
+    axes.plot(times, names, "o", color="#3465a4")
+    for name, ms in zip(names, times, strict=True):
+        axes.annotate(f"{ms:.2f}", (ms, name), (9, 0), textcoords="offset points", va="center")
     axes.invert_yaxis()
     axes.set_xscale("log")
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks("{x:g}")
+    axes.grid(which="both", color="#dddddd", linewidth=0.5)
     axes.set_xlabel(f"{timings[0].case.network}: ms a picture, the least of many")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
