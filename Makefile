@@ -35,6 +35,7 @@ $(BIN)/python:
 	  || { rm -rf $(VENV); echo 'First:  sudo apt install python3-venv python3-dev' >&2; exit 1; }
 
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
+	@echo 'building tinyface into $(VENV); minutes on a small board'
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 

@@ -299,8 +299,8 @@ def print_profile(result: Profile, roofs: Roofs | None = None) -> None:
     """The tables for people."""
     click.echo(
         f"{result.network}: {result.whole_ns / 1e6:.3f} ms (least {result.least_ns / 1e6:.3f}), "
-        f"{result.backend} engine, {result.threads} threads, {result.weights} weights, "
-        f"{result.runs} runs; "
+        f"{result.backend} engine, {result.threads} thread{'s' * (result.threads != 1)}, "
+        f"{result.weights} weights, {result.runs} run{'s' * (result.runs != 1)}; "
         f"with step times {result.traced_ns / 1e6:.3f} ms"
     )
     if result.measured:
