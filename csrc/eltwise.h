@@ -61,12 +61,13 @@ INLINE void elt_narrow(const int op, const tf_call *call, const float *x, const 
 {
     const tf_step *s = call->s;
     const int64_t c = s->c, n = s->ow * c;
-    elt_params p[VL];
-    for (int64_t k = 0; k < c; k++)
-        p[k] = (elt_params){elt_repeated(call->w, c, k, 1.0f), elt_repeated(call->bias, c, k, 0.0f),
-                            elt_repeated(call->slope, c, k, 0.0f)};
-    for (int64_t at = 0, k = 0; at < n; at += VL, k = k + 1 < c ? k + 1 : 0)
-        elt_vectors(op, call, x + at, z ? z + at : NULL, y + at, 1, 0, 0, 0, n - at, p + k);
+    for (int64_t k = 0; k < c; k++) {
+        const elt_params p = {elt_repeated(call->w, c, k, 1.0f),
+                              elt_repeated(call->bias, c, k, 0.0f),
+                              elt_repeated(call->slope, c, k, 0.0f)};
+        for (int64_t at = k * VL; at < n; at += c * VL)
+            elt_vectors(op, call, x + at, z ? z + at : NULL, y + at, 1, 0, 0, 0, n - at, &p);
+    }
 }
 
 INLINE void elt_row(const int op, const tf_call *call, int64_t i, int64_t oy)
