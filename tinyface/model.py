@@ -207,10 +207,10 @@ class Model:
         Raises:
             ImageError: crops of another type, or not of the network's own size.
         """
-        crops = self._own(crops)
+        crops, prepare = self._checked_crops(crops), self.card.preprocess.apply
         found = [np.empty((0, self.card.embedding_size), np.float32)]
         for begin in range(0, len(crops), BATCH):
-            output = self.run(self.prepare(crops[begin : begin + BATCH]))
+            output = self.run(prepare(crops[begin : begin + BATCH]))
             if isinstance(output, dict) or output.ndim != 2:
                 raise ModelError(f"{self.name} gives no embeddings; name a recogniser")
             found.append(l2_normalise(output))
@@ -222,9 +222,9 @@ class Model:
         Raises:
             ImageError: crops of another type, or not of the network's own size.
         """
-        return self.card.preprocess.apply(self._own(crops))
+        return self.card.preprocess.apply(self._checked_crops(crops))
 
-    def _own(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _checked_crops(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
         crops = np.asarray(crops)
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (*self._size, 3):
             height, width = self._size

@@ -24,9 +24,9 @@ import numpy as np
 
 from tinyface import limits
 from tinyface.cli.common import note, origin
-from tinyface.cli.readers import DAMAGE, read_embeddings, recipe_of, to_face
+from tinyface.cli.readers import DAMAGE, check_embedding, read_embeddings, recipe_of, to_face
 from tinyface.cli.writers import Row
-from tinyface.errors import FormatError, TinyfaceError, UsageError
+from tinyface.errors import TinyfaceError, UsageError
 from tinyface.formats.safetensors import parse_json
 
 if TYPE_CHECKING:
@@ -212,11 +212,10 @@ def _row_to_json(row: Row) -> dict[str, Any]:
 
 
 def _row(source: str, stamp: tuple[int, int], document: Any, width: int) -> Row:
-    vector = np.frombuffer(base64.b64decode(document["embedding"], validate=True), "<f4")
-    if vector.shape != (width,) or not np.isfinite(vector).all():
-        raise FormatError(f"an embedding that is not {width} finite numbers")
+    packed = base64.b64decode(document["embedding"], validate=True)
+    vector = np.frombuffer(packed, "<f4").astype(np.float32)
+    check_embedding(vector, width)
     face = None
     if "box" in document:
         face = to_face(*(document[key] for key in ("box", "score", "landmarks", "turned")))
-    vector = vector.astype(np.float32)
     return Row(source, int(document["face"]), face, vector, int(document["of"]), stamp)

@@ -78,14 +78,19 @@ def read_embeddings(path: str, model: Model) -> Iterator[Row]:
                     f"{path} is of other weights than those that {model.name!r} has here: "
                     "embed the pictures anew, or name the file of the old ones (-m)"
                 )
-            if row.embedding.shape != (width,) or not np.isfinite(row.embedding).all():
-                raise ValueError(f"an embedding that is not {width} finite numbers")
+            check_embedding(row.embedding, width)
             yield row
     except DAMAGE as error:
         why = one_line(str(error).split("\n")[0][:120]) or type(error).__name__
         raise UsageError(
             f"{path}: not what  tinyface embed -o  writes ({why}); make it again"
         ) from None
+
+
+def check_embedding(vector: NDArray[np.float32], width: int) -> None:
+    """ValueError where it is not that many finite numbers."""
+    if vector.shape != (width,) or not np.isfinite(vector).all():
+        raise ValueError(f"an embedding that is not {width} finite numbers")
 
 
 def recipe_of(path: str) -> str:
