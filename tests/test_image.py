@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from image_files import encode, picture, png_chunk, png_header
 from PIL import Image
 
+import tinyface.vision.image as image_module
 from tinyface.errors import ImageError
 from tinyface.vision.image import collect_images, read_image, resize
 
@@ -239,6 +240,20 @@ def test_broken_exif_does_not_cost_the_picture(noise):
 
 
 # --- size -------------------------------------------------------------------------------------
+
+
+def test_a_jpeg_of_more_pixels_than_the_limit_is_read_at_half_its_size(monkeypatch):
+    """What a telephone calls 108 megapixels, in small."""
+    data = (IMAGES / "group_of_four.jpg").read_bytes()
+    full = read_image(data)
+    monkeypatch.setattr(image_module, "MAX_PIXELS", 120_000)
+    with pytest.warns(UserWarning, match="640x640 pixels are read as 320x320"):
+        half = read_image(data, name="photo.jpg")
+    assert half.shape == (320, 320, 3)
+    assert np.abs(half.astype(float) - resize(full, 320, 320)).mean() < 3
+    assert read_image(data, max_side=400).shape == (320, 320, 3)  # whoever asks is not told
+    with pytest.raises(ImageError, match="megapixels"):
+        read_image(encode(Image.fromarray(full)))  # a PNG has no halves
 
 
 def test_max_side_scales_down_and_never_up():

@@ -133,8 +133,22 @@ def test_the_cap_is_checked_in_the_header(kind):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Pillow's own warning must not show
         refused(huge_headers(16000, 16000)[kind], "16000x16000", "megapixels")
-        refused(huge_headers(8000, 6376)[kind], "51.0 megapixels")
+        if kind != "JPEG":
+            refused(huge_headers(8000, 6376)[kind], "51.0 megapixels")
         refused(huge_headers(8192, 6144)[kind], "damaged")  # a telephone's 50 megapixels
+
+
+def test_only_a_jpeg_decoded_line_by_line_may_have_more_pixels():
+    """Several scans would hold all coefficients first: 6 bytes a pixel."""
+    telephone = huge_headers(16320, 12240)["JPEG"]  # "200 megapixels"
+    with pytest.warns(UserWarning, match="16320x12240 pixels are read as 8160x6120"):
+        refused(telephone, "damaged")
+    refused(telephone.replace(b"\xff\xc0", b"\xff\xc2"), "199.8 megapixels", "the 51 that")
+    scan = telephone.index(b"\xff\xda")
+    one_colour = b"\xff\xda" + struct.pack(">H", 8) + bytes([1, 1, 0, 0, 63, 0])
+    refused(telephone[:scan] + one_colour + bytes(4), "199.8 megapixels", "the 51 that")
+    refused(telephone[:scan], "199.8 megapixels", "the 51 that")
+    refused(huge_headers(16000, 16000)["JPEG"], "256.0 megapixels", "the 204 that")
 
 
 def test_a_stream_that_cannot_be_read():

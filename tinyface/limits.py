@@ -11,6 +11,7 @@ GiB: Final = 1 << 30
 
 # pictures
 MAX_PIXELS: Final = 51_000_000  # before decoding; what is sold as 50 megapixels is 8192 x 6144
+MAX_JPEG_PIXELS: Final = 204_000_000  # of a baseline JPEG, decoded at a fraction of its size
 MAX_IMAGE_BYTES: Final = 256 * MiB  # of the encoded file
 
 # model files

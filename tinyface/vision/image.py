@@ -2,7 +2,9 @@
 
 A picture is hostile input. Four formats are read (JPEG, PNG, WebP, BMP), told apart by their
 first bytes and never by their name; the number of pixels is read in the header and compared with
-``limits.MAX_PIXELS`` before anything is decoded; only the first frame is decoded.
+``limits.MAX_PIXELS`` before anything is decoded; only the first frame is decoded. A JPEG of up to
+``limits.MAX_JPEG_PIXELS`` (telephones make 108 and 200 megapixels) is decoded at half its width
+and height, and a warning says so: what is found has its place in the smaller picture.
 
 What comes out is always the same thing: ``uint8 (H, W, 3)``, red first, upright (the EXIF
 orientation has been applied), and opaque (what is transparent is laid on white, as a browser
@@ -26,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyface.errors import ImageError
-from tinyface.limits import MAX_IMAGE_BYTES, MAX_PIXELS
+from tinyface.limits import MAX_IMAGE_BYTES, MAX_JPEG_PIXELS, MAX_PIXELS
 from tinyface.vision import foreign
 
 if TYPE_CHECKING:
@@ -58,7 +60,8 @@ def read_image(source: Source, max_side: int | None = None, name: str | None = N
 
     Raises:
         ImageError: missing, a directory, unreadable, empty, truncated, of another format, more
-            than ``limits.MAX_PIXELS`` pixels, or an array of another shape or type.
+            than ``limits.MAX_PIXELS`` pixels (a JPEG that is not progressive:
+            ``limits.MAX_JPEG_PIXELS``), or an array of another shape or type.
     """
     if max_side is not None and max_side < 1:
         raise ImageError(f"max_side is {max_side}: give 1 or more pixels")
@@ -211,8 +214,22 @@ def _open(data: bytes, name: str) -> PILImage.Image:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds on malformed files
         raise ImageError(_damaged(name, error)) from error
-    _check_pixels(*image.size, name)
+    _check_pixels(*image.size, name, MAX_JPEG_PIXELS if _is_one_scan(data) else MAX_PIXELS)
     return image
+
+
+def _is_one_scan(data: bytes) -> bool:
+    """Is this a JPEG that is decoded line by line? One of several scans is held whole, as
+    coefficients, before its first pixel is made, whatever its size will be (ITU-T T.81, B.1.1:
+    segments of a marker and a length; SOF0 and SOF1 are sequential, SOS names the components)."""
+    at, components = 2, 0
+    while data[:3] == b"\xff\xd8\xff" and at + 10 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] == 0xDA:
+            return data[at + 4] == components
+        if data[at + 1] in (0xC0, 0xC1):
+            components = data[at + 9]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
 
 
 def _not_a_picture(data: bytes, name: str) -> str:
@@ -226,13 +243,13 @@ def _damaged(name: str, error: Exception) -> str:
     return f"{name}: damaged or cut short ({reason[:120]}); copy or download it again"
 
 
-def _check_pixels(width: int, height: int, name: str) -> None:
+def _check_pixels(width: int, height: int, name: str, most: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{name}: {width}x{height} pixels is no picture; give another one")
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise ImageError(
             f"{name}: {width}x{height} is {width * height / 1e6:.1f} megapixels, more than the "
-            f"{MAX_PIXELS / 1e6:g} that are read; scale the picture down first"
+            f"{most / 1e6:g} that are read; scale the picture down first"
         )
 
 
@@ -251,18 +268,14 @@ def _check_webp(data: bytes, name: str) -> None:
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     else:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", head, 26))
-    _check_pixels(width, height, name)
+    _check_pixels(width, height, name, MAX_PIXELS)
 
 
 def _from_pillow(image: PILImage.Image, name: str, max_side: int | None) -> RGB:
     """Decode, bring to RGB, scale, turn upright; in this order, the cheap steps on fewer pixels."""
-    _check_pixels(*image.size, name)
-    longest = max(image.size)
     try:
-        if max_side is not None and longest > max_side:
-            # A JPEG can leave out its higher frequencies: 1/2, 1/4 or 1/8 of the size.
-            width, height = (max(1, side * max_side // longest) for side in image.size)
-            image.draft(None, (width, height))
+        _reduce(image, name, max_side)
+        _check_pixels(*image.size, name, MAX_PIXELS)
         image.load()
         rgb = _to_rgb(image, name)
     except ImageError:
@@ -270,6 +283,19 @@ def _from_pillow(image: PILImage.Image, name: str, max_side: int | None) -> RGB:
     except Exception as error:  # as in _open
         raise ImageError(_damaged(name, error)) from error
     return _upright(_limit_side(rgb, max_side), _orientation(image))
+
+
+def _reduce(image: PILImage.Image, name: str, max_side: int | None) -> None:
+    """Have a JPEG leave out its higher frequencies, where a limit asks for fewer pixels: decoded
+    at 1/2, 1/4 or 1/8 of its size. To pictures of other formats nothing happens."""
+    (width, height), longest = image.size, max(image.size)
+    limit = min(max_side or longest, longest)
+    too_large = width * height * limit**2 > MAX_PIXELS * longest**2
+    limit = longest // 2 if too_large else limit
+    wanted = max(1, width * limit // longest), max(1, height * limit // longest)
+    if limit < longest and image.draft(None, wanted) and too_large and max_side is None:
+        sizes = "{}x{} pixels are read as {}x{}".format(width, height, *image.size)
+        warnings.warn(f"{name}: {sizes}, and what is found has its place there", stacklevel=4)
 
 
 def _to_rgb(image: PILImage.Image, name: str) -> RGB:
@@ -301,7 +327,7 @@ def _from_array(array: NDArray[Any], name: str) -> RGB:
         raise ImageError(f"{name}: {array.dtype} values; give uint8 RGB values from 0 to 255")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(f"{name}: shape {array.shape}; give (H, W, 3), RGB")
-    _check_pixels(array.shape[1], array.shape[0], name)
+    _check_pixels(array.shape[1], array.shape[0], name, MAX_PIXELS)
     if array.ndim == 3 and array.shape[2] == 4:
         return _on_white(array)
     if array.ndim == 2 or array.shape[2] == 1:
