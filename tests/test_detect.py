@@ -7,7 +7,17 @@ import json
 
 import numpy as np
 import pytest
-from detections import MEAN, RETINAFACE, Oracle, assert_golden_faces, card, face, same
+from detections import (
+    MEAN,
+    RETINAFACE,
+    Charted,
+    Oracle,
+    assert_golden_faces,
+    card,
+    chart,
+    face,
+    same,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import SHARED, needs_shared
@@ -71,9 +81,9 @@ def test_a_second_look_finds_what_is_too_large_or_too_small():
     def widths(oracle: Oracle) -> list[int]:
         return [x.shape[3] for x in oracle.seen]
 
-    large = Oracle([face(300, 100, 1600)], shape, most=300)  # 400 high at 640
-    assert len(Detector(large, card()).detect(blank)) == 1
-    assert widths(large) == [640, 320, 240]  # and once more where it is 120 wide
+    large = Charted([face(300, 100, 1600)], shape, most=300)  # 400 high at 640
+    assert len(Detector(large, card()).detect(chart(shape))) == 1
+    assert widths(large) == [640, 320, 256]  # and closely, where it is 150 high
     tiny = Oracle([face(300, 100, 60)], shape, least=20)  # 15 high at 640
     assert len(Detector(tiny, card()).detect(blank)) == 1 and widths(tiny) == [640, 320, 1280]
     # One face of 30 pixels at 640 and a smaller one beside it; the first is not found twice.
@@ -85,47 +95,6 @@ def test_a_second_look_finds_what_is_too_large_or_too_small():
     assert Detector(nothing, card()).detect(blank[:300, :300]) == []
     # small pictures are enlarged, up to 640; and at half the size they are turned
     assert widths(nothing) == [300, 150, 600, 150, 150, 150]
-
-
-class Unsure(Oracle):
-    """One that sees large faces in a wrong place, by a tenth of their width, and others as well as
-    before, but less surely; and a face that is none where it looks at a small picture."""
-
-    def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        factor, true = x.shape[3] / self.picture[1], self.faces
-        self.faces = [
-            Face(f.box, f.score, f.landmarks + 0.1 * f.width) if f.width * factor > 130
-            else Face(f.box, f.score - 0.4 * (factor < 1), f.landmarks)
-            for f in true
-        ]  # fmt: skip
-        if factor < 1:
-            self.faces.append(face(560, 420, 50))
-        result = super().run(x)
-        self.faces = true
-        return result
-
-
-def test_large_faces_are_looked_at_again_where_they_are_smaller():
-    """Faces of one width share a look, one that is small enough keeps what it had, and scores
-    stay; nothing is found that was not there before."""
-    shape = (480, 640)
-    faces = [face(10, 10, 400), face(340, 50, 300), face(330, 360, 100)]  # 320, 240, 80 wide
-    oracle = Unsure(faces, shape)
-    same(Detector(oracle, card()).detect(np.zeros((*shape, 3), np.uint8)), faces)
-    assert [x.shape[3] for x in oracle.seen] == [640, 240]
-    apart = [face(10, 10, 400), face(340, 50, 220)]  # 320, 176 wide
-    oracle = Unsure(apart, shape)
-    same(Detector(oracle, card()).detect(np.zeros((*shape, 3), np.uint8)), apart)
-    assert [x.shape[3] for x in oracle.seen] == [640, 240, 436]
-    lost = Oracle([face(10, 10, 400)], shape, least=200)  # not seen in the smaller picture
-    same(Detector(lost, card()).detect(np.zeros((*shape, 3), np.uint8)), lost.faces)
-    assert [x.shape[3] for x in lost.seen] == [640, 240]
-
-
-def test_a_network_of_one_picture_size_looks_once_at_a_large_face():
-    oracle = Oracle([face(10, 10, 400)], (480, 640))
-    detector = Detector(oracle, card(canvas=[480, 640]))
-    assert len(detector.detect(np.zeros((480, 640, 3), np.uint8))) == 1 and len(oracle.seen) == 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3), (31, 700)])

@@ -171,7 +171,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if network.startswith("retinaface"):
             at = {"teacher_faces": 4, "found": 1.0, "not_in_teacher": 0, "error_mean": 0.01}
             figures = {
-                "threshold": 0.7, "nms_iou": 0.3, "fp16_largest_relative_change": float("inf"),
+                "threshold": 0.7, "nms_iou": 0.3, "doubt": [0.2, 0.9],
+                "fp16_largest_relative_change": float("inf"),
                 "training": {"pictures": 3, "steps": 1, "sizes": [[8, 8]], "loss": float("nan")},
                 "figures": {"portraits": {"pictures": 4, "0.7": at, "0.5": {}},
                             "no_face": {"pictures": 2, "0.7": {"alarms": 0, "teacher_alarms": 0}}},

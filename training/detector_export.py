@@ -14,7 +14,8 @@ from torch import nn
 
 from .detector_net import ANCHORS, MEAN_BGR, NMS_IOU, STRIDES, VARIANCES, RetinaFace
 
-THRESHOLD = 0.7
+THRESHOLD = 0.6
+DOUBT = (0.15, 0.95)  # scores that a close look decides about (training/README.md)
 
 
 @torch.no_grad()
@@ -64,6 +65,7 @@ def export(net: RetinaFace, folder: Path, figures: dict[str, Any], run: dict[str
         "anchors": {"strides": STRIDES, "sides": ANCHORS, "variances": VARIANCES},
         "activation": "LeakyReLU 0.1; ReLU behind each SSH module; batch norm eps 1e-5",
         "threshold": THRESHOLD,
+        "doubt": DOUBT,
         "nms_iou": NMS_IOU,
         "training": run,
         "figures": figures,

@@ -165,7 +165,8 @@ def describe(card: Card, network: str, name: str, trained: Mapping[str, Any]) ->
     text = cards.DETECTOR if card.task == "detect" else cards.RECOGNISER
     figures: dict[str, Any]
     if card.task == "detect":
-        detector = {**card.detector, "score": trained["threshold"], "overlap": trained["nms_iou"]}
+        detector = {**card.detector, "score": trained["threshold"], "overlap": trained["nms_iou"],
+                    "doubt": list(trained["doubt"])}  # fmt: skip
         figures = {"at_score": trained["threshold"],
                    **detector_figures(trained["figures"], f"{trained['threshold']:g}"),
                    "training": _plain(trained["training"])}  # fmt: skip

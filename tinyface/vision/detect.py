@@ -6,7 +6,8 @@ in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -33,8 +34,8 @@ MAX_FACES: Final = 750  # that come out of it
 LARGEST_ANSWER: Final = 200  # twenty sides of the prior away; a network that says so is broken
 SMALL_FACE: Final = 40  # pixels high in that picture: where one is, smaller ones may be missed
 LARGE_FACE: Final = 130  # pixels wide in that picture: landmarks are less sure from here on
-SURE_WIDTH: Final = 120  # at which such a face is looked at again
-ALIKE: Final = 0.7  # faces of this share of the widest one's width are seen well enough with it
+CLOSE_SIDE: Final = 256  # of the square that a close look sees; one size: its plan is kept
+CLOSE_FACE: Final = 150  # longer side of the face in the middle of it
 TURNED_SCORE: Final = 0.9  # of a face for which a picture is taken to be turned
 
 
@@ -86,15 +87,6 @@ class Face:
             "landmarks": self.landmarks.round(2).tolist(),
             "turned": self.turned,
         }
-
-
-def _again(face: Face, seen: list[Face]) -> Face:
-    """The face with box and landmarks of that one in another look which shares most with it, if
-    that is half of their union; else as it is."""
-    best = max(seen, key=face.overlap, default=None)
-    if best is None or face.overlap(best) < 0.5:
-        return face
-    return replace(face, box=best.box, landmarks=best.landmarks)
 
 
 def _best(faces: list[Face]) -> float:
@@ -163,10 +155,12 @@ class Detector:
         the size if still nothing or something very small was found, since there may be faces
         that are smaller still.
 
-        A face that is wider than 130 pixels in the network's picture is looked at once more, in
-        a picture in which it is 120 pixels wide, and box and landmarks are taken from there: the
-        larger a face, the less precise they are (networks learn from smaller ones). No face is
-        found or lost by that. Networks of one fixed picture size, whose faces stay below, do not.
+        A close look, at a square of the picture in which the face is 150 pixels high, follows
+        for two kinds of faces. Of those wider than 130 pixels in the network's picture it gives
+        box and landmarks: the larger a face, the less precise they are (networks learn from
+        smaller ones). And it decides about those whose score is doubtful, if the card says which
+        are (``Priors.doubt``): their score is that of the close look. Networks of one fixed
+        picture size do not look closely.
 
         A picture that lies on its side or stands on its head is found out: where no face is as
         sure as those of upright pictures are (``Priors.sure``), looks at the picture at half the
@@ -196,7 +190,7 @@ class Detector:
         small = resize(image, max(1, round(height * half)), max(1, round(width * half)))
         side = max(SMALLEST_SIDE, *small.shape[:2])
         scores = [
-            _best(self._look(_rotate(small, n), side, least / 2)) if n or faces else 0.0
+            _best(self._seen(_rotate(small, n), side, least / 2)) if n or faces else 0.0
             for n in range(4)
         ]
         quarters = int(np.argmax(scores))
@@ -215,46 +209,64 @@ class Detector:
         """The faces of a picture that is upright, in no order."""
         longest, side = max(image.shape[:2]), self._side(image)
         half = max(SMALLEST_SIDE, side // 2)
-        faces = self._look(image, side, least) or self._look(image, half, least)
+        faces = self._seen(image, side, least) or self._seen(image, half, least)
         double = min(2 * side, max(longest, self.max_side), self.largest)
         smallest = min((face.box[3] - face.box[1] for face in faces), default=0.0)
         if double > side and smallest * side < SMALL_FACE * longest:
-            faces = self._merge(faces + self._look(image, double, least))
-        return self._refined(image, faces, side, least)
+            faces = self._merge(faces + self._seen(image, double, least, faces))
+        return faces
 
-    def _look(self, image: RGB, side: int, least: float) -> list[Face]:
-        """What the network sees when the longer side of the picture has ``side`` pixels."""
+    def _seen(self, image: RGB, side: int, least: float, known: Sequence[Face] = ()) -> list[Face]:
+        """What one look shows and, where it is not enough, close looks at what it shows. Faces
+        that are ``known`` and no longer small in this look are left out."""
+        low, high = self.priors.doubt
+        factor = side / max(image.shape[:2])
+        good = [face for face in known if (face.box[3] - face.box[1]) * factor > SMALL_FACE]
+        result = []
+        for face in self._look(image, side, min(least, low) if high else least):
+            if any(face.overlap(other) > self.priors.overlap for other in good):
+                continue
+            large = face.width * factor > LARGE_FACE
+            if (face.score < high or large) and not self.priors.canvas:
+                face = self._closely(image, face, least)
+            if face.score > least:
+                result.append(face)
+        return result
+
+    def _closely(self, image: RGB, face: Face, least: float) -> Face:
+        """The face as a look at the picture around it shows it. If that shows none there, the face
+        as it is, or with a score of 0 if it was doubtful; any other score stays."""
+        side = float(max(face.box[2:] - face.box[:2]))
+        extent = math.ceil(side * CLOSE_SIDE / CLOSE_FACE)
+        last = np.maximum(np.subtract(image.shape[1::-1], extent), 0)
+        corner = ((face.box[:2] + face.box[2:] - extent) / 2).clip(0, last).astype(int)
+        part = image[corner[1] :, corner[0] :][:extent, :extent]
+        longest = max(1, max(part.shape[:2]) * CLOSE_SIDE // extent)
+        seen = (
+            replace(f, box=f.box + np.tile(corner, 2), landmarks=f.landmarks + corner)
+            for f in self._look(part, longest, least / 2, (CLOSE_SIDE, CLOSE_SIDE))
+        )
+        doubtful = face.score < self.priors.doubt[1]
+        here = [f for f in seen if f.overlap(face) > self.priors.overlap]
+        if not doubtful:
+            return replace(max(here, key=lambda f: f.score, default=face), score=face.score)
+        return max(here, key=lambda f: f.score, default=replace(face, score=0.0))
+
+    def _look(self, image: RGB, side: int, least: float, canvas: Sequence[int] = ()) -> list[Face]:
+        """What the network sees when the longer side of the picture has ``side`` pixels. Where it
+        is to be shown a ``canvas``, (height, width), the rest of that is black."""
         height, width = image.shape[:2]
+        canvas = self.priors.canvas or canvas
         factor = side / max(height, width)
-        if self.priors.canvas:
-            rows, columns = self.priors.canvas
-            factor = min(factor, rows / height, columns / width)
+        if canvas:
+            factor = min(factor, canvas[0] / height, canvas[1] / width)
         small = resize(image, max(1, round(height * factor)), max(1, round(width * factor)))
-        boxes, scores, landmarks = self._answers(small, least)
+        boxes, scores, landmarks = self._answers(self.priors.fill(small, canvas), least)
         keep = suppress(boxes, scores, self.priors.overlap)[:MAX_FACES]
         back = np.array([width / small.shape[1], height / small.shape[0]])  # to full size
         boxes = np.clip(boxes[keep].reshape(-1, 2, 2) * back, 0, (width, height)).reshape(-1, 4)
         found = map(Face, boxes, scores[keep].tolist(), landmarks[keep] * back)
         return [face for face in found if face.area >= 1]  # not those outside of the picture
-
-    def _refined(self, image: RGB, faces: list[Face], side: int, least: float) -> list[Face]:
-        """The faces; box and landmarks of large ones from a look at a smaller picture.
-
-        "Large" is meant where the picture's longer side has ``side`` pixels. Faces of about one
-        width share a look, so that each is seen at a width that suits it.
-        """
-        limit = LARGE_FACE * max(image.shape[:2]) / side
-        wide = sorted((face for face in faces if face.width > limit), key=lambda face: -face.width)
-        if self.priors.canvas or not wide:
-            return faces
-        result = [face for face in faces if face.width <= limit]
-        while wide:
-            alike = [face for face in wide if face.width > ALIKE * wide[0].width]
-            smaller = round(max(image.shape[:2]) * SURE_WIDTH / wide[0].width)
-            seen = self._look(image, max(SMALLEST_SIDE, smaller), least / 2)
-            result += [_again(face, seen) for face in alike]
-            wide = wide[len(alike) :]
-        return result
 
     def _merge(self, faces: list[Face]) -> list[Face]:
         if not faces:
@@ -265,7 +277,6 @@ class Detector:
 
     def _answers(self, image: RGB, least: float) -> tuple[Float, Float, Float]:
         """Boxes (n, 4), scores (n,) and landmarks (n, 5, 2), in pixels of ``image``."""
-        image = self.priors.fill(image)
         lattice = self.priors.lattice(*image.shape[:2])
         out = self.session.run(self.card.preprocess.apply(image[None]))
         loc, conf, landms = (

@@ -12,7 +12,7 @@ to the edges); W. Wu et al., "YuNet", 2023. Coordinates are (x, y) in pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,8 @@ class Priors:
     score: answers below are dropped.
     sure: of upright pictures nearly all have a face with this score or more; one without is looked
         at from other sides, too. 0: only where no face was found.
+    doubt: faces with a score from the first of these up to the second are looked at closely, and
+        have the score of that look. (0, 0): none are.
     overlap: intersection over union above which two answers are about the same face.
     max_side: longer side of the picture that the network sees, in pixels, if no one says other.
     origin: place of a level's first point, in steps from the edge.
@@ -53,6 +55,7 @@ class Priors:
     variances: tuple[float, float] = (0.1, 0.2)
     score: float = 0.6
     sure: float = 0.99
+    doubt: tuple[float, float] = (0.0, 0.0)
     overlap: float = 0.4
     max_side: int = 640
     origin: float = 0.5
@@ -72,9 +75,9 @@ class Priors:
         try:
             given["min_sizes"] = tuple(tuple(map(float, row)) for row in given["min_sizes"])
             given["steps"] = tuple(map(int, given["steps"]))
-            if "variances" in given:
-                centre, size = map(float, given["variances"])
-                given["variances"] = (centre, size)
+            for key in {"variances", "doubt"} & given.keys():
+                first, second = map(float, given[key])
+                given[key] = (first, second)
             kinds = {"score": float, "overlap": float, "max_side": int, "multiple": int}
             kinds |= {"sure": float, "origin": float, "edges": bool, "score_power": float}
             for key in kinds.keys() & given.keys():
@@ -103,6 +106,8 @@ class Priors:
             raise ValueError("variances")
         if not (0 <= self.score < 1 and 0 <= self.sure <= 1 and 0 < self.overlap <= 1):
             raise ValueError("score, sure, overlap")
+        if not 0 <= self.doubt[0] <= self.doubt[1] <= 1:
+            raise ValueError("doubt")
         if not SMALLEST_SIDE <= self.max_side <= LARGEST_SIDE:
             raise ValueError("max_side")
         if not (0 <= self.origin <= 1 and 0 < self.score_power <= 1 <= self.multiple <= 256):
@@ -125,10 +130,11 @@ class Priors:
             levels.append(np.stack([grid[1], grid[0], grid[2]], axis=-1).reshape(-1, 3))
         return np.concatenate(levels)
 
-    def fill(self, image: RGB) -> RGB:
-        """The picture in the upper left corner of one that the network takes, the rest black."""
+    def fill(self, image: RGB, canvas: Sequence[int] = ()) -> RGB:
+        """The picture in the upper left corner of one that the network takes, the rest black: of
+        a ``canvas``, (height, width), which must be one, or of the least that holds it."""
         height, width = image.shape[:2]
-        rows, columns = self.canvas or (
+        rows, columns = canvas or (
             math.ceil(side / self.multiple) * self.multiple for side in (height, width)
         )
         if (rows, columns) == (height, width):
