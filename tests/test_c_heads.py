@@ -125,3 +125,26 @@ def test_means_along_one_side_of_a_map_stay_maps(axis: int) -> None:
         (got,) = outputs(graph, inputs, isa).values()
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
     assert "to_nchw" not in {step.kernel for step in engine.CExecutable(graph, 1).plan.steps}
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("op", [ops.AveragePool((5, 1), (1, 1), (2, 0, 1, 0)),
+                                ops.AveragePool((2, 1), (2, 1), count_include_pad=True),
+                                ops.MaxPool((3, 1), (1, 1), (1, 0, 1, 0), (2, 1))], ids=repr)  # fmt: skip
+def test_windows_down_a_column_of_narrow_pixels(op: ops.Op, joined: bool) -> None:
+    """PyTorch's local response normalisation is a mean down a map of one channel: a row's pixels
+    are a vector there, unless others come between them."""
+    for channels in (1, 3):
+        b = Builder("columns")
+        x = b.input("x", (2, channels, 9, 37))
+        y = b.apply(op, x)
+        y = b.apply(ops.Concat(), y, b.apply(ops.Sigmoid(), y)) if joined else y
+        graph = b.build(b.apply(ops.ReLU(), y))
+        inputs = random_inputs(graph)
+        (wanted,) = run_graph(graph, inputs).values()
+        for isa in ISAS:
+            (got,) = outputs(graph, inputs, isa, threads=2).values()
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+        steps = engine.CExecutable(graph, 1).plan.steps
+        (step,) = (s for s in steps if s.kernel in ("average_pool", "max_pool"))
+        assert step.x.shape[3] == (37 if joined else 1)

@@ -202,6 +202,9 @@ def pool(p: Planner, node: Node) -> None:
     op: Any = node.op
     x, y = p.as_map(node.inputs[0]), p.new(node.outputs[0])
     top, left, bottom, right = op.pad
+    if (op.kernel[1], op.stride[1], left, right) == (1, 1, 0, 0) and x.shape[1] % p.isa.lanes:
+        if x.ld == x.shape[1] and y.ld == y.shape[1]:
+            x, y = x.tall, y.tall
     maximum = op.kind == "max_pool"
     p.emit(
         node.name, op.kind, op.kind, x, y, node=node,

@@ -95,6 +95,13 @@ class View:
         _, c, h, w = self.shape
         return (self.ld == c or h * w == 1) and (self.row == w * self.ld or h == 1)
 
+    @property
+    def tall(self) -> View:
+        """A map whose pixels follow each other, with those of a row as one of more channels. For
+        what goes down the columns alone: whole vectors in place of narrow pixels."""
+        n, c, h, w = self.shape
+        return View(self.buffer, (n, c * w, h, 1), self.offset, self.img, self.row, c * w)
+
     def part(self, shape: Shape, at: int, cell: Cell = (0, 0), block: Cell = (1, 1)) -> View:
         """A map among the pixels of this one: from ``cell`` on, every ``block``-th row and column;
         at: the float that the part would begin with in the first cell."""
