@@ -8,7 +8,7 @@ static void zero_pixels(float *y, int64_t pixels, int64_t ld, int64_t channels)
 
 /* y[i][k] = x[k][i]: one row of n pixels, channels last, from c planes, or the other way round. A
  * block at a time of the y[i], so that what is written side by side is written at once. */
-enum { INTERLEAVED = 16 };
+enum { INTERLEAVED = 64 };
 static void interleave(float *y, int64_t ld, const float *x, int64_t plane, int64_t n, int64_t c)
 {
     int64_t done = 0;
@@ -16,7 +16,13 @@ static void interleave(float *y, int64_t ld, const float *x, int64_t plane, int6
         for (; done + ZIP <= n; done += ZIP) store_zip3(y + 3 * done, x + done, plane);
     for (int64_t k0 = 0; k0 < c; k0 += INTERLEAVED, x += INTERLEAVED * plane, y += INTERLEAVED) {
         const int64_t end = tf_min(INTERLEAVED, c - k0);
-        for (int64_t i = done; i < n; i++)
+        const int squares = n >= ZIP && end >= ZIP; /* the last ones overlap with others */
+        for (int64_t i = done; squares && i < n; i += ZIP)
+            for (int64_t k = 0, a = tf_min(i, n - ZIP); k < end; k += ZIP) {
+                const int64_t b = tf_min(k, end - ZIP);
+                turn(y + a * ld + b, ld, x + b * plane + a, plane);
+            }
+        for (int64_t i = done; !squares && i < n; i++)
             for (int64_t k = 0; k < end; k++) y[i * ld + k] = x[k * plane + i];
     }
 }

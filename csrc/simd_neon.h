@@ -31,6 +31,15 @@ static inline void store_zip3(float *y, const float *x, int64_t plane)
     const vf a = vld1q_f32(x), b = vld1q_f32(x + plane), c = vld1q_f32(x + 2 * plane);
     vst3q_f32(y, (float32x4x3_t){{a, b, c}});
 }
+static inline void turn(float *y, int64_t ld, const float *x, int64_t plane)
+{
+    const float32x4x2_t a = vtrnq_f32(vld1q_f32(x), vld1q_f32(x + plane));
+    const float32x4x2_t b = vtrnq_f32(vld1q_f32(x + 2 * plane), vld1q_f32(x + 3 * plane));
+    for (int k = 0; k < 2; k++) {
+        vst1q_f32(y + k * ld, vcombine_f32(vget_low_f32(a.val[k]), vget_low_f32(b.val[k])));
+        vst1q_f32(y + (k + 2) * ld, vcombine_f32(vget_high_f32(a.val[k]), vget_high_f32(b.val[k])));
+    }
+}
 #ifdef __aarch64__
 static inline vf v_load_half(const uint16_t *p)
 {

@@ -10,12 +10,18 @@ static inline vf v_set1(float a) { return a; }
 static inline vf v_load(const float *p) { return *p; }
 static inline void v_store(float *p, vf a) { *p = a; }
 #include "simd_tail.h"
-/* a[0] b[0] a[1] b[1] .. ZIP of each; x[0] x[plane] x[2 plane] x[1] .. */
+/* a[0] b[0] a[1] b[1] .. ZIP of each; x[0] x[plane] x[2 plane] x[1] ..; and a square, transposed:
+ * y[i ld + k] = x[k plane + i], ZIP of both. */
 #define ZIP 1
 static inline void store_zip(float *y, const float *a, const float *b) { y[0] = *a, y[1] = *b; }
 static inline void store_zip3(float *y, const float *x, int64_t plane)
 {
     y[0] = x[0], y[1] = x[plane], y[2] = x[2 * plane];
+}
+static inline void turn(float *y, int64_t ld, const float *x, int64_t plane)
+{
+    (void)ld, (void)plane;
+    *y = *x;
 }
 /* fp16, all cases */
 static inline vf v_load_half(const uint16_t *p)

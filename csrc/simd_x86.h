@@ -25,6 +25,14 @@ static inline void store_zip3(float *y, const float *x, int64_t plane)
     _mm_storeu_ps(y + 4, _mm_shuffle_ps(_mm_shuffle_ps(lo, c, 0x5f), hi, 0x48));
     _mm_storeu_ps(y + 8, _mm_shuffle_ps(c2, b3, 0x88));
 }
+static inline void turn(float *y, int64_t ld, const float *x, int64_t plane)
+{
+    __m128 a = _mm_loadu_ps(x), b = _mm_loadu_ps(x + plane);
+    __m128 c = _mm_loadu_ps(x + 2 * plane), d = _mm_loadu_ps(x + 3 * plane);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(y, a), _mm_storeu_ps(y + ld, b);
+    _mm_storeu_ps(y + 2 * ld, c), _mm_storeu_ps(y + 3 * ld, d);
+}
 
 typedef const float *vrow;
 static inline vrow row_load(const float *p) { return p; }
