@@ -33,6 +33,7 @@ from tinyface.plan.lower_shape import (
 )
 from tinyface.plan.model import CORNERS, COUNT_PAD, View
 from tinyface.plan.planner import Planner
+from tinyface.plan.tiling import BANDED, equal_bands
 from tinyface.plan.views import (
     as_column,
     innermost,
@@ -202,9 +203,9 @@ def pool(p: Planner, node: Node) -> None:
     op: Any = node.op
     x, y = p.as_map(node.inputs[0]), p.new(node.outputs[0])
     top, left, bottom, right = op.pad
-    if (op.kernel[1], op.stride[1], left, right) == (1, 1, 0, 0) and x.shape[1] % p.isa.lanes:
-        if x.ld == x.shape[1] and y.ld == y.shape[1]:
-            x, y = x.tall, y.tall
+    narrow = x.shape[1] % p.isa.lanes and x.ld == x.shape[1] and y.ld == y.shape[1]
+    if narrow and (op.kernel[1], op.stride[1], left, right) == (1, 1, 0, 0):
+        x, y = x.tall, y.tall
     maximum = op.kind == "max_pool"
     p.emit(
         node.name, op.kind, op.kind, x, y, node=node,
@@ -217,7 +218,8 @@ def pool(p: Planner, node: Node) -> None:
 
 
 def global_pool(p: Planner, node: Node) -> None:
-    """The whole map as one window; threads share the channels."""
+    """The whole map as one window. A large one is taken band by band of its rows, then the bands
+    together: each thread reads what it has just written."""
     if isinstance(node.op, ops.Reduce) and not reduces_map(p, node):
         return reduce(p, node)
     x, y = p.as_map(node.inputs[0]), p.new(node.outputs[0], as_map=True)
@@ -225,11 +227,19 @@ def global_pool(p: Planner, node: Node) -> None:
     if isinstance(node.op, ops.Reduce) and len(node.op.axes) == 1:
         h, w = (h, 1) if node.op.axes[0] % 4 == 2 else (1, w)
     maximum = node.op.kind == "global_max_pool" or getattr(node.op, "mode", "") == "max"
+    kernel, op = ("max_pool", "TF_MAXPOOL") if maximum else ("average_pool", "TF_AVGPOOL")
+    bands = equal_bands(h) if n == 1 and math.prod(x.shape) > BANDED else 1
+    if bands > 1:
+        part = p.new(f"{node.outputs[0]}.bands", (n, c, bands, x.shape[3] // w), as_map=True)
+        p.emit(
+            f"{node.name}.bands", node.op.kind, kernel, x, part, node=node,
+            op=op, kh=h // bands, sh=h // bands, kw=w, tasks=tasks(part, h * w // bands),
+            reason="bands of rows: each is in the cache of the thread that made it",
+        )  # fmt: skip
+        x, h, w = part, bands, 1
     p.emit(
-        node.name, node.op.kind, "max_pool" if maximum else "average_pool", x, y, node=node,
-        op="TF_MAXPOOL" if maximum else "TF_AVGPOOL", kh=h, kw=w,
-        tasks=max(1, min(8, c // p.isa.lanes, x.shape[1] * h * w // 20_000)) if n == 1 else 1,
-        reason="the window is as long as the map",
+        node.name, node.op.kind, kernel, x, y, node=node, op=op, kh=h, kw=w,
+        tasks=tasks(y, h * w), reason="the window is as long as the map",
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ TRANSFORM, GATHER = 8, 13  # MACs that Winograd's transforms cost per value of V
 BYTE, BYTE_WIDE = 3, 2  # MACs in the time that a byte of weights takes: of boards, of wide vectors
 UNPACKED = 1.35  # cost of a MAC of Winograd's products over one of the direct kernel that packs its
 # inputs: FDFaceNet on a Pi 4 took 36.0 M instructions without Winograd and 36.4 M with it
+BANDED = 20_000  # elements of a map from which a mean of all of them is taken by bands
 LEAST_WORK = 5_000  # MACs or elements below which handing a task over costs more than it saves:
 # little, because threads that share every step find their part of a map in their own cache
 
@@ -86,6 +87,11 @@ def packed_blocks(isa: Isa, pixels: int, k: int, panels: int) -> Blocks:
 def row_tasks(rows: int, work: int) -> int:
     """Tasks for an operator whose unit is a row; ``work``: MACs or elements altogether."""
     return max(1, min(MAX_TASKS, rows, work // LEAST_WORK))
+
+
+def equal_bands(rows: int) -> int:
+    """How many bands of as many rows each, at most ``MAX_TASKS``, a map of ``rows`` makes."""
+    return max(bands for bands in range(1, MAX_TASKS + 1) if rows % bands == 0)
 
 
 def odd_lines(floats: int) -> int:
