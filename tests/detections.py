@@ -14,7 +14,8 @@ from tinyface.formats.card import Card, Preprocess
 from tinyface.networks import REGISTRY
 from tinyface.vision.align import TEMPLATE
 from tinyface.vision.detect import Detector, Face
-from tinyface.vision.image import RGB, collect_images, read_image
+from tinyface.vision.folder import collect_images
+from tinyface.vision.image import RGB, read_image
 from tinyface.vision.priors import Priors
 
 USUAL = dict(REGISTRY["retinaface-mnet0.25"].detector)

@@ -15,7 +15,8 @@ from shared import SHARED, needs_shared
 
 from tinyface.errors import ImageError, UsageError
 from tinyface.vision.align import TEMPLATE, align, similarity, template, warp
-from tinyface.vision.image import collect_images, read_image
+from tinyface.vision.folder import collect_images
+from tinyface.vision.image import read_image
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden" / "alignment" / "io.safetensors"

@@ -130,7 +130,8 @@ def test_means_along_one_side_of_a_map_stay_maps(axis: int) -> None:
 @pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("op", [ops.AveragePool((5, 1), (1, 1), (2, 0, 1, 0)),
                                 ops.AveragePool((2, 1), (2, 1), count_include_pad=True),
-                                ops.MaxPool((3, 1), (1, 1), (1, 0, 1, 0), (2, 1))], ids=repr)  # fmt: skip
+                                ops.MaxPool((3, 1), (1, 1), (1, 0, 1, 0), (2, 1))],
+                         ids=lambda op: op.kind)  # fmt: skip
 def test_windows_down_a_column_of_narrow_pixels(op: ops.Op, joined: bool) -> None:
     """PyTorch's local response normalisation is a mean down a map of one channel: a row's pixels
     are a vector there, unless others come between them."""
@@ -148,3 +149,23 @@ def test_windows_down_a_column_of_narrow_pixels(op: ops.Op, joined: bool) -> Non
         steps = engine.CExecutable(graph, 1).plan.steps
         (step,) = (s for s in steps if s.kernel in ("average_pool", "max_pool"))
         assert step.x.shape[3] == (37 if joined else 1)
+
+
+@pytest.mark.parametrize("pad", [(0, 0, 0, 0), (3, 3, 3, 3), (2, 0, 1, 4)])
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_a_convolution_over_few_channels_within_a_network(
+    channels: int, pad: tuple[int, int, int, int]
+) -> None:
+    """CBAM's spatial attention: the map gets its padding, so that a row of the window is a run."""
+    b = Builder("spatial")
+    x = b.apply(ops.ReLU(), b.input("x", (2, channels, 9, 11)))
+    y = b.conv(x, 1, (5, 7), stride=(1, 2), pad=pad, key="conv")
+    graph = b.build(b.apply(ops.Sigmoid(), y), b.apply(ops.GlobalAveragePool(), x))
+    graph = graph.bind(random_state(graph, seed=0))
+    inputs = random_inputs(graph)
+    wanted = run_graph(graph, inputs)
+    for isa in ISAS:
+        for name, value in outputs(graph, inputs, isa, threads=2).items():
+            np.testing.assert_allclose(value, wanted[name], rtol=1e-4, atol=1e-5)
+    (conv,) = (s for s in engine.CExecutable(graph, 1).plan.steps if s.kernel.startswith("gemm"))
+    assert conv.x.shape[1] == 7 * channels

@@ -25,7 +25,8 @@ from tinyface.files import atomic_write
 from tinyface.formats.modelfile import load_model
 from tinyface.model import Model
 from tinyface.tracing import Trace
-from tinyface.vision.image import collect_images, read_image
+from tinyface.vision.folder import collect_images
+from tinyface.vision.image import read_image
 
 ONE = samples.picture((1, 2))
 

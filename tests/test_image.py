@@ -20,7 +20,8 @@ from PIL import Image
 
 import tinyface.vision.image as image_module
 from tinyface.errors import ImageError
-from tinyface.vision.image import collect_images, read_image, resize
+from tinyface.vision.folder import collect_images
+from tinyface.vision.image import read_image, resize
 
 IMAGES = Path(__file__).parent / "images"
 ORIENTATION = 0x0112

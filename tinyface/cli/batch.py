@@ -56,7 +56,7 @@ class Batch:
     @staticmethod
     def gather(arguments: Iterable[str], *, recursive: bool = False) -> Batch:
         """Files as they are, folders as the pictures in them, "-" as standard input."""
-        from tinyface.vision.image import collect_images
+        from tinyface.vision.folder import collect_images
 
         batch = Batch()
         for argument in arguments:

@@ -13,13 +13,14 @@ from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
 from tinyface.plan.depthwise import has_strips, may_roll
 from tinyface.plan.lower_winograd import winograd, winograd_cut
+from tinyface.plan.margins import surround
 from tinyface.plan.model import HALF, RESIDUAL, View
 from tinyface.plan.pack import Pieces, conv_panels, padded_vector, panels
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import conv_blocks, packs, row_tasks
-from tinyface.plan.views import innermost
+from tinyface.plan.views import fresh_map, innermost
 
-FEW_CHANNELS = 4  # up to here a kernel row of an input image is one tap
+FEW_CHANNELS = 4  # up to here a kernel row is one tap
 INF = math.inf
 PLAIN_ACTS: dict[type[Op], dict[str, Any]] = {  # without attributes or parameters
     ops.ReLU: {"act": "TF_CLIP", "alpha": 0.0, "hi": INF},
@@ -134,8 +135,9 @@ def conv_input(
 ) -> tuple[View, dict[str, Any], Array]:
     """The input map, and what is different because of how it is read.
 
-    An NCHW image with few channels gets its padding while it is turned channels-last, so that a
-    whole kernel row is contiguous: kh taps of kw c inputs. Shuffled channels are not moved.
+    Where there are few channels, a map gets its padding, so that a whole kernel row is contiguous:
+    kh taps of kw c inputs; an NCHW image while it is turned channels-last. Shuffled channels are
+    not moved.
     """
     name = node.inputs[0]
     view = p.at(name)
@@ -143,11 +145,16 @@ def conv_input(
     if view.shuffled and (kh, kw) == (1, 1) and max(fields[f"p{side}"] for side in "tlbr") == 0:
         return shuffled_input(p, node, weight, fields)
     shape = p.shape(name)
-    image = not view.is_map and shape[1] == c and c * kw > 1 and c <= FEW_CHANNELS and kw > 1
-    if not image or fields["dw"] != 1 or math.prod(shape[2:]) == 1:
+    few = shape[1] == c and c * kw > 1 and c <= FEW_CHANNELS and kw > 1
+    if not few or fields["dw"] != 1 or math.prod(shape[2:]) == 1:
         return p.as_map(name), fields, weight
     pads = (fields["pt"], fields["pl"], fields["pb"], fields["pr"])
-    x = p.from_planes(name, view, pads)
+    x = p.as_map(name) if view.is_map else p.from_planes(name, view, pads)
+    if view.is_map and (max(pads) or x.ld != c):
+        n, _, h, w = x.shape
+        inner, goal = x, (n, c, h + pads[0] + pads[2], w + pads[1] + pads[3])
+        x = fresh_map(f"{node.outputs[0]}.around", goal)
+        surround(p, node, f"{node.outputs[0]}.around", inner, x, (0, *pads[:2]), 0.0)
     n, _, h, w = x.shape
     x = replace(x, shape=(n, kw * c, h, w - kw + 1))
     return x, fields | {"kw": 1, "pt": 0, "pl": 0, "pb": 0, "pr": 0}, weight

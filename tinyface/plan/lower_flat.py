@@ -18,6 +18,7 @@ from tinyface.graph import Node
 from tinyface.ops import LeakyReLU, MatMul, Reshape, Slice, Split, Transpose
 from tinyface.ops.spec import Array
 from tinyface.plan.lower_conv import act_fields, tail_act
+from tinyface.plan.margins import surround
 from tinyface.plan.model import SPREAD, Place, View
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
@@ -286,28 +287,12 @@ def sloped(p: Planner, node: Node) -> None:
 
 
 def pad(p: Planner, node: Node) -> None:
-    """Of a map: the value on every side that grows; what lies in the middle is copied, if it was
-    not written there."""
+    """Of a map, or of what has other axes than one."""
     op: Any = node.op
     name, result = node.inputs[0], node.outputs[0]
     if len(p.shape(name)) != 4 or op.before[0] + op.after[0]:
         return pad_rows(p, node)
-    x, y = p.as_map(name), p.joint(result)
-    n, c, h, w = y.shape
-    (_, front, top, left), (_, *middle) = op.before, x.shape
-    key = (node.name, "value", c)
-    offset = p.packer.add(key, lambda: np.full(c, op.value, np.float32))
-    fill = View(p.constants, (n, c, h, w), offset, 0)
-    inner = replace(y, shape=x.shape, offset=y.offset + front + top * y.row + left * y.ld)
-    if (x.buffer, x.offset, x.ld) != (inner.buffer, inner.offset, inner.ld):
-        tasks = row_tasks(n * middle[1], math.prod(x.shape))
-        p.emit(result, op.kind, "copy", x, inner, node=node, op="TF_AFFINE", tasks=tasks)
-    for at, shape in borders(y, (front, top, left), (middle[0], middle[1], middle[2])):
-        to = replace(y, shape=shape, offset=at)
-        p.emit(
-            f"{result}.border", op.kind, "fill", replace(fill, shape=shape), to, op="TF_AFFINE",
-            tasks=row_tasks(n * shape[2], math.prod(shape)),
-        )  # fmt: skip
+    surround(p, node, result, p.as_map(name), p.joint(result), op.before[1:], op.value)
 
 
 def pad_rows(p: Planner, node: Node) -> None:
@@ -322,23 +307,3 @@ def pad_rows(p: Planner, node: Node) -> None:
     offset += sum(first * step for first, step in zip(op.before, strides, strict=True))
     inside = buffer, offset, strides
     elementwise(p, node, result, p.shape(name), (place(p, name), inside), "TF_AFFINE")
-
-
-def borders(
-    y: View, first: tuple[int, int, int], size: tuple[int, int, int]
-) -> list[tuple[int, tuple[int, int, int, int]]]:
-    """(first float, shape) of the parts of a map that lie around the middle: rows above and below;
-    beside it, columns; on its pixels, channels. first, size: of the middle, (c, h, w)."""
-    n, c, h, w = y.shape
-    (front, top, left), (mc, mh, mw) = first, size
-    middle = y.offset + top * y.row
-    pixels = middle + left * y.ld
-    parts = [
-        (y.offset, (n, c, top, w)),
-        (y.offset + (top + mh) * y.row, (n, c, h - top - mh, w)),
-        (middle, (n, c, mh, left)),
-        (middle + (left + mw) * y.ld, (n, c, mh, w - left - mw)),
-        (pixels, (n, front, mh, mw)),
-        (pixels + front + mc, (n, c - front - mc, mh, mw)),
-    ]
-    return [(at, shape) for at, shape in parts if min(shape) > 0]

@@ -15,13 +15,10 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import struct
 import sys
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias, Union
 
 import numpy as np
@@ -38,8 +35,6 @@ RGB: TypeAlias = NDArray[np.uint8]  # (H, W, 3)
 Source: TypeAlias = Union[
     str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryIO, "PILImage.Image", NDArray[Any]
 ]
-
-SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 
 
 def read_image(source: Source, max_side: int | None = None, name: str | None = None) -> RGB:
@@ -73,39 +68,6 @@ def read_image(source: Source, max_side: int | None = None, name: str | None = N
     return _from_pillow(_open(_read_bytes(source, label), label), label, max_side)
 
 
-def collect_images(path: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
-    """The pictures a path stands for: itself if it is a file, else those in the directory.
-
-    Files are chosen by their suffix (``SUFFIXES``, in upper or lower case); hidden ones are
-    left out. They are in natural order (``2.jpg`` before ``10.jpg``), directory by directory.
-    Pictures of other formats, and directories that may not be read, are passed over with a
-    warning: a folder of a phone's HEIC files must not look as if nobody were in it.
-
-    Raises:
-        ImageError: there is nothing at ``path``, it may not be read, or no picture is in it.
-    """
-    root, shown = Path(path), os.fspath(path)  # as it was written: "./a.jpg", "photos/"
-    if not root.exists():
-        raise ImageError(f"{shown}: no such file or directory; check the spelling")
-    if not root.is_dir():
-        return [root]
-    files = list(_walk(root, recursive))
-    found = sorted((p for p in files if _ends_with(p, SUFFIXES)), key=_natural_key)
-    other = [p for p in files if _ends_with(p, foreign.SUFFIXES)]
-    kinds = ", ".join(sorted({p.suffix.lower() for p in other}))
-    if not found:
-        where = "" if recursive else ", or ask for its sub-directories too (-r, recursive=True)"
-        there = f"; {kinds} is not read, {foreign.CONVERT}" if other else ""
-        raise ImageError(
-            f"{shown}: no picture in this directory ({', '.join(SUFFIXES)}){there}; "
-            f"name another{where}"
-        )
-    if other:
-        what = f"{shown}: {len(other)} of other formats ({kinds}) left out"
-        warnings.warn(f"{what}; to have one, {foreign.CONVERT}", stacklevel=2)
-    return found
-
-
 def resize(image: RGB, height: int, width: int) -> RGB:
     """Scale ``(H, W, 3)`` to ``(height, width, 3)``, averaging over the area that each new pixel
     covers (bilinear, with the filter stretched by the factor of reduction)."""
@@ -120,6 +82,13 @@ def resize(image: RGB, height: int, width: int) -> RGB:
 
 
 # --- getting hold of the bytes --------------------------------------------------------------
+
+
+def _is_pillow_image(source: object) -> bool:
+    """Without importing Pillow: an image can only exist once Pillow has been imported, which
+    another thread may be about to do."""
+    kind = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return kind is not None and isinstance(source, kind)
 
 
 def _name_of(source: object) -> str:
@@ -376,40 +345,3 @@ def _upright(image: RGB, orientation: int) -> RGB:
     if flip_columns:
         image = image[:, ::-1]
     return np.ascontiguousarray(image)
-
-
-# --- directories ----------------------------------------------------------------------------
-
-
-def _is_pillow_image(source: object) -> bool:
-    """Without importing Pillow: an image can only exist once Pillow has been imported, which
-    another thread may be about to do."""
-    kind = getattr(sys.modules.get("PIL.Image"), "Image", None)
-    return kind is not None and isinstance(source, kind)
-
-
-def _walk(root: Path, recursive: bool) -> Iterator[Path]:
-    """The files of a directory that are not hidden."""
-
-    def closed(error: OSError) -> None:
-        if error.filename == str(root):
-            raise ImageError(f"{root}: may not be read; name a directory that you may read")
-        warnings.warn(f"{error.filename}: may not be read and is left out", stacklevel=4)
-
-    for folder, children, files in os.walk(root, onerror=closed):
-        children[:] = [c for c in children if recursive and not c.startswith(".")]
-        yield from (Path(folder, name) for name in files if not name.startswith("."))
-
-
-def _ends_with(path: Path, suffixes: tuple[str, ...]) -> bool:
-    return path.name.lower().endswith(suffixes)
-
-
-def _natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], ...]:
-    """Digits compare as numbers: (kind, number, text) for every run of digits or other text."""
-
-    def key(part: str) -> tuple[tuple[int, int, str], ...]:
-        runs = re.findall(r"[0-9]+|[^0-9]+", part)
-        return tuple((0, int(r), r) if r[0] in "0123456789" else (1, 0, r.lower()) for r in runs)
-
-    return (*map(key, path.parent.parts), key(path.name))
