@@ -169,3 +169,21 @@ def test_a_convolution_over_few_channels_within_a_network(
             np.testing.assert_allclose(value, wanted[name], rtol=1e-4, atol=1e-5)
     (conv,) = (s for s in engine.CExecutable(graph, 1).plan.steps if s.kernel.startswith("gemm"))
     assert conv.x.shape[1] == 7 * channels
+
+
+@pytest.mark.parametrize("columns", [1, 3, 20])
+def test_matrices_of_few_columns(columns: int) -> None:
+    """SCRFD's scores, one a row: their rows are pixels, so that a vector takes several."""
+    b = Builder("scores")
+    x, z = b.input("x", (320, columns)), b.input("z", (320, columns))
+    scaled = b.batch_norm(b.apply(ops.Sub(), x, z), key="norm")
+    half = b.apply(ops.Slice(axes=(1,), starts=(0,), ends=((columns + 1) // 2,), steps=(1,)), z)
+    graph = b.build(
+        b.apply(ops.Sigmoid(), x), b.prelu(scaled, key="act"), b.apply(ops.Tanh(), half), half
+    )
+    graph = graph.bind(random_state(graph, seed=0))
+    inputs = random_inputs(graph)
+    wanted = run_graph(graph, inputs)
+    for isa in ISAS:
+        for name, y in outputs(graph, inputs, isa, threads=2).items():
+            np.testing.assert_allclose(y, wanted[name], rtol=1e-5, atol=1e-6)

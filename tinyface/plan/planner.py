@@ -24,8 +24,10 @@ from tinyface.plan.model import FLOAT, Buffer, Isa, Place, Plan, Step, View
 from tinyface.plan.pack import Packer
 from tinyface.plan.tails import find_tails
 from tinyface.plan.tiling import row_tasks
-from tinyface.plan.views import fresh_map, one_pixel, whole, whole_map
+from tinyface.plan.views import fresh_map, one_pixel, pixels_of_rows, whole, whole_map
 from tinyface.types import Shape
+
+ELEMENTWISE = {f"TF_{name}" for name in ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "AFFINE")}
 
 
 def make_plan(graph: Graph, isa: Isa, packer: Packer | None = None, *, chains: bool = True) -> Plan:
@@ -337,6 +339,11 @@ class Planner:
         **fields: Any,
     ) -> Step:
         """Add a step; shapes and neutral values fill the fields that are not given."""
+        n, c, *sides = x.shape
+        narrow = n > 1 and c < self.isa.lanes and sides == [1, 1]
+        if narrow and fields.get("op") in ELEMENTWISE:  # a matrix: vectors of several rows
+            x, y, z = pixels_of_rows(x), pixels_of_rows(y), z and pixels_of_rows(z)
+            fields["tasks"] = 1
         n, c, h, w = x.shape
         _, oc, oh, ow = y.shape
         given = {
