@@ -4,6 +4,7 @@ One file, one pass. None changes the graph it is given.
 """
 
 from tinyface.graph import Graph
+from tinyface.passes.computed_weights import computed_weights
 from tinyface.passes.drop_noops import drop_noops
 from tinyface.passes.fold_affine import fold_affine
 from tinyface.passes.fold_batchnorm import fold_batchnorm
@@ -17,8 +18,8 @@ from tinyface.passes.through_interleave import through_interleave
 from tinyface.passes.turn_maps import turn_maps
 
 PASSES = (
-    fold_constants, drop_noops, through_interleave, fold_batchnorm, fold_scale, fold_affine,
-    reparameterize, fuse_activation, name_patterns, turn_maps,
+    fold_constants, computed_weights, drop_noops, through_interleave, fold_batchnorm, fold_scale,
+    fold_affine, reparameterize, fuse_activation, name_patterns, turn_maps,
 )  # fmt: skip
 
 
@@ -30,7 +31,8 @@ def optimise(graph: Graph) -> Graph:
     their sum), so they go round until nothing is left to do; fusing ends it.
     ``name_patterns`` has been at work already when a file was imported.
     """
-    size, graph = 0, through_interleave(fold_constants(graph))
+    graph = fold_constants(computed_weights(fold_constants(graph)))
+    size, graph = 0, through_interleave(graph)
     while len(graph.nodes) != size:
         size = len(graph.nodes)
         graph = fold_batchnorm(turn_maps(drop_noops(graph)))
@@ -39,7 +41,7 @@ def optimise(graph: Graph) -> Graph:
 
 
 __all__ = [
-    "PASSES", "drop_noops", "fold_affine", "fold_batchnorm", "fold_constants", "fold_scale",
-    "fuse_activation", "half_weights", "name_patterns", "optimise", "reparameterize",
+    "PASSES", "computed_weights", "drop_noops", "fold_affine", "fold_batchnorm", "fold_constants",
+    "fold_scale", "fuse_activation", "half_weights", "name_patterns", "optimise", "reparameterize",
     "through_interleave", "turn_maps",
 ]  # fmt: skip
