@@ -140,7 +140,9 @@ def test_templates():
     assert not TEMPLATE.flags.writeable
 
 
-@pytest.mark.parametrize("size", [100, 0, -112, (112, 100), (96, 112), 10**9])
+@pytest.mark.parametrize(
+    "size", [100, 0, -112, (112, 100), (96, 112), 10**9, "112", (112,), 1.5, (112, 96.0), None]
+)
 def test_sizes_without_a_template(size):
     with pytest.raises(UsageError, match="give"):
         template(size)

@@ -218,7 +218,7 @@ def test_the_command(
 @pytest.mark.parametrize(
     "args", [["-o", "x.txt"], ["--plot", "x.jpeg"], ["--html", "x.htm"],
              ["--device", "nowhere/x.json"],
-             ["--paper", "-o", "x.csv"]]
+             ["--paper", "-o", "x.csv"], ["--paper", "--quick"], ["--paper", "--rounds", "3"]]
 )  # fmt: skip
 def test_what_cannot_be_written_is_refused_first(
     args: list[str], capsys: pytest.CaptureFixture[str]

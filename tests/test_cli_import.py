@@ -56,6 +56,9 @@ def test_import_takes_no_other_models_place(
         assert done.status == 2 and done.out == "" and done.err.count("\n") == 1
         assert f"a model named {stem} is there already" in done.err and "--force" in done.err
     assert mine.read_bytes() == before
+    for wrong in ("1,2", "1,2,3,4", "a,b,c"):
+        done = tinyface("import", "x.param", "--mean", wrong)
+        assert done.status == 2 and f"'{wrong}': give three numbers" in done.err
     done = tinyface("import", "x.param", "--name", "a/b", "--mean", "1,2,3", "--force")
     assert done.status == 0 and mine.read_bytes() != before
     # a file that is named is replaced, as by every other command

@@ -308,6 +308,8 @@ def test_a_name_with_a_dot_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_load_refuses(models: Path) -> None:
+    with pytest.raises(UsageError, match="^3: give a model's name or the path of its file"):
+        tinyface.load(3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no weights named 'nosuch'.*detector, dwfn, fdfacenet"):
         tinyface.load("nosuch")
     with pytest.raises(UsageError, match="no such model file"):

@@ -102,6 +102,8 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
     Raises:
         UsageError: there is no such model; what there is is listed.
     """
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise UsageError(f"{name_or_path!r}: give a model's name or the path of its file")
     asked = os.fspath(name_or_path)
     path = Path(asked)
     known = installed()

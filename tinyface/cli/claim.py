@@ -80,7 +80,7 @@ def command(
     """
     _check_names({output: (".csv",), plot: plots.SUFFIXES, html: (".html",), device: (".json",)})
     if paper:
-        return _paper(as_json, (output, plot, html, device))
+        return _paper(as_json, (output, plot, html, device, quick, rounds))
     plots.check(plot)
     if html:
         from tinyface.traffic.report_page import check_extra
@@ -211,12 +211,14 @@ def _device(
     return replace(device, about=about, roofs=roofline.of_this_machine(threads))
 
 
-def _paper(as_json: bool, files: tuple[str | None, ...]) -> int:
+def _paper(as_json: bool, others: tuple[str | bool | int | None, ...]) -> int:
     from tinyface.errors import UsageError
     from tinyface.traffic import paper
 
-    if any(files):
-        raise UsageError("--paper measures nothing: leave out -o, --plot, --html and --device")
+    if any(others):
+        raise UsageError(
+            "--paper measures nothing: leave out -o, --plot, --html, --device, --quick and --rounds"
+        )
     if as_json:
         common.print_json("claim-paper/1", paper.to_json())
         return 0

@@ -167,9 +167,10 @@ def _numbers(text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
+        red, green, blue = map(float, text.split(","))
     except ValueError:
-        raise UsageError(f"{text!r}: give numbers with commas between them, 104,117,123") from None
+        raise UsageError(f"{text!r}: give three numbers, 104,117,123 for instance") from None
+    return red, green, blue
 
 
 def _thresholds(pairs: tuple[str, ...]) -> dict[str, float]:

@@ -11,6 +11,7 @@ CVPR 2019), and so with nearly every public network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -218,7 +219,11 @@ def _invert(matrix: Matrix) -> Matrix:
 
 
 def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, (int, np.integer)) else size
+    sides = (size, size) if isinstance(size, (int, np.integer)) else size
+    whole = isinstance(sides, Sequence) and all(isinstance(s, (int, np.integer)) for s in sides)
+    if not whole or len(sides) != 2:
+        raise UsageError(f"crops of size {size!r}: give a side, or (height, width), in pixels")
+    height, width = sides
     if not (1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE):
         raise UsageError(f"crops of {height}x{width}: give sides from 1 to {_MAX_SIDE} pixels")
     return int(height), int(width)
