@@ -21,6 +21,7 @@ from tinyface.errors import ImageError, UsageError
 from tinyface.faces import evaluate as evaluation
 from tinyface.faces.evaluate import summarise
 from tinyface.faces.pairs import read_pairs
+from tinyface.vision.detect import Face
 
 # ------------------------------------------------------------------------------ failures
 
@@ -189,6 +190,19 @@ def test_aligned_crops_flip_and_the_middle(lfw: Path) -> None:
     np.testing.assert_allclose(middle, found[128.0], atol=1e-6)
     with pytest.raises(ImageError, match="no face"):
         evaluation.embed_picture(model, lfw / "lfw/A/A_0004.png", central=True)
+
+
+def test_the_face_in_the_middle_is_large_as_well() -> None:
+    """In the middle and large; large and a little beside it; larger, but at the edge; tiny."""
+    rgb = np.zeros((250, 250, 3), np.uint8)
+
+    def at(x: float, y: float, side: float) -> Face:
+        box = np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
+        return Face(box, 0.9, np.zeros((5, 2)))
+
+    tiny, person, edge = at(126, 124, 12), at(135, 118, 90), at(45, 100, 95)
+    assert evaluation.most_central([tiny, edge, person], rgb) == [person, tiny, edge]
+    assert evaluation.most_central([tiny, at(125, 125, 9)], rgb)[0] is tiny
 
 
 def test_the_face_that_a_list_means(lfw: Path, capsys: pytest.CaptureFixture[str]) -> None:

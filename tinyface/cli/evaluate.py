@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 @click.option("--flip", is_flag=True, help="Add the embedding of the mirrored picture.")
 @click.option(
     "--face", type=click.Choice(["largest", "central"]),
-    help="Of several faces in a picture: the largest, as 'embed' does, or the one nearest to "
-    "the middle.  [default: central for LFW's list, whose people stand there; else largest]",
+    help="Of several faces in a picture: the largest, as 'embed' does, or the one in the "
+    "middle.  [default: central for LFW's list, whose people stand there; else largest]",
 )  # fmt: skip
 @click.option(
     "--on-failure", type=click.Choice(["wrong", "skip"]), default="wrong", show_default=True,

@@ -159,7 +159,8 @@ def embed_picture(
     Args:
         aligned: the picture is an aligned crop already.
         flip: add the embedding of the mirrored crop before the length is brought to 1.
-        central: take the face nearest to the middle (the one that LFW names), not the largest.
+        central: take the face in the middle (the one that LFW names), not the largest:
+            :func:`most_central`.
 
     Raises:
         ImageError: the picture cannot be read; NoFaceError: it shows no face.
@@ -170,21 +171,22 @@ def embed_picture(
         crop = fit(rgb, *size)
     else:
         faces = model.detector.detect(rgb)
-        face = largest(nearest_to_middle(faces, rgb) if central else faces, os.fspath(path))
+        face = largest(most_central(faces, rgb) if central else faces, os.fspath(path))
         crop = alignment.align(rgb, face.landmarks, size)
     crops = np.stack([crop, crop[:, ::-1]] if flip else [crop])
     summed: Vector = l2_normalise(model.embed_crops(crops).sum(axis=0, keepdims=True))[0]
     return summed
 
 
-def nearest_to_middle(faces: Sequence[Face], rgb: RGB) -> list[Face]:
-    """The faces, that whose box is centred nearest to the middle of the picture first."""
+def most_central(faces: Sequence[Face], rgb: RGB) -> list[Face]:
+    """The faces, that with the largest area less twice the square of its distance from the middle
+    first: a tiny one behind somebody's shoulder does not come before the person."""
     middle = np.array(rgb.shape[1::-1]) / 2
 
-    def distance(face: Face) -> float:
-        return float(np.linalg.norm(face.box.reshape(2, 2).mean(axis=0) - middle))
+    def worth(face: Face) -> float:
+        return face.area - 2 * float(((face.box.reshape(2, 2).mean(axis=0) - middle) ** 2).sum())
 
-    return sorted(faces, key=distance)
+    return sorted(faces, key=worth, reverse=True)
 
 
 @dataclass(frozen=True, eq=False)
