@@ -119,7 +119,7 @@ class Detector:
         card: its ``preprocess`` (colour order, mean, scale) and ``detector`` (see ``Priors``).
         max_side: larger pictures are scaled down for the network until their longer side has
             this many pixels; by default what the card says. Twice the side takes four times as
-            long. Faces under about 20 pixels *after scaling down* are missed.
+            long. Faces under about 10 pixels *after scaling down* are missed.
 
     Raises:
         FormatError: the card describes no detector.
