@@ -98,7 +98,7 @@ def test_aligned_crops_go_on_too(
     names = [f"{i}.png" for i in range(3)]
     for i, name in enumerate(names):
         samples.save_png(tmp_path / name, ONE[i : i + 64, :64])
-    command = ["embed", *names, "--aligned", "-o"]
+    command = ["embed", *names, "--aligned", "-t", "1", "-o"]
     assert tinyface(*command, "whole.npz").status == 0
     embed, calls = Model.embed, []
 
