@@ -14,8 +14,8 @@ from torch import nn
 
 from .detector_net import ANCHORS, MEAN_BGR, NMS_IOU, STRIDES, VARIANCES, RetinaFace
 
-THRESHOLD = 0.6
-DOUBT = (0.15, 0.95)  # scores that a close look decides about (training/README.md)
+THRESHOLD = 0.7
+DOUBT = (0.05, 0.95)  # scores that a close look decides about (training/README.md)
 
 
 @torch.no_grad()
