@@ -10,6 +10,7 @@ from detections import Charted, Oracle, card, chart, face, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tinyface.vision.detect as module
 from tinyface.errors import FormatError
 from tinyface.vision.detect import Detector, Face
 from tinyface.vision.priors import Priors
@@ -120,6 +121,16 @@ def test_at_double_the_size_only_what_was_small_is_looked_at_again() -> None:
     assert [round(f.area**0.5) for f in found] == pytest.approx([447, 54, 21], abs=2)
     # the picture, the large face closely, the picture at double the size, the small one closely
     assert widths(oracle) == [640, 256, 1280, 256]
+
+
+def test_close_looks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture full of what might be faces costs no more than so many; the surest come first."""
+    faces = [face(40 + 150 * i, 100, 90, 0.5 + 0.1 * i) for i in range(4)]
+    oracle = Charted(faces, SHAPE)
+    monkeypatch.setattr(module, "MAX_CLOSE", 2)
+    found = Detector(oracle, card(doubt=DOUBT)).detect(chart(SHAPE), turns=False)
+    assert [f.score for f in found] == [pytest.approx(s) for s in (0.8, 0.7)]
+    assert widths(oracle) == [640, 256, 256]
 
 
 @pytest.mark.parametrize("doubt", [[0.9, 0.2], [-0.1, 0.5], [0.2, 1.1], [0.2], "ab", [0.1, None]])

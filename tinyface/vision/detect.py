@@ -36,6 +36,8 @@ SMALL_FACE: Final = 40  # pixels high in that picture: where one is, smaller one
 LARGE_FACE: Final = 130  # pixels wide in that picture: landmarks are less sure from here on
 CLOSE_SIDE: Final = 256  # of the square that a close look sees; one size: its plan is kept
 CLOSE_FACE: Final = 150  # longer side of the face in the middle of it
+MAX_CLOSE: Final = 300  # close looks behind one look, at the surest of the doubtful faces first
+MAX_CLOSE_TURNED: Final = 16  # where only the surest face counts
 TURNED_SCORE: Final = 0.9  # of a face for which a picture is taken to be turned
 
 
@@ -190,7 +192,9 @@ class Detector:
         small = resize(image, max(1, round(height * half)), max(1, round(width * half)))
         side = max(SMALLEST_SIDE, *small.shape[:2])
         scores = [
-            _best(self._seen(_rotate(small, n), side, least / 2)) if n or faces else 0.0
+            _best(self._seen(_rotate(small, n), side, least / 2, most=MAX_CLOSE_TURNED))
+            if n or faces
+            else 0.0
             for n in range(4)
         ]
         quarters = int(np.argmax(scores))
@@ -216,19 +220,29 @@ class Detector:
             faces = self._merge(faces + self._seen(image, double, least, faces))
         return faces
 
-    def _seen(self, image: RGB, side: int, least: float, known: Sequence[Face] = ()) -> list[Face]:
-        """What one look shows and, where it is not enough, close looks at what it shows. Faces
-        that are ``known`` and no longer small in this look are left out."""
+    def _seen(
+        self,
+        image: RGB,
+        side: int,
+        least: float,
+        known: Sequence[Face] = (),
+        most: int | None = None,
+    ) -> list[Face]:
+        """What one look shows and, where it is not enough, close looks at what it shows, at
+        ``most`` so many (``MAX_CLOSE``). Faces that are ``known`` and no longer small in this look
+        are left out."""
         low, high = self.priors.doubt
         factor = side / max(image.shape[:2])
         good = [face for face in known if (face.box[3] - face.box[1]) * factor > SMALL_FACE]
-        result = []
-        for face in self._look(image, side, min(least, low) if high else least):
+        result, left = [], MAX_CLOSE if most is None else most
+        for face in self._look(image, side, min(least, low) if high else least):  # surest first
             if any(face.overlap(other) > self.priors.overlap for other in good):
                 continue
-            large = face.width * factor > LARGE_FACE
-            if (face.score < high or large) and not self.priors.canvas:
-                face = self._closely(image, face, least)
+            doubtful, large = face.score < high, face.width * factor > LARGE_FACE
+            if (doubtful or large) and left and not self.priors.canvas:
+                face, left = self._closely(image, face, least), left - 1
+            elif doubtful and not left:
+                break
             if face.score > least:
                 result.append(face)
         return result
