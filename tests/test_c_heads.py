@@ -30,6 +30,17 @@ def outputs(graph: Graph, inputs: dict[str, Array], isa: str, threads: int = 1) 
     return engine.CExecutable(graph, threads, isa).run(inputs)
 
 
+def assert_as_numpy(graph: Graph, threads: int = 1, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+    """All outputs are NumPy's, with every instruction set."""
+    inputs = random_inputs(graph)
+    wanted = run_graph(graph, inputs)
+    for isa in ISAS:
+        found = outputs(graph, inputs, isa, threads)
+        assert found.keys() == wanted.keys()
+        for name, y in found.items():
+            np.testing.assert_allclose(y, wanted[name], rtol=rtol, atol=atol, err_msg=isa)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_maps_joined_as_rows_of_a_matrix(batch: int) -> None:
     """SSD's heads: every level's map channels last, as one row, and the rows joined. A map written
@@ -44,11 +55,7 @@ def test_maps_joined_as_rows_of_a_matrix(batch: int) -> None:
     graph = b.build(boxes, b.apply(ops.Softmax(axis=1), b.apply(ops.Reshape((-1, 2)), joined)))
     graph = graph.bind(random_state(graph, seed=0))
     graph = graph.with_inputs({n: (batch, *t.shape[1:]) for n, t in graph.inputs.items()})
-    inputs = random_inputs(graph)
-    wanted = run_graph(graph, inputs)
-    for isa in ISAS:
-        for name, value in outputs(graph, inputs, isa).items():
-            np.testing.assert_allclose(value, wanted[name], rtol=1e-4, atol=1e-5)
+    assert_as_numpy(graph, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -78,9 +85,8 @@ def test_weights_of_dead_channels_are_packed_as_zeros() -> None:
     np.testing.assert_array_equal(packer.finish()[at : at + 1].view(np.float16), half)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 7, 15])
-def test_pixels_of_less_than_a_vector(channels: int, isa: str) -> None:
+def test_pixels_of_less_than_a_vector(channels: int) -> None:
     """Images: several pixels go into a vector, with what belongs to their channels as often."""
     b = Builder("narrow")
     shape = (2, channels, 3, 67)
@@ -88,10 +94,7 @@ def test_pixels_of_less_than_a_vector(channels: int, isa: str) -> None:
     scaled = b.batch_norm(b.apply(ops.Add(), x, z), key="norm")
     graph = b.build(b.prelu(b.apply(ops.Mul(), scaled, z), key="act"), b.prelu(x, key="alone"))
     graph = graph.bind(random_state(graph, seed=0))
-    inputs = random_inputs(graph)
-    wanted = run_graph(graph, inputs)
-    for name, y in outputs(graph, inputs, isa).items():
-        np.testing.assert_allclose(y, wanted[name], rtol=1e-5, atol=1e-6)
+    assert_as_numpy(graph)
 
 
 @pytest.mark.parametrize("op", [ops.Softmax(axis=1), ops.L2Normalize(axis=1)])
@@ -104,11 +107,7 @@ def test_columns_of_a_matrix(op: ops.Op, batch: int) -> None:
         b.apply(ops.Slice(axes=(1,), starts=(i,), ends=(i + 3,), steps=(1,)), x) for i in (0, 3)
     ]
     graph = b.build(*(b.apply(op, cut) for cut in cuts))
-    inputs = random_inputs(graph)
-    wanted = run_graph(graph, inputs)
-    for isa in ISAS:
-        for name, y in outputs(graph, inputs, isa).items():
-            np.testing.assert_allclose(y, wanted[name], rtol=1e-5, atol=1e-6)
+    assert_as_numpy(graph)
 
 
 @pytest.mark.parametrize("axis", [2, 3])
@@ -119,11 +118,7 @@ def test_means_along_one_side_of_a_map_stay_maps(axis: int) -> None:
     y = b.conv(b.apply(ops.Reduce(mode="mean", axes=(axis,)), x), 9, 1, key="b")
     graph = b.build(b.apply(ops.GlobalAveragePool(), y))
     graph = graph.bind(random_state(graph, seed=0))
-    inputs = random_inputs(graph)
-    (wanted,) = run_graph(graph, inputs).values()
-    for isa in ISAS:
-        (got,) = outputs(graph, inputs, isa).values()
-        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    assert_as_numpy(graph, rtol=1e-4, atol=1e-5)
     assert "to_nchw" not in {step.kernel for step in engine.CExecutable(graph, 1).plan.steps}
 
 
@@ -141,11 +136,7 @@ def test_windows_down_a_column_of_narrow_pixels(op: ops.Op, joined: bool) -> Non
         y = b.apply(op, x)
         y = b.apply(ops.Concat(), y, b.apply(ops.Sigmoid(), y)) if joined else y
         graph = b.build(b.apply(ops.ReLU(), y))
-        inputs = random_inputs(graph)
-        (wanted,) = run_graph(graph, inputs).values()
-        for isa in ISAS:
-            (got,) = outputs(graph, inputs, isa, threads=2).values()
-            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+        assert_as_numpy(graph, threads=2)
         steps = engine.CExecutable(graph, 1).plan.steps
         (step,) = (s for s in steps if s.kernel in ("average_pool", "max_pool"))
         assert step.x.shape[3] == (37 if joined else 1)
@@ -162,11 +153,7 @@ def test_a_convolution_over_few_channels_within_a_network(
     y = b.conv(x, 1, (5, 7), stride=(1, 2), pad=pad, key="conv")
     graph = b.build(b.apply(ops.Sigmoid(), y), b.apply(ops.GlobalAveragePool(), x))
     graph = graph.bind(random_state(graph, seed=0))
-    inputs = random_inputs(graph)
-    wanted = run_graph(graph, inputs)
-    for isa in ISAS:
-        for name, value in outputs(graph, inputs, isa, threads=2).items():
-            np.testing.assert_allclose(value, wanted[name], rtol=1e-4, atol=1e-5)
+    assert_as_numpy(graph, threads=2, rtol=1e-4, atol=1e-5)
     (conv,) = (s for s in engine.CExecutable(graph, 1).plan.steps if s.kernel.startswith("gemm"))
     assert conv.x.shape[1] == 7 * channels
 
@@ -182,8 +169,4 @@ def test_matrices_of_few_columns(columns: int) -> None:
         b.apply(ops.Sigmoid(), x), b.prelu(scaled, key="act"), b.apply(ops.Tanh(), half), half
     )
     graph = graph.bind(random_state(graph, seed=0))
-    inputs = random_inputs(graph)
-    wanted = run_graph(graph, inputs)
-    for isa in ISAS:
-        for name, y in outputs(graph, inputs, isa, threads=2).items():
-            np.testing.assert_allclose(y, wanted[name], rtol=1e-5, atol=1e-6)
+    assert_as_numpy(graph, threads=2)
