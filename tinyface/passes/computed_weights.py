@@ -7,7 +7,7 @@ from itertools import product
 
 from tinyface.graph import Graph, Node
 from tinyface.limits import MAX_INDEX
-from tinyface.ops import Add, Concat, Conv2d, MatMul, Pad, Reshape, Slice, Transpose
+from tinyface.ops import Add, Concat, Conv2d, MatMul, Op, Pad, Reshape, Slice, Transpose
 from tinyface.passes.rewrite import finish, fresh
 
 
@@ -38,8 +38,7 @@ def _product(graph: Graph, node: Node) -> list[Node]:
     o, c, kh, kw = graph.types[weight].shape
     made: list[Node] = []
 
-    def put(what: str, made_by: Pad | Slice | Concat | Transpose | Reshape | MatMul | Add,
-            *inputs: str) -> str:  # fmt: skip
+    def put(what: str, made_by: Op, *inputs: str) -> str:
         name = fresh(f"{node.name}:{what}", graph.types, graph.params)
         made.append(Node(name, made_by, inputs, (name,)))
         return name

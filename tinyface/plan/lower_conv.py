@@ -13,12 +13,12 @@ from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
 from tinyface.plan.depthwise import has_strips, may_roll
 from tinyface.plan.lower_winograd import winograd, winograd_cut
-from tinyface.plan.margins import surround
+from tinyface.plan.margins import with_margins
 from tinyface.plan.model import HALF, RESIDUAL, View
 from tinyface.plan.pack import Pieces, conv_panels, padded_vector, panels
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import conv_blocks, packs, row_tasks
-from tinyface.plan.views import fresh_map, innermost
+from tinyface.plan.views import innermost
 
 FEW_CHANNELS = 4  # up to here a kernel row is one tap
 INF = math.inf
@@ -149,12 +149,10 @@ def conv_input(
     if not few or fields["dw"] != 1 or math.prod(shape[2:]) == 1:
         return p.as_map(name), fields, weight
     pads = (fields["pt"], fields["pl"], fields["pb"], fields["pr"])
-    x = p.as_map(name) if view.is_map else p.from_planes(name, view, pads)
-    if view.is_map and (max(pads) or x.ld != c):
-        n, _, h, w = x.shape
-        inner, goal = x, (n, c, h + pads[0] + pads[2], w + pads[1] + pads[3])
-        x = fresh_map(f"{node.outputs[0]}.around", goal)
-        surround(p, node, f"{node.outputs[0]}.around", inner, x, (0, *pads[:2]), 0.0)
+    if view.is_map:
+        x = with_margins(p, node, p.as_map(name), pads)
+    else:
+        x = p.from_planes(name, view, pads)
     n, _, h, w = x.shape
     x = replace(x, shape=(n, kw * c, h, w - kw + 1))
     return x, fields | {"kw": 1, "pt": 0, "pl": 0, "pb": 0, "pr": 0}, weight

@@ -12,6 +12,7 @@ from tinyface.graph import Node
 from tinyface.plan.model import View
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
+from tinyface.plan.views import fresh_map
 
 
 def surround(
@@ -32,6 +33,19 @@ def surround(
             f"{name}.border", node.op.kind, "fill", replace(fill, shape=shape), to, op="TF_AFFINE",
             tasks=row_tasks(n * shape[2], math.prod(shape)),
         )  # fmt: skip
+
+
+def with_margins(p: Planner, node: Node, x: View, pads: tuple[int, int, int, int]) -> View:
+    """The map with zeros around it, ``pads`` (top, left, bottom, right) wide, and no gaps between
+    its pixels; itself if it is that already. As ``Planner.from_planes`` for what is no map yet."""
+    n, c, h, w = x.shape
+    top, left, bottom, right = pads
+    if not max(pads) and x.ld == c:
+        return x
+    name = f"{node.outputs[0]}.around"
+    y = fresh_map(name, (n, c, h + top + bottom, w + left + right))
+    surround(p, node, name, x, y, (0, top, left), 0.0)
+    return y
 
 
 def borders(

@@ -339,8 +339,7 @@ class Planner:
         **fields: Any,
     ) -> Step:
         """Add a step; shapes and neutral values fill the fields that are not given."""
-        n, c, *sides = x.shape
-        narrow = n > 1 and c < self.isa.lanes and sides == [1, 1]
+        narrow = x.shape[1] < self.isa.lanes and x.shape[2:] == (1, 1)
         if narrow and fields.get("op") in ELEMENTWISE:  # a matrix: vectors of several rows
             x, y, z = pixels_of_rows(x), pixels_of_rows(y), z and pixels_of_rows(z)
             fields["tasks"] = 1

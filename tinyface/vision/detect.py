@@ -76,6 +76,11 @@ class Face:
         """Of the box, in pixels."""
         return float(self.box[2] - self.box[0])
 
+    @property
+    def height(self) -> float:
+        """Of the box, in pixels."""
+        return float(self.box[3] - self.box[1])
+
     def overlap(self, other: Face) -> float:
         """Intersection over union of the two boxes."""
         (both,), (either,) = shared(self.box, other.box[None])
@@ -191,12 +196,10 @@ class Detector:
         half = self._side(image) / 2 / max(height, width)
         small = resize(image, max(1, round(height * half)), max(1, round(width * half)))
         side = max(SMALLEST_SIDE, *small.shape[:2])
-        scores = [
-            _best(self._seen(_rotate(small, n), side, least / 2, most=MAX_CLOSE_TURNED))
-            if n or faces
-            else 0.0
-            for n in range(4)
-        ]
+        scores = [0.0] * 4
+        for n in range(4) if faces else range(1, 4):
+            seen = self._seen(_rotate(small, n), side, least / 2, MAX_CLOSE_TURNED)
+            scores[n] = _best(seen)
         quarters = int(np.argmax(scores))
         if quarters == 0:
             return faces
@@ -213,35 +216,31 @@ class Detector:
         """The faces of a picture that is upright, in no order."""
         longest, side = max(image.shape[:2]), self._side(image)
         half = max(SMALLEST_SIDE, side // 2)
-        faces = self._seen(image, side, least) or self._seen(image, half, least)
+        faces = self._seen(image, side, least, MAX_CLOSE)
+        faces = faces or self._seen(image, half, least, MAX_CLOSE)
         double = min(2 * side, max(longest, self.max_side), self.largest)
-        smallest = min((face.box[3] - face.box[1] for face in faces), default=0.0)
+        smallest = min((face.height for face in faces), default=0.0)
         if double > side and smallest * side < SMALL_FACE * longest:
-            faces = self._merge(faces + self._seen(image, double, least, faces))
+            faces = self._merge(faces + self._seen(image, double, least, MAX_CLOSE, faces))
         return faces
 
     def _seen(
-        self,
-        image: RGB,
-        side: int,
-        least: float,
-        known: Sequence[Face] = (),
-        most: int | None = None,
+        self, image: RGB, side: int, least: float, most: int, known: Sequence[Face] = ()
     ) -> list[Face]:
         """What one look shows and, where it is not enough, close looks at what it shows, at
-        ``most`` so many (``MAX_CLOSE``). Faces that are ``known`` and no longer small in this look
-        are left out."""
+        ``most`` so many. Faces that are ``known`` and no longer small in this look are left
+        out."""
         low, high = self.priors.doubt
         factor = side / max(image.shape[:2])
-        good = [face for face in known if (face.box[3] - face.box[1]) * factor > SMALL_FACE]
-        result, left = [], MAX_CLOSE if most is None else most
+        good = [face for face in known if face.height * factor > SMALL_FACE]
+        result = []
         for face in self._look(image, side, min(least, low) if high else least):  # surest first
             if any(face.overlap(other) > self.priors.overlap for other in good):
                 continue
             doubtful, large = face.score < high, face.width * factor > LARGE_FACE
-            if (doubtful or large) and left and not self.priors.canvas:
-                face, left = self._closely(image, face, least), left - 1
-            elif doubtful and not left:
+            if (doubtful or large) and most and not self.priors.canvas:
+                face, most = self._closely(image, face, least), most - 1
+            elif doubtful and not most:
                 break
             if face.score > least:
                 result.append(face)
@@ -250,8 +249,7 @@ class Detector:
     def _closely(self, image: RGB, face: Face, least: float) -> Face:
         """The face as a look at the picture around it shows it. If that shows none there, the face
         as it is, or with a score of 0 if it was doubtful; any other score stays."""
-        side = float(max(face.box[2:] - face.box[:2]))
-        extent = math.ceil(side * CLOSE_SIDE / CLOSE_FACE)
+        extent = math.ceil(max(face.width, face.height) * CLOSE_SIDE / CLOSE_FACE)
         last = np.maximum(np.subtract(image.shape[1::-1], extent), 0)
         corner = ((face.box[:2] + face.box[2:] - extent) / 2).clip(0, last).astype(int)
         part = image[corner[1] :, corner[0] :][:extent, :extent]

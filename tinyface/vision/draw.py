@@ -38,7 +38,7 @@ def draw_faces(image: RGB, faces: Sequence[Face]) -> Image:
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     for number, face in reversed(list(enumerate(faces))):  # the largest on top
-        height = float(face.box[3] - face.box[1])
+        height = face.height
         line = max(1, round(min(max(picture.size) / 320, height / 24)))
         _draw_box(pen, face, line)
         _draw_points(pen, face, radius=max(1.0, min(1.6 * line, height / 30)))
