@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 from random_graphs import weighted
 
@@ -33,9 +34,9 @@ class Rows:
         self.made = [self.b.input("input", (draw(st.sampled_from([1, 1, 2])), *sides))]
         self.count = 0
 
-    def param(self, *shape: int) -> str:
+    def param(self, *shape: int, key: str = "p") -> str:
         self.count += 1
-        return self.b.param(f"p{self.count}", shape)
+        return self.b.param(f"{key}{self.count}", shape)
 
     def pick(self) -> str:
         return self.made[-1] if self.draw(st.booleans()) else self.draw(st.sampled_from(self.made))
@@ -151,6 +152,14 @@ def cut(g: Rows, x: str) -> tuple[str, ...]:
     return (g.b.apply(ops.Slice((axis,), (first,), (side,), (g.draw(st.integers(1, 2)),)), x),)
 
 
+def batch_norm(g: Rows, x: str) -> str:
+    if len(g.b.shape(x)) not in (2, 3, 4):
+        return activation(g, x)
+    c = g.b.shape(x)[1]
+    normed = g.b.apply(ops.BatchNorm(), x, *(g.param(c, key=key) for key in "pppv"))
+    return activation(g, normed) if g.draw(st.booleans()) else normed
+
+
 def padded(g: Rows, x: str) -> str:
     rank = len(g.b.shape(x))
     ends = [(0, *(g.draw(st.sampled_from([0, 0, 1, 2])) for _ in range(1, rank))) for _ in "ab"]
@@ -182,15 +191,18 @@ def activation(g: Rows, x: str) -> str:
 
 STEPS = (
     reshape, transpose, tokens, tokens, along, product, product, arithmetic, arithmetic, joined,
-    cut, padded, reduce, convolution, activation,
+    cut, padded, reduce, batch_norm, convolution, activation,
 )  # fmt: skip
 
 
 @st.composite
 def row_graphs(draw: Any) -> Graph:
-    """A random graph with random weights; those of sums of K terms are of the size 1 / sqrt(K)."""
+    """A random graph with random weights; those of sums of K terms are of the size 1 / sqrt(K),
+    variances above 1."""
 
     def scaled(name: str, w: Array) -> Array:
+        if name[0] == "v":
+            return 1 + np.abs(w)
         size = math.prod(w.shape[1:]) if name[0] == "c" or w.ndim == 2 else 1
         return w / math.sqrt(size)
 

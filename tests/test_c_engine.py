@@ -79,7 +79,8 @@ def sure(kind: str) -> list[Case]:
             for p in ((0, 2, 3, 1), (0, 3, 1, 2), (2, 3, 0, 1), (3, 1, 0, 2))
         ]
     if kind == "batch_norm":
-        return [Case(OPS[kind](), (x, vector, vector, vector, vector))]
+        maps = (x, x[:, :, 0], x[:, :, 0, 0])
+        return [Case(OPS[kind](), (array, *[vector] * 4)) for array in maps]
     if kind == "concat":
         more = [(Case(OPS[kind](axis=axis), (x, y, x))) for axis in (0, 2, -1)]
         more += [Case(OPS[kind](axis=axis), (x[0], y[0])) for axis in (1, 2)]
@@ -122,7 +123,8 @@ def sure(kind: str) -> list[Case]:
         some = [(2, 3), (1,), (3,), (1, 2, 3), (2,), (1, 3)]
         modes = ("mean", "max", "sum", "l2")
         one = [(x[:1], axes) for axes in ((0, 2), (0, 1, 3), (0,))]
-        whole = [*((x, axes) for axes in some), *one]
+        batch = [(x, axes) for axes in ((0,), (0, 1), (0, 2), (0, 1, 2, 3))]
+        whole = [*((x, axes) for axes in some), *one, *batch, (x[:, 0, 0, 0], (0,))]
         return [Case(OPS[kind](mode, axes), (array,)) for mode in modes for array, axes in whole]
     return []
 

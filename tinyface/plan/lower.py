@@ -162,7 +162,10 @@ def batch_norm(p: Planner, node: Node) -> None:
     """y = x w + b with w = gamma / sqrt(var + eps) and b = beta - mean w."""
     gamma, beta, mean, var = (p.param(n, node).astype(np.float64) for n in node.inputs[1:])
     scale = gamma / np.sqrt(var + node.op.eps)  # type: ignore[attr-defined]
-    affine(p, node, node.inputs[0], p.as_map(node.inputs[0]), scale, beta - mean * scale)
+    name, shift = node.inputs[0], beta - mean * scale
+    if len(p.shape(name)) == 3:
+        return flat.scale_shift(p, node, scale, shift)
+    affine(p, node, name, p.as_map(name), scale, shift)
 
 
 def activation(p: Planner, node: Node) -> None:

@@ -8,7 +8,7 @@ first, so that most of what exporters write needs no more.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -263,7 +263,7 @@ def binary(p: Planner, node: Node) -> None:
     own."""
     act, slope = tail_act(p, node)
     if slope is not None or isinstance(act, LeakyReLU):
-        return sloped(p, node)
+        return sloped(p, node, binary)
     result = p.result(node)
     goal, names = p.shape(result), node.inputs
     if node.op.kind not in ("sub", "div"):  # what is repeated comes second
@@ -275,12 +275,29 @@ def binary(p: Planner, node: Node) -> None:
     )
 
 
-def sloped(p: Planner, node: Node) -> None:
+def scale_shift(p: Planner, node: Node, scale: Array, shift: Array) -> None:
+    """y = act(x scale[c] + shift[c]) of (n, c, l): each value is for a run, so a product and a
+    sum."""
+    act, slope = tail_act(p, node)
+    if slope is not None or isinstance(act, LeakyReLU):
+        return sloped(p, node, lambda p, node: scale_shift(p, node, scale, shift))
+    name, result = node.inputs[0], p.result(node)
+    goal, column = p.shape(result), (len(scale), 1)
+    y = target(p, result)
+    w, b = (
+        broadcast(constant(p, (node.name, key), values.reshape(column)), column, goal)
+        for key, values in (("scale", scale), ("shift", shift))
+    )
+    elementwise(p, node, f"{result}.scaled", goal, (place(p, name), y, w), "TF_MUL")
+    elementwise(p, node, result, goal, (y, y, b), "TF_ADD", act_fields(p, node, 1, act, None)[0])
+
+
+def sloped(p: Planner, node: Node, lower: Callable[[Planner, Node], None]) -> None:
     """Such a node without its activation, and this behind it."""
     from tinyface.plan.lower import activation
 
     tail = p.tails.pop(node.name)
-    binary(p, node)
+    lower(p, node)
     p.node = tail
     activation(p, tail)
     p.release(node.outputs[0], tail)

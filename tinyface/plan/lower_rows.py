@@ -147,12 +147,14 @@ def reduce(p: Planner, node: Node) -> None:
     shape = p.shape(name)
     axes = sorted({axis % len(shape) for axis in op.axes})
     length = math.prod(shape[axis] for axis in axes)
-    if length > MAX_WINDOW or (axes[0] == 0 and shape[0] > 1):
-        raise p.unsupported(node, f"of over {MAX_WINDOW} values, or along the batch")
+    if length > MAX_WINDOW:
+        raise p.unsupported(node, f"of over {MAX_WINDOW} values")
     n = 1 if axes[0] == 0 else shape[0]
-    if axes[-1] - axes[0] < len(axes):
+    apart = axes[-1] - axes[0] >= len(axes)
+    if not apart:
         x = place(p, name)
-    else:
+        apart = n < shape[0] and x[2] != row_major(shape)  # along the batch, with gaps
+    if apart:
         order = neighbours(len(shape), axes)
         x, shape = reordered(p, node, order)
         axes = [order.index(axis) for axis in axes]
