@@ -34,6 +34,7 @@ static const tf_rule rules[TF_OPS] = {
     [TF_WINOGRAD] = {TF_RESIDUAL | TF_TRANSFORMED, ANY_ACT, WEIGHED, WINDOW, 1},
     [TF_GEMV] = {TF_RESIDUAL | TF_HALF, ANY_ACT, WEIGHED, SAME, 1},
     [TF_DEPTHWISE] = {0, ANY_ACT, WEIGHED, WINDOW, 0},
+    [TF_GROUPED] = {0, ANY_ACT, WEIGHED, WINDOW, 0},
     [TF_MAXPOOL] = {0, NO_ACT, BARE, WINDOW, 0},
     [TF_AVGPOOL] = {TF_COUNT_PAD, NO_ACT, BARE, WINDOW, 0},
     [TF_ADD ... TF_MAXIMUM] = {TF_SPREAD, ANY_ACT, BARE, SAME, 0},
@@ -153,6 +154,8 @@ static int shape_fits(const tf_step *s)
     case TF_FROM_NCHW: return s->pt + s->h <= s->oh && s->pl + s->wd <= s->ow;
     case TF_NEAREST:
     case TF_BILINEAR: return s->alpha > 0.0f && s->alpha < 1e6f && s->beta > 0.0f && s->beta < 1e6f;
+    case TF_GROUPED:
+        return s->kh == 3 && s->kw == 3 && s->dh == 1 && s->dw == 1 && s->sw <= 2 && s->ow >= 4;
     case TF_GEMV: return s->n == 1 && s->h == 1 && s->wd == 1 && s->groups == 1;
     case TF_CONV: return s->block >= 1 && s->panels >= 1;
     case TF_WINOGRAD: return s->block >= 1 && s->panels >= 1 && winograd_fits(s);
@@ -193,9 +196,10 @@ static int32_t check_params(const tf_kernels *k, const tf_step *s, const tf_room
     const int needed = params == WEIGHED;
     const int64_t vl = k->isa.lanes, taps = (int64_t)s->kh * s->kw, each = s->c / s->groups;
     const int64_t outs = round_up(s->oc / s->groups, vl) * s->groups;
-    int64_t weights = s->c, vectors = needed && s->op != TF_DEPTHWISE ? outs : s->oc;
+    const int rows = s->op == TF_DEPTHWISE || s->op == TF_GROUPED;
+    int64_t weights = s->c, vectors = needed && !rows ? outs : s->oc;
     if (s->op == TF_CONV || s->op == TF_GEMV) weights = outs * taps * each;
-    if (s->op == TF_DEPTHWISE) weights = taps * s->c;
+    if (rows) weights = taps * s->c * (s->op == TF_GROUPED ? each : 1);
     if (s->op == TF_WINOGRAD) weights = outs * (s->tile + 2) * (s->tile + 2) * s->c;
     if (s->flags & TF_HALF) weights = tf_ceil_div(weights, 2);
     if (params == BARE && (s->w >= 0 || s->bias >= 0)) return TF_BAD_BUFFER;
@@ -217,6 +221,7 @@ static int tasks_fit(const tf_kernels *k, const tf_step *s)
         const int whole = s->op == TF_PEAK ? s->c >= 12 * vl : s->c % (8 * vl) == 0;
         return whole && s->tasks == s->n && s->oc == vl && s->wd == 1 && s->first >= 1;
     }
+    if (s->op == TF_GROUPED) return vl % (s->c / s->groups) == 0;
     if (s->op != TF_CONV && s->op != TF_WINOGRAD) return 1;
     const int64_t panels = tf_ceil_div(s->oc / s->groups, 2 * vl) * s->groups;
     const int64_t pixels = (int64_t)s->n * s->oh * s->ow;
@@ -246,7 +251,7 @@ int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
         return wino_side(s) * wino_side(s) * (m + v) * 4 + 2 * count * rows * pointer;
     }
     if (s->op == TF_MATMUL) return 2 * rows * pointer + 8 * (int64_t)k->isa.lanes * s->c;
-    if (s->op == TF_DEPTHWISE) {
+    if (s->op == TF_DEPTHWISE || s->op == TF_GROUPED) {
         const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;
         return pitch * s->kh * pointer;
     }
@@ -262,8 +267,8 @@ static int32_t check_links(const tf_step *s, int32_t j, int32_t n)
         return TF_BAD_BUFFER;
     if (n == 1) return TF_OK;
     if (!first && s->chain > 1) return TF_BAD_SHAPE;
-    if (s->op != TF_CONV && s->op != TF_DEPTHWISE && s->op != TF_AFFINE && !is_binary(s->op))
-        return TF_BAD_OP;
+    const int window = s->op == TF_CONV || s->op == TF_DEPTHWISE || s->op == TF_GROUPED;
+    if (!window && s->op != TF_AFFINE && !is_binary(s->op)) return TF_BAD_OP;
     if (last) return TF_OK;
     const tf_view *y = &s->y, *x = &s[1].x;
     if (s->n != s[1].n || s->oh != s[1].h || s->ow != s[1].wd || s->oc != s[1].c)

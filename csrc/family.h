@@ -64,6 +64,7 @@ const tf_kernels TF_CAT(tf_, ISA_NAME) = {
         [TF_WINOGRAD] = winograd_run,
         [TF_GEMV] = gemv_run,
         [TF_DEPTHWISE] = depthwise_run,
+        [TF_GROUPED] = GROUPED_RUN,
         [TF_MAXPOOL ... TF_AVGPOOL] = window_run,
         [TF_ADD ... TF_LAYERNORM] = rows_run,
         [TF_MATMUL] = matmul_run,

@@ -53,6 +53,16 @@ static inline vf v_max_nan(vf a, vf b)
 }
 static inline vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }
 
+/* Lane l takes lane d of the `depth` neighbours, a power of two, that it is one of. */
+typedef __m256i v_order;
+static inline v_order v_order_of(int32_t d, int32_t depth)
+{
+    const v_order lane = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+    return _mm256_add_epi32(_mm256_and_si256(lane, _mm256_set1_epi32(-depth)),
+                            _mm256_set1_epi32(d));
+}
+#define v_take(a, order) _mm256_permutevar8x32_ps(a, order)
+
 /* In place, by order: left to choose, gcc lets sums change registers in the inner loop, runs out of
  * them, and takes a tenth longer. */
 static inline vf v_fma_in_place(vf acc, vf w, float x)

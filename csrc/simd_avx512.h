@@ -32,4 +32,14 @@ static inline vf v_max_nan(vf a, vf b)
 }
 static inline vf v_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 
+/* Lane l takes lane d of the `depth` neighbours, a power of two, that it is one of. */
+typedef __m512i v_order;
+static inline v_order v_order_of(int32_t d, int32_t depth)
+{
+    const v_order lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    return _mm512_add_epi32(_mm512_and_epi32(lane, _mm512_set1_epi32(-depth)),
+                            _mm512_set1_epi32(d));
+}
+#define v_take(a, order) _mm512_permutexvar_ps(order, a)
+
 #define v_fma_lane(acc, w, row, i) v_fma(_mm512_set1_ps((row)[i]), w, acc)

@@ -34,6 +34,7 @@ enum tf_op {
     TF_WINOGRAD,  /* 3x3, stride 1 or 2, through Winograd's minimal filtering */
     TF_GEMV,      /* one pixel: y = W x */
     TF_DEPTHWISE, /* one filter per channel */
+    TF_GROUPED,   /* 3x3, stride 1 or 2: several groups to a vector, as many outputs as inputs */
     TF_MAXPOOL,
     TF_AVGPOOL,
     TF_ADD,

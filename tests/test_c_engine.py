@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import pytest
@@ -66,6 +68,16 @@ def broadcasting(x: Array, y: Array, rng: np.random.Generator) -> list[tuple[Arr
     ]
 
 
+def few_a_group(kind: str) -> Iterator[Case]:
+    """Convolutions whose groups fill no vector."""
+    rng = np.random.default_rng(0)
+    for groups, depth, stride in product((1, 3, 5, 16), (2, 4, 8), (1, 2) * (kind == "conv2d")):
+        c = groups * depth
+        op = OPS["conv2d"](stride=(stride, stride), pad=(1, 1, 1, 1), groups=groups)
+        shapes = (1, c, 5, 9), (c, depth, 3, 3)
+        yield Case(op, tuple(rng.integers(-99, 99, shape) / 64.0 for shape in shapes))
+
+
 def sure(kind: str) -> list[Case]:
     """Cases that must run in C, whatever else the strategies draw."""
     rng = np.random.default_rng(0)
@@ -79,8 +91,7 @@ def sure(kind: str) -> list[Case]:
             for p in ((0, 2, 3, 1), (0, 3, 1, 2), (2, 3, 0, 1), (3, 1, 0, 2))
         ]
     if kind == "batch_norm":
-        maps = (x, x[:, :, 0], x[:, :, 0, 0])
-        return [Case(OPS[kind](), (array, *[vector] * 4)) for array in maps]
+        return [Case(OPS[kind](), (a, *[vector] * 4)) for a in (x, x[..., 0], x[..., 0, 0])]
     if kind == "concat":
         more = [(Case(OPS[kind](axis=axis), (x, y, x))) for axis in (0, 2, -1)]
         more += [Case(OPS[kind](axis=axis), (x[0], y[0])) for axis in (1, 2)]
@@ -120,11 +131,10 @@ def sure(kind: str) -> list[Case]:
     if kind == "linear":
         return [Case(OPS[kind](), (x, rng.integers(-99, 99, (17, 3)) / 64.0))]
     if kind == "reduce":
-        some = [(2, 3), (1,), (3,), (1, 2, 3), (2,), (1, 3)]
+        some = [(2, 3), (1,), (3,), (1, 2, 3), (2,), (1, 3), (0,), (0, 1), (0, 2), (0, 1, 2, 3)]
         modes = ("mean", "max", "sum", "l2")
         one = [(x[:1], axes) for axes in ((0, 2), (0, 1, 3), (0,))]
-        batch = [(x, axes) for axes in ((0,), (0, 1), (0, 2), (0, 1, 2, 3))]
-        whole = [*((x, axes) for axes in some), *one, *batch, (x[:, 0, 0, 0], (0,))]
+        whole = [*((x, axes) for axes in some), *one, (x[:, 0, 0, 0], (0,))]
         return [Case(OPS[kind](mode, axes), (array,)) for mode in modes for array, axes in whole]
     return []
 
@@ -162,7 +172,7 @@ def test_equals_numpy(kind: str, isa: str) -> None:
             compare(case, graph, outputs)
             done += 1
 
-    for case in sure(kind):
+    for case in (*sure(kind), *few_a_group(kind)):
         check(case)
     SETTINGS(given(STRATEGIES[kind])(check))()
     assert done, "no case of this operator ran in C"

@@ -189,6 +189,18 @@ def test_depthwise_by_hand() -> None:
     assert large.algorithmic.weight == 16 * 4 * (90 + 10 + 10)
 
 
+def test_grouped_by_hand() -> None:
+    """Groups of 4 inputs and outputs: a depthwise step with filters of 4 times the weights."""
+    step = only(
+        lambda b, x: b.conv(x, 24, 3, pad=1, groups=6, bias=True, key="k"),
+        (1, 24, 6, 8), "TF_GROUPED",
+    )  # fmt: skip
+    table = 6 * 3 * 10 * POINTER
+    read = 4 * (2 + 4 * 3 + 2) * 8 * 24  # six tasks, a row each
+    assert counts(step) == (read, 4 * 24 * 48, 6 * 4 * (24 * 36 + 24 + 24), 2 * table)
+    assert step.algorithmic.macs == 6 * 8 * 24 * 36
+
+
 def test_fully_connected_by_hand() -> None:
     (step,) = plan_of(lambda b, x: b.linear(x, 40, key="k"), (1, 30))
     assert step.fields["tasks"] == 1

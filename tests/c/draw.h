@@ -59,4 +59,13 @@ static inline void common_depthwise(tf_step *s)
     s->ow = (s->wd + s->pl + s->pr - 3) / s->sw + 1;
 }
 
+/* Groups of which several, or one, fill a vector; maps at least four outputs wide. */
+static inline void few_a_group(tf_step *s)
+{
+    s->wd += 8;
+    common_depthwise(s);
+    s->groups = odd();
+    s->c = s->oc = s->groups << draw(4);
+}
+
 #endif

@@ -44,7 +44,7 @@ typedef struct {
 static window slide(const tf_step *s, const operands *o, int64_t i, int64_t oc, int64_t oy,
                     int64_t ox)
 {
-    const int64_t dense = s->op == TF_CONV || s->op == TF_WINOGRAD,
+    const int64_t dense = s->op == TF_CONV || s->op == TF_WINOGRAD || s->op == TF_GROUPED,
                   per = dense ? s->c / s->groups : 1;
     const int64_t first = dense ? oc / (s->oc / s->groups) * per : oc;
     window r = {.most = -INFINITY};
@@ -186,6 +186,7 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
     case TF_CONV:
     case TF_WINOGRAD:
     case TF_DEPTHWISE:
+    case TF_GROUPED:
         r = slide(s, o, i, oc, oy, ox);
         v = r.sum + bias;
         *size = r.size + fabs(bias);

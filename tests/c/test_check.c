@@ -58,6 +58,28 @@ static int chains(const tf_kernels *k)
     return bad;
 }
 
+/* Several groups to a vector, where there are kernels for that. */
+static int grouped(const tf_kernels *k)
+{
+    tf_isa isa;
+    tf_isa_of(k, &isa);
+    tf_step s = good(TF_GROUPED);
+    s.kh = s.kw = 3, s.pt = s.pl = s.pb = s.pr = 1, s.groups = 16;
+    s.zero = 0, s.bias = 64, s.w = 128;
+    if (isa.lanes < 8) return check(k, &s, 1) != TF_BAD_OP;
+    int bad = check(k, &s, 1) != TF_OK;
+    const tf_step whole = s;
+    s.groups = 2, bad += check(k, &s, 1) == TF_OK, s = whole; /* wider than a vector */
+    s.sw = 3, bad += check(k, &s, 1) == TF_OK, s = whole;
+    s.dh = 2, bad += check(k, &s, 1) == TF_OK, s = whole;
+    s.wd = s.ow = 3, bad += check(k, &s, 1) == TF_OK, s = whole;
+    s.oc = 32, bad += check(k, &s, 1) == TF_OK, s = whole;
+    s.flags = TF_HALF, bad += check(k, &s, 1) == TF_OK, s = whole;
+    s.w = 8192 - 64 * 9 * 4 + 1, bad += check(k, &s, 1) == TF_OK;
+    if (bad) printf("check: grouped\n");
+    return bad;
+}
+
 int check_case(const tf_kernels *k)
 {
     static const int32_t ops[] = {TF_CONV,    TF_DEPTHWISE, TF_MAXPOOL,   TF_AVGPOOL, TF_ADD,
@@ -77,6 +99,7 @@ int check_case(const tf_kernels *k)
     BAD(TF_AFFINE, s.kh = 3);
     BAD(TF_ADD, s.pt = 1);
     BAD(TF_DEPTHWISE, s.flags = TF_HALF);
+    bad += grouped(k);
     BAD(TF_AFFINE, s.w = 0, s.flags = TF_HALF);
     BAD(TF_MATMUL, s.flags = TF_RESIDUAL);
     BAD(TF_MATMUL, s.act = TF_PRELU, s.slope = 0);

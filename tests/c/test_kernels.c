@@ -25,6 +25,7 @@ static void random_shape(tf_step *s)
     if (op == TF_CONV || op == TF_DEPTHWISE || op == TF_MAXPOOL || op == TF_AVGPOOL)
         random_window(s);
     if (op == TF_DEPTHWISE && draw(2)) common_depthwise(s);
+    if (op == TF_GROUPED) few_a_group(s);
     if (op == TF_CONV) {
         s->groups = draw(2) ? 1 : 1 + (int32_t)draw(4);
         s->c = s->groups * (1 + (int32_t)draw(draw(4) ? 20 : 60));
@@ -71,7 +72,7 @@ static void random_ending(tf_step *s)
     }
     if (op == TF_AVGPOOL && draw(2)) s->flags |= TF_COUNT_PAD;
     const int product = op == TF_CONV || op == TF_GEMV || op == TF_WINOGRAD;
-    if (product || (op >= TF_ADD && op <= TF_AFFINE) || op == TF_DEPTHWISE)
+    if (product || (op >= TF_ADD && op <= TF_AFFINE) || op == TF_DEPTHWISE || op == TF_GROUPED)
         s->act = (int32_t)draw(TF_SQRT);
     if (op == TF_AFFINE && draw(8) == 0) s->act = TF_SQRT; /* of x as it is, NaN and all */
     if (op == TF_DIV && s->act == TF_EXP) s->act = TF_NONE;
@@ -139,9 +140,9 @@ static int64_t put(float *all, int64_t *size, const float *v, int64_t n)
 static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
 {
     const int64_t taps = (int64_t)s->kh * s->kw, lanes = isa->lanes, g = s->groups;
-    const int wino = s->op == TF_WINOGRAD, dw = s->op == TF_DEPTHWISE;
+    const int wino = s->op == TF_WINOGRAD, dw = s->op == TF_DEPTHWISE || s->op == TF_GROUPED;
     const int dense = s->op == TF_CONV || s->op == TF_GEMV || wino;
-    const int64_t per = dense ? s->c / g : 1, o = s->oc / g;
+    const int64_t per = dense || s->op == TF_GROUPED ? s->c / g : 1, o = s->oc / g;
     const int64_t outs = dense ? (o + lanes - 1) / lanes * lanes * g : s->oc;
     float *all =
         calloc((size_t)(outs * (wino ? 36 : taps) * per + 2 * outs + 2 * s->c + 64), sizeof *all);
@@ -172,8 +173,8 @@ static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
             free(half);
         }
     } else if (dw) {
-        for (int64_t t = 0; t < taps; t++)
-            for (int64_t c = 0; c < s->c; c++) all[size++] = p->w[c * taps + t];
+        for (int64_t k = 0; k < per * taps; k++)
+            for (int64_t c = 0; c < s->c; c++) all[size++] = p->w[c * per * taps + k];
     } else if (affine) {
         put(all, &size, p->w, s->c);
     }
@@ -379,6 +380,7 @@ int main(int argc, char **argv)
         const tf_kernels *k = tf_kernels_for(isas[i].name);
         for (int32_t op = 0; op < TF_OPS; op++) {
             if (op == TF_FROM_NCHW || op == TF_TO_NCHW || op >= TF_PEAK) continue;
+            if (op == TF_GROUPED && isas[i].lanes < 8) continue; /* check_case: refused */
             int bad = 0;
             for (int c = 0; c < cases && bad < 3; c++) bad += run_case(k, isas + i, op);
             if (bad) printf("%s: operator %d failed\n", isas[i].name, op);

@@ -20,7 +20,7 @@ from tinyface.plan.handed import held_floats
 from tinyface.plan.model import FLOAT, Band, Buffer, Step
 from tinyface.plan.tiling import CACHE
 
-MEMBERS = ("TF_CONV", "TF_DEPTHWISE", "TF_AFFINE", "TF_ADD", "TF_MUL", "TF_MAXIMUM")
+MEMBERS = ("TF_CONV", "TF_DEPTHWISE", "TF_GROUPED", "TF_AFFINE", "TF_ADD", "TF_MUL", "TF_MAXIMUM")
 LONGEST = 8  # TF_CHAIN_MAX
 WEIGHTS = CACHE  # bytes of all members: they are read once per band
 LEAST = 2 * CACHE  # bytes of the maps between the members; what is smaller stays in L2 anyway

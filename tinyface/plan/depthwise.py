@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tinyface.ops import Conv2d
 from tinyface.plan.model import FLOAT, Isa, Step
+from tinyface.types import Shape
 
 CHANNELS, BYTES = 8, 40 << 10  # ROLL_CHANNELS, ROLL_BYTES
 STRIP = 4  # outputs
@@ -31,6 +33,22 @@ def has_strips(fields: Mapping[str, Any], out: int) -> bool:
     f = fields
     listed = (f["kw"], f["sw"]) in STRIPS and (f["kw"] != 3 or f["kh"] == 3)
     return listed and f["dw"] == 1 and out >= STRIP
+
+
+def shares_vectors(isa: Isa, weight: Shape, op: Conv2d, out: int) -> bool:
+    """Is a convolution, with several inputs in a group, done like a depthwise one, since a group
+    fills no vector? out: width of the output."""
+    o, depth, *kernel = weight
+    several = o == depth * op.groups and 1 < depth < isa.lanes and isa.lanes % depth == 0
+    usual = kernel == [3, 3] and op.dilation == (1, 1) and op.stride[1] <= 2 and out >= STRIP
+    return isa.lanes >= 8 and several and usual
+
+
+def filter_size(step: Step) -> int:
+    """Weights of an output channel of such a step."""
+    f = step.fields
+    depth = step.x.shape[1] // int(f["groups"]) if f["op"] == "TF_GROUPED" else 1
+    return depth * int(f["kh"]) * int(f["kw"])
 
 
 def rolls(step: Step) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from tinyface import ops
 from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
-from tinyface.plan.depthwise import has_strips, may_roll
+from tinyface.plan.depthwise import has_strips, may_roll, shares_vectors
 from tinyface.plan.lower_winograd import winograd, winograd_cut
 from tinyface.plan.margins import with_margins
 from tinyface.plan.model import HALF, RESIDUAL, View
@@ -82,7 +82,9 @@ def conv2d(p: Planner, node: Node) -> None:
     act, slope = (op.act, p.param(slope_name, node) if slope_name else None)
     if act is None:
         act, slope = tail_act(p, node)
+    width = p.shape(node.outputs[0])[3]
     depthwise = per_group == 1 and op.groups == o and o > 1
+    depthwise |= not residual and shares_vectors(p.isa, weight.shape, op, width)
     groups = 1 if depthwise else op.groups
     fields, params = act_fields(p, node, o, act, slope, groups)
     bias = p.param(bias_name, node) if bias_name else np.zeros(o, np.float32)
@@ -188,26 +190,31 @@ def depthwise_step(
     fields: dict[str, Any],
     params: dict[str, int],
 ) -> None:
-    """One filter per channel: weights as (ky, kx, c)."""
+    """One filter per channel: weights as (ky, kx, c); with several inputs, which groups of so many
+    channels share, as (d, ky, kx, c)."""
     if residual:
         raise p.unsupported(node, "a residual in a depthwise convolution")
-    c, _, kh, kw = weight.shape
+    c, depth, kh, kw = weight.shape
     x = p.as_map(node.inputs[0])
     result = p.result(node)
     y = p.new(result)
-    params["w"] = p.packer.add(
-        (node.inputs[1], "depthwise"), lambda: weight.reshape(c, kh, kw).transpose(1, 2, 0)
-    )
+    params["w"] = p.packer.add((node.inputs[1], "depthwise"), lambda: weight.transpose(1, 2, 3, 0))
     p.packer.need_zeros(max(c, 2 * p.isa.lanes))
     n, _, oh, ow = y.shape
     whole = (oh, ow) == (1, 1)
     shape = "4x2" if has_strips(fields, ow) else "1x4"
-    if may_roll(p.isa, fields, c, x.shape[3], ow):
+    name, op, reason = "depthwise", "TF_DEPTHWISE", "one filter per channel"
+    if depth > 1:
+        name, op = "grouped", "TF_GROUPED"
+        reason = f"{p.isa.lanes // depth} groups of {depth} channels to a vector"
+        fields |= {"groups": c // depth}
+    elif whole:
+        reason = "global: one output a channel"
+    elif may_roll(p.isa, fields, c, x.shape[3], ow):
         shape = "roll"
     p.emit(
-        result, node.op.kind, f"depthwise_{p.isa.name}_{shape}", x, y, node=node, params=params,
-        reason="global: one output a channel" if whole else "one filter per channel",
-        **fields | {"op": "TF_DEPTHWISE", "tasks": row_tasks(n * oh, n * oh * ow * c * kh * kw)},
+        result, node.op.kind, f"{name}_{p.isa.name}_{shape}", x, y, node=node, params=params,
+        reason=reason, op=op, tasks=row_tasks(n * oh, n * oh * ow * weight.size), **fields,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyface.ops.resize import positions
 from tinyface.ops.spec import Array
-from tinyface.plan.depthwise import STRIP, has_strips, rolls
+from tinyface.plan.depthwise import STRIP, filter_size, has_strips, rolls
 from tinyface.plan.model import FLOAT, HALF, SPREAD, TRANSFORMED, Step, View
 from tinyface.plan.packed import chunk, chunks, packs
 from tinyface.types import Cost
@@ -109,7 +109,12 @@ def algorithmic(step: Step) -> Cost:
     on from member to member is scratch, and so are the rows that are moved for it."""
     counts = {"TF_CONV": _conv, "TF_WINOGRAD": _winograd, "TF_WINO_IN": _wino_in, "TF_GEMV": _gemv}
     counts["TF_MATMUL"] = _matmul
-    counts |= {"TF_DEPTHWISE": _depthwise, "TF_MAXPOOL": _pool, "TF_AVGPOOL": _pool}
+    counts |= {
+        "TF_DEPTHWISE": _depthwise,
+        "TF_GROUPED": _depthwise,
+        "TF_MAXPOOL": _pool,
+        "TF_AVGPOOL": _pool,
+    }
     read, second, write, weight, scratch = counts.get(str(step.fields["op"]), _plain)(step)
     scratch += 2 * FLOAT * step.x.shape[0] * step.y.row * sum(b.moved for b in step.bands)
     if step.x.buffer.kind == "band":
@@ -129,8 +134,8 @@ def products(step: Step) -> int:
         return n * oh * ow * step.x.shape[1] * padded
     if op == "TF_GEMV":
         return step.x.shape[1] * padded
-    if op == "TF_DEPTHWISE":
-        return n * oh * _across(step) * padded * int(f["kh"]) * int(f["kw"])
+    if op in ("TF_DEPTHWISE", "TF_GROUPED"):
+        return n * oh * _across(step) * _vectored(step) * filter_size(step)
     if packs(step):
         done = chunks(step, output_blocks(step, int(f["block"])))
         return sum(chunk(step, *outputs).inputs // FLOAT for outputs in done) * padded
@@ -171,6 +176,11 @@ def _padded(step: Step) -> int:
     """Output channels rounded up to whole vectors, group by group."""
     groups, lanes = int(step.fields["groups"]), step.isa.lanes
     return -(-(step.y.shape[1] // groups) // lanes) * lanes * groups
+
+
+def _vectored(step: Step) -> int:
+    """Output channels rounded up to whole vectors, whatever groups there are."""
+    return -(-step.y.shape[1] // step.isa.lanes) * step.isa.lanes
 
 
 def _vectors(step: Step) -> int:
@@ -272,10 +282,10 @@ def _depthwise(step: Step) -> Floats:
     rows = [(a * ow, b * ow) for a, b in share(n * oh, int(step.fields["tasks"])) if a < b]
     rows = output_blocks(step, 0) if step.bands else rows
     read = sum(map_floats(step.x, outputs, window) for outputs in rows)
-    weight = len(rows) * (c * (math.prod(window.kernel) + _vectors(step)) + _zeros(step))
+    weight = len(rows) * (c * (filter_size(step) + _vectors(step)) + _zeros(step))
     pitch = (ow - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
     table = 0 if rolls(step) else 2 * n * oh * window.kernel[0] * pitch * POINTER
-    written = _padded(step) if _strips(step) and c > step.isa.lanes else c
+    written = _vectored(step) if _strips(step) and c > step.isa.lanes else c
     return read, 0, n * oh * _across(step) * written, weight, table
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from tinyface.ops.spec import Array
 from tinyface.plan.addresses import REGION, SCRATCH, Addresses
 from tinyface.plan.chain import by_panels
-from tinyface.plan.depthwise import parts, rolls
+from tinyface.plan.depthwise import filter_size, parts, rolls
 from tinyface.plan.handed import handed, held_floats
 from tinyface.plan.lines import Walk, lines, run
 from tinyface.plan.model import ALIGN, FLOAT, TRANSFORMED, Isa, Step
@@ -102,7 +102,7 @@ class Walker(Addresses):
         n, _, oh, ow = step.y.shape
         if step.fields["op"] == "TF_CONV":
             return self._conv(step, part or blocks(n * oh * ow, int(step.fields["block"])), scratch)
-        if step.fields["op"] == "TF_DEPTHWISE":
+        if step.fields["op"] in ("TF_DEPTHWISE", "TF_GROUPED"):
             return self._depthwise(step, part or [(0, n * oh * ow)], scratch)
         kernels: dict[str, Callable[[Step], Walk]] = {
             "TF_WINOGRAD": self._winograd, "TF_WINO_IN": self._wino_in, "TF_GEMV": self._gemv,
@@ -235,7 +235,7 @@ class Walker(Addresses):
         window = window_of(step)
         pitch = (ow - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
         table = run(scratch, window.kernel[0] * pitch * POINTER // FLOAT)
-        weights = self.params(step, "w", 0, c * window.kernel[0] * window.kernel[1])
+        weights = self.params(step, "w", 0, c * filter_size(step))
         if rolls(step):
             yield from self._rolling(step, pieces, weights)
             return
