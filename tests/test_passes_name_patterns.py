@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
 from tinyface.graph import Graph
 from tinyface.networks.random import random_state
+from tinyface.ops.shape import LOWEST
 from tinyface.passes import name_patterns
 
 Make = Callable[[Builder, str], str]
@@ -81,6 +83,11 @@ def framed(b: Builder, x: str, value: float = 0.0, channels: int = 0) -> str:
     return b.conv(y, 3, 3, key="conv", stride=2, pad=(1, 0, 0, 0))
 
 
+def pooled(b: Builder, x: str, op: ops.Op, value: float = LOWEST, more: int = 1) -> str:
+    return b.apply(op, b.apply(ops.Pad((0, 0, 1, 0), (0, 0, more, 1), value), x))
+
+
+MEAN = ops.AveragePool((3, 3), (2, 2), (1, 0, 0, 0), count_include_pad=True)
 NAMED: dict[str, tuple[Graph, list[str]]] = {
     "norm": (built(lambda b, x: b.apply(ops.Div(), x, norm(b, x))), ["l2_normalize"]),
     "norm with a least": (
@@ -118,6 +125,13 @@ NAMED: dict[str, tuple[Graph, list[str]]] = {
         ["gelu"],
     ),
     "pad and convolution": (built(framed), ["conv2d"]),
+    "pad and maximum": (
+        built(lambda b, x: pooled(b, x, ops.MaxPool((3, 3), (2, 2)))), ["max_pool"]
+    ),
+    "pad and mean": (built(lambda b, x: pooled(b, x, MEAN, 0.0)), ["average_pool"]),
+    "pad and a mean without a pad of its own": (
+        built(lambda b, x: pooled(b, x, ops.AveragePool((3, 3)), 0.0)), ["average_pool"]
+    ),
 }  # fmt: skip
 OTHERS: dict[str, Graph] = {
     "the norm of something else": built(
@@ -152,6 +166,14 @@ OTHERS: dict[str, Graph] = {
         lambda b, x: times(b, "half", times(b, x, share(b, x, one="half"))), **GELU
     ),
     "ones around": built(lambda b, x: framed(b, x, value=1.0)),
+    "zeros and a maximum": built(lambda b, x: pooled(b, x, ops.MaxPool((3, 3)), 0.0)),
+    "a window beside the map": built(lambda b, x: pooled(b, x, ops.MaxPool((2, 2)), more=2)),
+    "a window over the end": built(
+        lambda b, x: pooled(b, x, ops.MaxPool((3, 3), (2, 2), ceil=True))
+    ),
+    "a mean that counts the zeros of one frame alone": built(
+        lambda b, x: pooled(b, x, replace(MEAN, count_include_pad=False), 0.0)
+    ),
     "more channels": built(lambda b, x: framed(b, x, channels=1)),
 }
 

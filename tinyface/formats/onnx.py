@@ -29,6 +29,7 @@ from tinyface.formats import (
     onnx_pad,
     onnx_reduce,
     onnx_resize,
+    onnx_scatter,
     onnx_smooth,
     onnx_transposed,
     onnx_windows,
@@ -264,7 +265,7 @@ MOVING: Final = (
 Make = Callable[[Converter, OnnxNode], list[str]]
 MODULES: Final = (
     onnx_attention, onnx_choose, onnx_einsum, onnx_gather, onnx_layers, onnx_matmul, onnx_moves,
-    onnx_pad, onnx_reduce, onnx_resize, onnx_smooth, onnx_transposed, onnx_windows,
+    onnx_pad, onnx_reduce, onnx_resize, onnx_scatter, onnx_smooth, onnx_transposed, onnx_windows,
     onnx_written_out,
 )  # fmt: skip
 OPERATORS: Final[dict[str, Make]] = {

@@ -58,6 +58,15 @@ def _constant_of_shape(node: OnnxNode, shape: Array) -> Array:
     return np.full(_bounded(node, shape), value[0])
 
 
+def _eye_like(node: OnnxNode, x: Array) -> Array:
+    to = node.attribute("dtype", 0)
+    if x.ndim != 2 or to not in (0, *_TYPES):
+        raise node.refuse(f"of {x.ndim} axes and type {to}")
+    high, wide = _bounded(node, np.array(x.shape))
+    eye = np.eye(high, wide, node.attribute("k", 0))
+    return eye.astype(_TYPES.get(to, x.dtype))
+
+
 def _bounded(node: OnnxNode, shape: Array) -> tuple[int, ...]:
     sides = tuple(int(side) for side in shape.reshape(-1))
     if any(side < 0 for side in sides) or math.prod(sides) > MAX_ELEMENTS:
@@ -118,6 +127,13 @@ def _squeeze(node: OnnxNode, *arrays: Array) -> Array:
 
 def _unsqueeze(node: OnnxNode, *arrays: Array) -> Array:
     return np.expand_dims(arrays[0], _axes(node, arrays) or ())
+
+
+def _flatten(node: OnnxNode, x: Array) -> Array:
+    axis = node.attribute("axis", 1)
+    if not -x.ndim <= axis <= x.ndim:
+        raise node.refuse(f"at axis {axis} of {x.ndim}")
+    return x.reshape(math.prod(x.shape[: axis if axis >= 0 else x.ndim + axis]), -1)
 
 
 def _reshape(node: OnnxNode, x: Array, shape: Array) -> Array:
@@ -270,6 +286,8 @@ FOLD: Final[dict[str, Callable[..., Array]]] = {
     "CumSum": _cumsum,
     "Div": _div,
     "Expand": _expand,
+    "EyeLike": _eye_like,
+    "Flatten": _flatten,
     "Gather": _gather,
     "GatherND": _gather_nd,
     "Gemm": _gemm,
@@ -283,6 +301,7 @@ FOLD: Final[dict[str, Callable[..., Array]]] = {
     "ReduceSum": _reduce(np.sum),
     "Reshape": _reshape,
     "Shape": _shape,
+    "Size": lambda node, x: np.array(x.size),
     "Slice": _slice,
     "Squeeze": _squeeze,
     "Tile": _tile,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.ops import ChannelShuffle, Concat, Identity, Pad, Slice
+from tinyface.ops.shape import LOWEST
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
@@ -33,6 +34,7 @@ def make_Pad(c: Converter, node: OnnxNode) -> list[str]:
     before, after = ([max(n, 0) for n in pair] for pair in (before, after))
     if mode == "constant":
         number = node.attribute("value", 0.0) if value is None else float(value.reshape(()))
+        number = max(number, LOWEST)  # -inf, in front of a maximum
         op = Pad(before=tuple(before), after=tuple(after), value=number)
         return [c.apply(op, x, node=node)]
     if mode not in ("reflect", "edge", "wrap"):

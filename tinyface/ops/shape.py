@@ -23,6 +23,7 @@ from tinyface.ops.spec import (
 from tinyface.types import Shape, TensorType
 
 LAST_AXIS = limits.MAX_RANK - 1
+LOWEST = float(np.finfo(np.float32).min)
 
 
 @register
@@ -123,7 +124,8 @@ class Slice(Op):
 
 @register
 class Pad(Op):
-    """``value`` around x: before[i] and after[i] elements on axis i (one pair for every axis)."""
+    """``value`` around x: before[i] and after[i] elements on axis i (one pair for every axis).
+    Where it is never to win a maximum it is ``LOWEST``."""
 
     before: tuple[int, ...] = attr((), low=0, high=limits.MAX_PAD, length=limits.MAX_RANK)
     after: tuple[int, ...] = attr((), low=0, high=limits.MAX_PAD, length=limits.MAX_RANK)

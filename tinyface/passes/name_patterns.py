@@ -16,6 +16,7 @@ from tinyface.graph import Graph, Node
 from tinyface.ops import (
     GELU,
     Add,
+    AveragePool,
     ChannelShuffle,
     Clip,
     Conv2d,
@@ -26,6 +27,7 @@ from tinyface.ops import (
     L2Normalize,
     LayerNorm,
     Maximum,
+    MaxPool,
     Mul,
     Op,
     Pad,
@@ -37,6 +39,8 @@ from tinyface.ops import (
     Sub,
     Transpose,
 )
+from tinyface.ops.pool import Pool
+from tinyface.ops.shape import LOWEST
 from tinyface.passes.rewrite import Typings, finish, same_shape, typings
 
 _HUGE = float(np.finfo(np.float32).max)
@@ -223,17 +227,29 @@ def _factors(s: _Seen, tensor: str, node: Node | None = None) -> tuple[float, li
 
 
 def _pad(s: _Seen, node: Node) -> Node | None:
-    """Zeros put around a map for a convolution, which can do that itself."""
-    pad = s.maker(node.inputs[0], Pad) if isinstance(node.op, Conv2d) else None
-    if pad is None or not isinstance(pad.op, Pad) or not isinstance(node.op, Conv2d):
+    """What is put around a map for an operator with windows, which can do that itself."""
+    op = node.op
+    pad = s.maker(node.inputs[0], Pad) if isinstance(op, (Conv2d, Pool)) else None
+    if pad is None or not isinstance(pad.op, Pad) or not isinstance(op, (Conv2d, Pool)):
         return None
     before, after = pad.op.before, pad.op.after
-    if pad.op.value != 0 or any((*before[:2], *after[:2])) or min(*before, *after) < 0:
+    if pad.op.value != (LOWEST if isinstance(op, MaxPool) else 0.0) or any(before[:2] + after[:2]):
         return None
     more = (*before[2:], *after[2:])  # top, left, bottom, right
-    top, left, bottom, right = (a + b for a, b in zip(node.op.pad, more, strict=True))
-    wide = replace(node.op, pad=(top, left, bottom, right))
+    top, left, bottom, right = (a + b for a, b in zip(op.pad, more, strict=True))
+    wide = replace(op, pad=(top, left, bottom, right))
+    if isinstance(wide, Pool) and not _meets_map(wide):
+        return None
+    if isinstance(wide, AveragePool):  # the zeros of the operator in front count
+        if any(op.pad) and not wide.count_include_pad:
+            return None
+        wide = replace(wide, count_include_pad=True)
     return replace(node, op=wide, inputs=(pad.inputs[0], *node.inputs[1:]))
+
+
+def _meets_map(op: Pool) -> bool:
+    """Is every window, none of which hangs over the end, sure to have a part of the map?"""
+    return not op.ceil and all(p < e for p, e in zip(op.pad, op.extent() * 2, strict=True))
 
 
 Rule = Callable[[_Seen, Node], Node | None]

@@ -1,0 +1,138 @@
+"""ONNX import: assignments to parts of a tensor, frames that never win a maximum, constants."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyface.errors import FormatError
+from tinyface.passes import name_patterns
+from tinyface.runtime import Session
+
+pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
+
+from onnx import helper
+from onnx_models import model, node, onnxruntime_outputs, read, save
+
+Array = np.ndarray[Any, Any]
+RNG = np.random.default_rng(0)
+SHAPE = (2, 5, 6, 7)
+
+
+def places(*ranges: range) -> Array:
+    """Indices of a box, as ScatterND wants them."""
+    return np.stack(np.meshgrid(*ranges, indexing="ij"), -1)
+
+
+def run(folder: Path, nodes: list[Any], x: Array, constants: dict[str, Array]) -> Array:
+    """In C from end to end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (y,) = Session(read(folder, model(nodes, x.shape, constants)), threads=1).run(x).values()
+    return y
+
+
+BOXES = {
+    "channels": (range(2), range(1, 3)),
+    "the first rows": (range(2), range(5), range(2)),
+    "the last column": (range(2), range(5), range(6), range(6, 7)),
+    "the middle": (range(2), range(1, 4), range(2, 5), range(3, 5)),
+    "one picture": (range(1, 2),),
+    "one value": (range(1, 2), range(4, 5), range(1), range(1)),
+}
+
+
+@pytest.mark.parametrize("case", BOXES)
+@pytest.mark.parametrize("below", [False, True])
+def test_a_part_is_assigned(tmp_path: Path, case: str, below: bool) -> None:
+    """Its indices counted from the front or from the back."""
+    x, box = RNG.standard_normal(SHAPE).astype(np.float32), BOXES[case]
+    wanted, part = x.copy(), tuple(slice(r.start, r.stop) for r in box)
+    updates = RNG.standard_normal(x[part].shape).astype(np.float32)
+    wanted[part] = updates
+    indices = places(*box) - (np.array(SHAPE[: len(box)]) if below else 0)
+    flat = indices.reshape(-1, len(box))  # in rows, too
+    for i in (indices, flat):
+        given = updates.reshape(*i.shape[:-1], *SHAPE[len(box) :])
+        constants = {"i": i, "u": given}
+        assert (run(tmp_path, [node("ScatterND", "x", "i", "u")], x, constants) == wanted).all()
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [
+        places(range(2), range(0, 5, 2)),  # every other channel
+        places(range(2), range(3))[::-1],  # backwards
+        np.array([[0, 1], [0, 1]]),  # twice
+        np.array([[0, 5]]),  # beyond the end
+        np.array([[-3, 0]]),
+        np.zeros((1, 0), np.int64),
+    ],
+)
+def test_other_parts_are_refused(tmp_path: Path, indices: Array) -> None:
+    side = indices.shape[-1]
+    constants = {"i": indices, "u": np.zeros((*indices.shape[:-1], *SHAPE[side:]), np.float32)}
+    with pytest.raises(FormatError, match="no box of the tensor"):
+        read(tmp_path, model([node("ScatterND", "x", "i", "u")], SHAPE, constants))
+
+
+def test_sums_and_other_sizes_are_refused(tmp_path: Path) -> None:
+    constants = {"i": places(range(2), range(2)), "u": np.zeros((2, 2, 6, 7), np.float32)}
+    added = node("ScatterND", "x", "i", "u", reduction="add")
+    with pytest.raises(FormatError, match="adds to what is there"):
+        read(tmp_path, model([added], SHAPE, constants))
+    constants["u"] = constants["u"][:, :, :5]
+    with pytest.raises(FormatError, match="reshape"):
+        read(tmp_path, model([node("ScatterND", "x", "i", "u")], SHAPE, constants))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_frame_of_minus_infinity_belongs_to_the_maximum(tmp_path: Path, stride: int) -> None:
+    """As TensorFlow's "same" is exported; of values below zero, too."""
+    x = -np.abs(RNG.standard_normal(SHAPE)).astype(np.float32)
+    constants = {"p": np.array([0, 0, 0, 1, 0, 0, 1, 1]), "v": np.float32(-np.inf)}
+    pool = node("MaxPool", "a", kernel_shape=[3, 3], strides=[stride] * 2)
+    nodes = [node("Pad", "x", "p", "v", outputs="a"), pool]
+    y = run(tmp_path, nodes, x, constants)
+    (wanted,) = onnxruntime_outputs(save(tmp_path / "m.onnx", model(nodes, SHAPE, constants)), x)
+    assert (y == wanted).all()
+    graph = name_patterns(read(tmp_path, model(nodes, SHAPE, constants)))
+    assert [n.op.kind for n in graph.nodes] == ["max_pool"]
+
+
+def test_constants_of_shapes_and_ones_on_a_diagonal(tmp_path: Path) -> None:
+    """EyeLike, Size and Flatten of what is known: x + (eye flattened, times its size)."""
+    constants = {"sides": np.array([2, 3])}
+    nodes = [
+        helper.make_node("ConstantOfShape", ["sides"], ["zeros"]),
+        helper.make_node("EyeLike", ["zeros"], ["eye"], k=1),
+        helper.make_node("Flatten", ["eye"], ["flat"], axis=-2),
+        helper.make_node("Size", ["zeros"], ["count"]),
+        helper.make_node("Cast", ["count"], ["number"], to=1),
+        helper.make_node("Mul", ["flat", "number"], ["much"]),
+        node("Add", "x", "much"),
+    ]
+    x = RNG.standard_normal((1, 6)).astype(np.float32)
+    y = run(tmp_path, nodes, x, constants)
+    np.testing.assert_array_equal(y, x + np.float32([0, 6, 0, 0, 0, 6]))
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [helper.make_node("EyeLike", ["c"], ["y"])],  # of three axes
+        [helper.make_node("Flatten", ["c"], ["y"], axis=4)],
+        [
+            helper.make_node("ConstantOfShape", ["much"], ["zeros"]),
+            helper.make_node("EyeLike", ["zeros"], ["y"]),
+        ],
+    ],
+)
+def test_constants_that_do_not_work_out(tmp_path: Path, nodes: list[Any]) -> None:
+    constants = {"c": np.zeros((2, 2, 2), np.float32), "much": np.array([1 << 11, 1 << 11])}
+    with pytest.raises(FormatError):
+        read(tmp_path, model(nodes, SHAPE, constants))
