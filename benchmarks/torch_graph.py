@@ -100,7 +100,7 @@ RUN: dict[str, Callable[..., Any]] = {
     "silu": lambda op, x: F.silu(x),
     "tanh": lambda op, x: torch.tanh(x),
     "erf": lambda op, x: torch.erf(x),
-    "gelu": lambda op, x: F.gelu(x),
+    "gelu": lambda op, x: F.gelu(x, approximate="tanh" if op.tanh else "none"),
     "softmax": lambda op, x: torch.softmax(x, op.axis),
     "batch_norm": lambda op, x, g, b, m, v: F.batch_norm(x, m, v, g, b, eps=op.eps),
     "l2_normalize": lambda op, x: F.normalize(x, dim=op.axis, eps=op.eps),

@@ -75,6 +75,10 @@ static inline vf v_act(vf v, const tf_step *s)
         const vf half = v_set1(0.5f);
         return v_mul(v, v_fma(half, v_erf(v_mul(v_set1(0.70710678f), v)), half));
     }
+    case TF_GELU_TANH: { /* 1.5957691 v + 0.07135482 v^3 */
+        const vf steep = v_fma(v_mul(v, v), v_set1(0.071354816f), v_set1(1.5957691f));
+        return v_mul(v, v_sigmoid(v_mul(v, steep)));
+    }
     case TF_EXP: { /* a square, so that it reaches 0 and infinity */
         const vf root = v_exp(v_mul(v_set1(0.5f), v));
         return v_mul(root, root);

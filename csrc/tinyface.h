@@ -69,7 +69,8 @@ enum tf_act {
     TF_SILU,     /* v * sigmoid(v) */
     TF_TANH,
     TF_ERF,
-    TF_GELU, /* v (1 + erf(v / sqrt 2)) / 2 */
+    TF_GELU,      /* v (1 + erf(v / sqrt 2)) / 2 */
+    TF_GELU_TANH, /* v sigmoid(2 sqrt(2 / pi) (v + 0.044715 v^3)) */
     TF_EXP,
     TF_SQRT,
     TF_ACTS

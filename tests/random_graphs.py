@@ -24,6 +24,7 @@ ACTS = (
     ops.Sigmoid(),
     ops.SiLU(),
     ops.GELU(),
+    ops.GELU(tanh=True),
 )
 
 

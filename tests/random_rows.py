@@ -19,7 +19,7 @@ from tinyface.graph import Graph
 from tinyface.ops.spec import Array
 
 MOST = 4096  # values of a tensor
-ACTS = (ops.ReLU(), ops.GELU(), ops.Sigmoid(), ops.Tanh(), ops.LeakyReLU(0.1))
+ACTS = (ops.ReLU(), ops.GELU(), ops.GELU(tanh=True), ops.Sigmoid(), ops.Tanh(), ops.LeakyReLU(0.1))
 
 
 class Rows:

@@ -29,6 +29,8 @@ def _activation(cls: type[Op]) -> st.SearchStrategy[Op]:
         return st.one_of(st.just(ops.Clip()), ends.map(lambda e: ops.Clip(*e)))
     if cls is ops.HardSigmoid:
         return st.sampled_from([ops.HardSigmoid(), ops.HardSigmoid(0.2, 0.5)])
+    if cls is ops.GELU:
+        return st.booleans().map(ops.GELU)
     if fields(cls):
         return st.one_of(st.just(cls()), tenths.map(cls))
     return st.just(cls())

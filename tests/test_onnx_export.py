@@ -64,6 +64,7 @@ CASES = {
     "hard swish": single(ops.HardSwish(), MAP),
     "silu": single(ops.SiLU(), MAP),
     "gelu": single(ops.GELU(), MAP),
+    "gelu by tanh": single(ops.GELU(tanh=True), MAP),
     "tanh": single(ops.Tanh(), MAP),
     "erf": single(ops.Erf(), MAP),
     "exp": single(ops.Exp(), MAP),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -78,6 +79,19 @@ def share(b: Builder, x: str, inside: str = "", one: str = "unit") -> str:
     return b.apply(ops.Add(), b.apply(ops.Erf(), inside), b.param(one, (1,)))
 
 
+BENT = {"steep": (2 / math.pi) ** 0.5, "cubic": 0.044715}
+
+
+def by_tanh(b: Builder, x: str, of: str = "") -> str:
+    """As PyTorch writes it; of: what the cube is of."""
+    of = of or x
+    cube = b.apply(ops.Mul(), of, b.apply(ops.Mul(), of, of))
+    bent = b.apply(ops.Add(), x, b.apply(ops.Mul(), b.param("cubic", (1,)), cube))
+    z = b.apply(ops.Mul(), b.param("steep", (1,)), bent)
+    plus = b.apply(ops.Add(), b.param("unit", (1,)), b.apply(ops.Tanh(), z))
+    return b.apply(ops.Mul(), times(b, "half", x), plus)
+
+
 def framed(b: Builder, x: str, value: float = 0.0, channels: int = 0) -> str:
     y = b.apply(ops.Pad((0, 0, 1, 2), (0, channels, 0, 1), value), x)
     return b.conv(y, 3, 3, key="conv", stride=2, pad=(1, 0, 0, 0))
@@ -124,6 +138,7 @@ NAMED: dict[str, tuple[Graph, list[str]]] = {
               **GELU),
         ["gelu"],
     ),
+    "gelu by tanh": (built(by_tanh, **GELU | BENT), ["gelu"]),
     "pad and convolution": (built(framed), ["conv2d"]),
     "pad and maximum": (
         built(lambda b, x: pooled(b, x, ops.MaxPool((3, 3), (2, 2)))), ["max_pool"]
@@ -165,6 +180,11 @@ OTHERS: dict[str, Graph] = {
     "half plus erf": built(
         lambda b, x: times(b, "half", times(b, x, share(b, x, one="half"))), **GELU
     ),
+    "a cube of something else": built(
+        lambda b, x: by_tanh(b, x, b.apply(ops.ReLU(), x)), **GELU | BENT
+    ),
+    "a steeper tanh": built(by_tanh, **GELU | BENT | {"steep": 0.8}),
+    "another cube": built(by_tanh, **GELU | BENT | {"cubic": 0.045}),
     "ones around": built(lambda b, x: framed(b, x, value=1.0)),
     "zeros and a maximum": built(lambda b, x: pooled(b, x, ops.MaxPool((3, 3)), 0.0)),
     "a window beside the map": built(lambda b, x: pooled(b, x, ops.MaxPool((2, 2)), more=2)),

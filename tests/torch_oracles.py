@@ -166,7 +166,7 @@ ORACLES: dict[str, Oracle] = {
     "erf": lambda op, x: torch.erf(x),
     "exp": lambda op, x: torch.exp(x),
     "flatten": flatten,
-    "gelu": lambda op, x: F.gelu(x),
+    "gelu": lambda op, x: F.gelu(x, approximate="tanh" if op.tanh else "none"),
     "global_average_pool": lambda op, x: F.adaptive_avg_pool2d(x, 1),
     "global_max_pool": lambda op, x: F.adaptive_max_pool2d(x, 1),
     "hard_sigmoid": hard_sigmoid,

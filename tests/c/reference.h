@@ -24,6 +24,7 @@ static double activate(const tf_step *s, double v, double slope)
     case TF_TANH: return tanh(v);
     case TF_ERF: return erf(v);
     case TF_GELU: return v * erfc(-v * sqrt(0.5)) / 2;
+    case TF_GELU_TANH: return v / (1 + exp(-v * sqrt(8 / acos(-1)) * (1 + 0.044715 * v * v)));
     case TF_EXP: return exp(v) > FLT_MAX ? (double)INFINITY : exp(v);
     case TF_SQRT: return sqrt(v);
     default: return v;

@@ -6,13 +6,11 @@ The numbers are ncnn's parameter ids, as its operation-param-weight-table.md lis
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from tinyface.formats.freesize import size_hint
-from tinyface.formats.gelu import gelu_by_tanh
 from tinyface.formats.ncnn_file import Layer
 from tinyface.ops import (
     GELU,
@@ -283,10 +281,7 @@ def make_TanH(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 def make_GELU(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     """As it is defined, or by tanh (parameter 0)."""
     layer.known(0)
-    if not layer.whole(0, 0):
-        return [c.apply(GELU(), x[0], layer=layer)]
-    apply, constant = partial(c.apply, layer=layer), partial(c.constant, layer)
-    return [gelu_by_tanh(x[0], apply, constant)]
+    return [c.apply(GELU(tanh=layer.whole(0, 0) != 0), x[0], layer=layer)]
 
 
 def make_HardSigmoid(c: Converter, layer: Layer, x: list[str]) -> list[str]:

@@ -22,6 +22,7 @@ from tinyface.formats.onnx_file import CARD_KEY
 from tinyface.formats.onnx_writer import Emit, Writer, simple
 from tinyface.graph import Graph, Node
 from tinyface.ops import FUSABLE, LayerNorm
+from tinyface.ops.activation import CUBIC
 
 OPSET = 17
 IR_VERSION = 8
@@ -36,7 +37,7 @@ def _activation(w: Writer, op: Any, x: str, slope: str, y: str, rank: int) -> No
         low, high = (w.constant(y, v, np.float32) for v in (op.low, op.high))
         w.emit("Clip", [x, low, high], [y])
     elif op.kind in ("silu", "gelu"):
-        _smooth(w, op.kind, x, y)
+        _smooth(w, op, x, y)
     else:
         kind = {
             "relu": "Relu", "leaky_relu": "LeakyRelu", "sigmoid": "Sigmoid", "tanh": "Tanh",
@@ -46,18 +47,33 @@ def _activation(w: Writer, op: Any, x: str, slope: str, y: str, rank: int) -> No
         w.emit(kind, [x], [y], **attrs)
 
 
-def _smooth(w: Writer, kind: str, x: str, y: str) -> None:
+def _smooth(w: Writer, op: Any, x: str, y: str) -> None:
     """Activations that ONNX has no operator for (GELU: before opset 20)."""
-    if kind == "silu":
+    if op.kind == "silu":
         w.emit("Sigmoid", [x], [w.part(y, "gate")])
         w.emit("Mul", [x, w.part(y, "gate")], [y])
         return
-    root, one, half = (w.constant(y, v, np.float32) for v in (math.sqrt(2), 1.0, 0.5))
-    w.emit("Div", [x, root], [w.part(y, "scaled")])
-    w.emit("Erf", [w.part(y, "scaled")], [w.part(y, "erf")])
-    w.emit("Add", [w.part(y, "erf"), one], [w.part(y, "share")])
+    one, half = (w.constant(y, v, np.float32) for v in (1.0, 0.5))
+    curve = "Tanh" if op.tanh else "Erf"
+    if op.tanh:
+        _bent(w, x, y, w.part(y, "scaled"))
+    else:
+        root = w.constant(y, math.sqrt(2), np.float32)
+        w.emit("Div", [x, root], [w.part(y, "scaled")])
+    w.emit(curve, [w.part(y, "scaled")], [w.part(y, "curve")])
+    w.emit("Add", [w.part(y, "curve"), one], [w.part(y, "share")])
     w.emit("Mul", [x, w.part(y, "share")], [w.part(y, "double")])
     w.emit("Mul", [w.part(y, "double"), half], [y])
+
+
+def _bent(w: Writer, x: str, y: str, z: str) -> None:
+    """sqrt(2 / pi) (x + 0.044715 x^3), for the GELU y by tanh."""
+    square, cube, small, whole = (w.part(y, p) for p in ("square", "cube", "small", "whole"))
+    w.emit("Mul", [x, x], [square])
+    w.emit("Mul", [square, x], [cube])
+    w.emit("Mul", [cube, w.constant(y, CUBIC, np.float32)], [small])
+    w.emit("Add", [x, small], [whole])
+    w.emit("Mul", [whole, w.constant(y, math.sqrt(2 / math.pi), np.float32)], [z])
 
 
 def _stand_alone(w: Writer, node: Node, op: Any) -> None:

@@ -6,12 +6,10 @@ Instance and group norm are layer norm of a map that is seen as rows.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyface.formats.gelu import gelu_by_tanh
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.formats.onnx_smooth import scalar, times
 from tinyface.ops import (
@@ -128,10 +126,8 @@ def make_Sqrt(c: Converter, node: OnnxNode) -> list[str]:
 
 def make_Gelu(c: Converter, node: OnnxNode) -> list[str]:
     """As it is defined, or by tanh."""
-    x = c.tensor(node, 0)
-    if node.attribute("approximate", "none") != "tanh":
-        return [c.apply(GELU(), x, node=node)]
-    return [gelu_by_tanh(x, partial(c.apply, node=node), partial(scalar, c, node))]
+    tanh = node.attribute("approximate", "none") == "tanh"
+    return [c.apply(GELU(tanh), c.tensor(node, 0), node=node)]
 
 
 def make_Swish(c: Converter, node: OnnxNode) -> list[str]:

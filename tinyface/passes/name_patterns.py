@@ -37,8 +37,10 @@ from tinyface.ops import (
     SiLU,
     Sqrt,
     Sub,
+    Tanh,
     Transpose,
 )
+from tinyface.ops.activation import CUBIC
 from tinyface.ops.pool import Pool
 from tinyface.ops.shape import LOWEST
 from tinyface.passes.rewrite import Typings, finish, same_shape, typings
@@ -188,7 +190,7 @@ def _swish(s: _Seen, node: Node) -> Node | None:
 
 
 def _gelu(s: _Seen, node: Node) -> Node | None:
-    """x (1 + erf(x / sqrt 2)) / 2, multiplied in any order."""
+    """x (1 + erf(x / sqrt 2)) / 2, or by tanh, multiplied in any order."""
     if not isinstance(node.op, Mul):
         return None
     constant, factors = _factors(s, node.outputs[0], node)
@@ -197,13 +199,25 @@ def _gelu(s: _Seen, node: Node) -> Node | None:
     for x, share in (factors, factors[::-1]):
         plus = s.maker(share, Add)
         terms = plus.inputs if plus else ()
-        erf = next((made for t in terms if (made := s.maker(t, Erf))), None)
-        if erf is None or 1.0 not in map(s.number, terms):
+        curve = next((m for t in terms if (m := s.maker(t, Erf) or s.maker(t, Tanh))), None)
+        if curve is None or 1.0 not in map(s.number, terms):
             continue
-        inside, of = _factors(s, erf.inputs[0])
-        if of == [x] and math.isclose(inside, math.sqrt(0.5), rel_tol=_CLOSE):
-            return Node(node.name, GELU(), (x,), node.outputs)
+        inside, of = _factors(s, curve.inputs[0])
+        tanh = isinstance(curve.op, Tanh)
+        fits = _bent(s, of, x) if tanh else of == [x]
+        if fits and math.isclose(inside, math.sqrt(2 / math.pi if tanh else 0.5), rel_tol=_CLOSE):
+            return Node(node.name, GELU(tanh), (x,), node.outputs)
     return None
+
+
+def _bent(s: _Seen, factors: list[str], x: str) -> bool:
+    """Is that x + 0.044715 x^3?"""
+    plus = s.maker(factors[0], Add) if len(factors) == 1 else None
+    for term, other in (plus.inputs, plus.inputs[::-1]) if plus else ():
+        constant, of = _factors(s, other)
+        if term == x and of == [x] * 3 and math.isclose(constant, CUBIC, rel_tol=_CLOSE):
+            return True
+    return False
 
 
 def _factors(s: _Seen, tensor: str, node: Node | None = None) -> tuple[float, list[str]]:

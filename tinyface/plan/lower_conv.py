@@ -29,7 +29,6 @@ PLAIN_ACTS: dict[type[Op], dict[str, Any]] = {  # without attributes or paramete
     ops.SiLU: {"act": "TF_SILU"},
     ops.Tanh: {"act": "TF_TANH"},
     ops.Erf: {"act": "TF_ERF"},
-    ops.GELU: {"act": "TF_GELU"},
     ops.Exp: {"act": "TF_EXP"},
     ops.Sqrt: {"act": "TF_SQRT"},
 }
@@ -51,6 +50,8 @@ def act_fields(
         return {}, {}
     if type(act) in PLAIN_ACTS:
         return dict(PLAIN_ACTS[type(act)]), {}
+    if isinstance(act, ops.GELU):
+        return {"act": "TF_GELU_TANH" if act.tanh else "TF_GELU"}, {}
     if isinstance(act, ops.Clip):
         return {"act": "TF_CLIP", "alpha": act.low, "hi": act.high}, {}
     if isinstance(act, ops.HardSigmoid):
