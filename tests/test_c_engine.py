@@ -68,6 +68,16 @@ def broadcasting(x: Array, y: Array, rng: np.random.Generator) -> list[tuple[Arr
     ]
 
 
+def reductions(x: Array, long: Array) -> list[Case]:
+    """Of any axes, and of more values than a window has."""
+    some = [(2, 3), (1,), (3,), (1, 2, 3), (2,), (1, 3), (0,), (0, 1), (0, 2), (0, 1, 2, 3)]
+    one = [(x[:1], axes) for axes in ((0, 2), (0, 1, 3), (0,))]
+    many = [(x[:, 0, 0, 0], (0,)), (long, (2, 3)), (long, (1, 2, 3)), (long, (0, 2, 3))]
+    whole = [*((x, axes) for axes in some), *one, *many]
+    modes = ("mean", "max", "sum", "l2")
+    return [Case(ops.Reduce(mode, axes), (array,)) for mode in modes for array, axes in whole]
+
+
 def few_a_group(kind: str) -> Iterator[Case]:
     """Convolutions whose groups fill no vector."""
     rng = np.random.default_rng(0)
@@ -131,11 +141,7 @@ def sure(kind: str) -> list[Case]:
     if kind == "linear":
         return [Case(OPS[kind](), (x, rng.integers(-99, 99, (17, 3)) / 64.0))]
     if kind == "reduce":
-        some = [(2, 3), (1,), (3,), (1, 2, 3), (2,), (1, 3), (0,), (0, 1), (0, 2), (0, 1, 2, 3)]
-        modes = ("mean", "max", "sum", "l2")
-        one = [(x[:1], axes) for axes in ((0, 2), (0, 1, 3), (0,))]
-        whole = [*((x, axes) for axes in some), *one, (x[:, 0, 0, 0], (0,))]
-        return [Case(OPS[kind](mode, axes), (array,)) for mode in modes for array, axes in whole]
+        return reductions(x, rng.integers(-999, 999, (2, 3, 5, 2000)) / 256.0)
     return []
 
 

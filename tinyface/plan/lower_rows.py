@@ -147,8 +147,6 @@ def reduce(p: Planner, node: Node) -> None:
     shape = p.shape(name)
     axes = sorted({axis % len(shape) for axis in op.axes})
     length = math.prod(shape[axis] for axis in axes)
-    if length > MAX_WINDOW:
-        raise p.unsupported(node, f"of over {MAX_WINDOW} values")
     n = 1 if axes[0] == 0 else shape[0]
     apart = axes[-1] - axes[0] >= len(axes)
     if not apart:
@@ -163,18 +161,15 @@ def reduce(p: Planner, node: Node) -> None:
         square = target(p, f"{result}.square", shape)
         elementwise(p, node, f"{result}.square", shape, (x, square, x), "TF_MUL")
         x = square
-    y = target(p, result)
     outer = math.prod(shape[:first]) // n
-    views = [
-        View(buffer, (n, inner, high, 1), offset, strides[0] if n > 1 else 0, inner, inner)
-        for (buffer, offset, strides), high in ((x, outer * length), (y, outer))
-    ]
-    p.emit(
-        result, op.kind, "max_pool" if op.mode == "max" else "average_pool", *views, node=node,
-        op="TF_MAXPOOL" if op.mode == "max" else "TF_AVGPOOL", kh=length, sh=length,
-        tasks=row_tasks(max(n * outer, inner // 64), math.prod(shape)),
-        reason="a window of the axes' length",
-    )  # fmt: skip
+    *parts, whole = windows_of(p, node, length)
+    for part in parts:
+        high = outer * length // part
+        between = target(p, f"{result}.parts", (n, high, inner))
+        pooled(p, node, f"{result}.parts", x, between, part, (n, inner, high))
+        x = between
+    y = target(p, result)
+    pooled(p, node, result, x, y, whole, (n, inner, outer))
     if op.mode in ("sum", "l2"):
         goal = p.shape(result)
         times = constant(p, (str(length),), np.full(1, length, np.float32))
@@ -182,3 +177,33 @@ def reduce(p: Planner, node: Node) -> None:
         elementwise(
             p, node, f"{result}.sum", goal, (y, y, broadcast(times, (1,), goal)), "TF_MUL", fields
         )
+
+
+def windows_of(p: Planner, node: Node, length: int) -> list[int]:
+    """One window of this length, or, where that is more than a step has, one over parts of equal
+    length and one over their results."""
+    if length <= MAX_WINDOW:
+        return [length]
+    part = max(k for k in range(1, MAX_WINDOW + 1) if length % k == 0)
+    if length // part > MAX_WINDOW:
+        raise p.unsupported(node, f"of {length} values, which are no {MAX_WINDOW} equal parts")
+    return [part, length // part]
+
+
+def pooled(
+    p: Planner, node: Node, name: str, x: Place, y: Place, length: int, out: tuple[int, int, int]
+) -> None:
+    """Means or maxima of ``length`` rows that follow each other; out: images, floats of a row, rows
+    of the result."""
+    n, inner, high = out
+    largest = node.op.mode == "max"  # type: ignore[attr-defined]
+    views = [
+        View(buffer, (n, inner, rows, 1), offset, strides[0] if n > 1 else 0, inner, inner)
+        for (buffer, offset, strides), rows in ((x, high * length), (y, high))
+    ]
+    p.emit(
+        name, node.op.kind, "max_pool" if largest else "average_pool", *views, node=node,
+        op="TF_MAXPOOL" if largest else "TF_AVGPOOL", kh=length, sh=length,
+        tasks=row_tasks(max(n * high, inner // 64), n * inner * high * length),
+        reason="a window of the axes' length",
+    )  # fmt: skip
