@@ -85,7 +85,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "name that is no text": (with_a_name_of(b"\xff\xfe"), "a name is not text"),
     "custom domain": (model([node("Relu", "x", domain="com.example")]), "com.example"),
     "unknown operator": (model([node("LSTM", "x")]), r"node 0, 'LSTM' \(makes 'y'\).*write it in"),
-    "choosing operator": (model([node("TopK", "x", "k")]), "export the network without what comes"),
+    "choosing operator": (model([node("TopK", "x", "k")]), "with --until x"),
     "unknown tensor": (model([node("Relu", "q")]), "reads 'q'"),
     "cycle": (model([node("Relu", "y")]), "reads 'y'"),
     "made twice": (model([node("Relu"), node("Relu")]), "a second time"),

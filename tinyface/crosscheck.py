@@ -29,6 +29,7 @@ import numpy as np
 from tinyface.errors import FormatError, TinyfaceError
 from tinyface.formats.importer import Imported
 from tinyface.formats.onnx_export import export_onnx
+from tinyface.formats.onnx_file import write_until
 from tinyface.formats.sniff import Kind, sniff
 from tinyface.ops.spec import Array
 from tinyface.runtime import Session
@@ -82,6 +83,10 @@ def crosscheck(
     with tempfile.TemporaryDirectory(prefix="tinyface-verify-") as folder:
         if kind is Kind.ONNX:
             what = "onnxruntime runs the file itself"
+            if imported.until:
+                what, file = "onnxruntime runs the file up to there", Path(folder, "until.onnx")
+                write_until(path, imported.until, file)
+                path = file
             return [_outputs("onnxruntime", what, [path], imported, folder, seed)]
         if kind is Kind.NCNN_PARAM:
             files = [path, Path(weights) if weights else path.with_suffix(".bin")]

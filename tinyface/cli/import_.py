@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     "--ignore", multiple=True, metavar="PREFIX",
     help="Leave out tensors whose names begin so (a classifier's, say). May be repeated.",
 )  # fmt: skip
+@click.option(
+    "--until", multiple=True, metavar="TENSOR",
+    help="Make this tensor of an ONNX file its output, and leave out what lies behind: a "
+    "classifier, a choice among boxes. May be repeated.",
+)  # fmt: skip
 @click.option("--weights", metavar="FILE.bin", help="The weights beside an ncnn .param file.")
 @click.option(
     "--size", metavar="HEIGHTxWIDTH",
@@ -74,6 +79,7 @@ def command(
       tinyface import mobilefacenet.pt --network mobilefacenet-relu6 -o mine.safetensors
       tinyface import retinaface_mnet025.pth
       tinyface import recogniser.onnx --verify
+      tinyface import classifier.onnx --until /fc/Gemm_output_0
     """
     from tinyface import modelstore
     from tinyface.formats.modelfile import save_model
@@ -117,6 +123,7 @@ def _read(file: str, network: str | None, **options: Any) -> Imported:
         ignore=options["ignore"],
         weights=options["weights"],
         preprocess={key: value for key, value in given.items() if value is not None},
+        until=options["until"],
     )
     card = imported.card
     card = replace(

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from tinyface.errors import CheckpointError, FormatError, UsageError
-from tinyface.formats import known, safetensors
+from tinyface.formats import known, onnx_file, safetensors
 from tinyface.formats.arrays import Array, map_file
 from tinyface.formats.card import Card, Preprocess
 from tinyface.formats.described import carried, read_by_card, read_outputs
@@ -57,12 +57,14 @@ class Imported:
     """A network with weights, its card, and what to tell the user about how it was found.
 
     outputs: tensors that the file itself gives, where the graph's outputs are made of these.
+    until: those that were made its outputs.
     """
 
     graph: Graph
     card: Card
     found: tuple[str, ...]
     outputs: tuple[str, ...] = ()
+    until: tuple[str, ...] = ()
 
 
 def import_file(
@@ -73,6 +75,7 @@ def import_file(
     ignore: Sequence[str] = (),
     weights: str | os.PathLike[str] | None = None,
     preprocess: Mapping[str, Any] | None = None,
+    until: Sequence[str] = (),
 ) -> Imported:
     """Read weights and find their network.
 
@@ -87,6 +90,7 @@ def import_file(
         weights: the .bin beside an ncnn .param; None: the one of the same name.
         preprocess: fields of :class:`Preprocess` that differ from the network's usual ones,
             such as ``{"colour": "bgr"}``.
+        until: tensors of an ONNX file that become its outputs; what lies behind is left out.
 
     Raises:
         CheckpointError: the tensors fit no network, or several; what differs is named.
@@ -98,6 +102,8 @@ def import_file(
     changes = {"preprocess": dict(preprocess or {})} | ({"name": name} if name else {})
     if weights and kind in IMPORTED and kind is not Kind.NCNN_PARAM:
         raise UsageError(f"{path} is {kind.value}, whose weights are in it: leave --weights away")
+    if until and kind in IMPORTED and kind is not Kind.ONNX:
+        raise UsageError(f"{path} is {kind.value}: --until is for ONNX files")
     if kind in _WEIGHTS:
         if {"height", "width"} & set(preprocess or ()):
             raise UsageError(f"{path} has tensors alone: the network knows its size (no --size)")
@@ -105,7 +111,7 @@ def import_file(
     if kind in _GRAPHS:
         if ignore:
             raise UsageError(f"{path} describes its network itself: leave --ignore away")
-        return _import_graph(path, kind, network, weights, changes)
+        return _import_graph(path, kind, network, weights, changes, tuple(until))
     raise FormatError(f"{path} is {kind.value}: {_ADVICE[kind]}")
 
 
@@ -213,9 +219,12 @@ def _import_graph(
     network: str | None,
     weights: str | os.PathLike[str] | None,
     changes: dict[str, Any],
+    until: tuple[str, ...],
 ) -> Imported:
     given = changes["preprocess"]
     file = open_onnx(path) if kind is Kind.ONNX else None
+    if file and until:
+        file = onnx_file.until(file, until)
     card = carried(file) if file else None
     size = (112, 112) if card is None else (card.preprocess.height, card.preprocess.width)
     size = (int(given.get("height", size[0])), int(given.get("width", size[1])))
@@ -263,4 +272,4 @@ def _import_graph(
     shape = next(iter(graph.inputs.values())).shape
     told = {**(public.preprocess if public else {}), **given}
     fields["preprocess"] = _changed(usual, {**told, "height": shape[2], "width": shape[3]})
-    return Imported(graph, Card(**fields), tuple(found), read.outputs)
+    return Imported(graph, Card(**fields), tuple(found), read.outputs, until)

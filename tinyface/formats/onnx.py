@@ -251,7 +251,9 @@ class Converter:
 
 def _advice(node: OnnxNode) -> str:
     if node.kind in CHOOSING:
-        return "it chooses among results: export the network without what comes behind its last map"
+        read = node.inputs[: 2 if node.kind == "NonMaxSuppression" else 1]
+        options = "".join(f" --until {name[:80]}" for name in read if name.isprintable())
+        return f"it chooses among results: import what comes before, with{options}"
     return "write it in others in front of the export, or leave it out"
 
 

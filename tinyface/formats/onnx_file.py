@@ -7,13 +7,14 @@ custom operators, data outside of the file and its folder.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from tinyface import limits
-from tinyface.errors import FormatError, MissingExtraError
+from tinyface.errors import FormatError, MissingExtraError, UsageError
 from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_tensor import Beside, read_tensor
 from tinyface.once import once
@@ -195,6 +196,38 @@ def with_branches(nodes: Sequence[OnnxNode]) -> Iterator[OnnxNode]:
         for value in node.attributes.values():
             if isinstance(value, Branch):
                 yield from with_branches(value.nodes)
+
+
+def until(file: OnnxFile, tensors: Sequence[str]) -> OnnxFile:
+    """What a file has for these tensors, which become its outputs. Its card goes.
+
+    Raises:
+        UsageError: no operator makes one of them; similar names are told.
+    """
+    for name in tensors:
+        if name not in file.makers:
+            close = difflib.get_close_matches(name, file.makers, n=3, cutoff=0.3)
+            like = f"; similar ones are {', '.join(close)}" if close else ""
+            raise UsageError(f"{file.path}: no operator makes a tensor {name[:80]!r}{like}")
+    needed: set[str] = set()
+    waiting = list(tensors)
+    while waiting:
+        node = file.makers.get(waiting.pop())
+        if node is not None and not needed.issuperset(node.outputs):
+            needed.update(node.outputs)
+            waiting += [name for inner in with_branches([node]) for name in inner.inputs]
+    nodes = [node for node in file.nodes if not needed.isdisjoint(node.outputs)]
+    return replace(file, outputs=tuple(dict.fromkeys(tensors)), nodes=nodes, card=None)
+
+
+def write_until(path: Path, tensors: Sequence[str], out: Path) -> None:
+    """A copy of an ONNX file with these outputs, for other runtimes."""
+    import onnx
+
+    model = onnx.load_model(str(path))
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    onnx.save_model(model, str(out))
 
 
 def _need_text(path: Path, graph: Any) -> None:
