@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ RNG = np.random.default_rng(0)
 SHAPE = (2, 5, 6, 7)
 
 
-def places(*ranges: range) -> Array:
-    """Indices of a box, as ScatterND wants them."""
+def places(*ranges: Sequence[int]) -> Array:
+    """Indices of these places of each axis, as ScatterND wants them."""
     return np.stack(np.meshgrid(*ranges, indexing="ij"), -1)
 
 
@@ -43,6 +44,8 @@ BOXES = {
     "the middle": (range(2), range(1, 4), range(2, 5), range(3, 5)),
     "one picture": (range(1, 2),),
     "one value": (range(1, 2), range(4, 5), range(1), range(1)),
+    "every other channel": (range(2), range(0, 5, 2)),
+    "some rows and columns": (range(2), range(5), [0, 2, 3, 5], [1, 2, 6]),
 }
 
 
@@ -51,7 +54,7 @@ BOXES = {
 def test_a_part_is_assigned(tmp_path: Path, case: str, below: bool) -> None:
     """Its indices counted from the front or from the back."""
     x, box = RNG.standard_normal(SHAPE).astype(np.float32), BOXES[case]
-    wanted, part = x.copy(), tuple(slice(r.start, r.stop) for r in box)
+    wanted, part = x.copy(), np.ix_(*box)
     updates = RNG.standard_normal(x[part].shape).astype(np.float32)
     wanted[part] = updates
     indices = places(*box) - (np.array(SHAPE[: len(box)]) if below else 0)
@@ -65,8 +68,8 @@ def test_a_part_is_assigned(tmp_path: Path, case: str, below: bool) -> None:
 @pytest.mark.parametrize(
     "indices",
     [
-        places(range(2), range(0, 5, 2)),  # every other channel
         places(range(2), range(3))[::-1],  # backwards
+        np.array([[0, 1], [1, 0]]),  # two corners
         np.array([[0, 1], [0, 1]]),  # twice
         np.array([[0, 5]]),  # beyond the end
         np.array([[-3, 0]]),
@@ -76,7 +79,7 @@ def test_a_part_is_assigned(tmp_path: Path, case: str, below: bool) -> None:
 def test_other_parts_are_refused(tmp_path: Path, indices: Array) -> None:
     side = indices.shape[-1]
     constants = {"i": indices, "u": np.zeros((*indices.shape[:-1], *SHAPE[side:]), np.float32)}
-    with pytest.raises(FormatError, match="no box of the tensor"):
+    with pytest.raises(FormatError, match="some of every axis"):
         read(tmp_path, model([node("ScatterND", "x", "i", "u")], SHAPE, constants))
 
 

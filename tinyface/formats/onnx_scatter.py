@@ -1,11 +1,13 @@
 """ONNX's ScatterND: exporters write the assignment to a part of a tensor so.
 
-Where that part is a box, the result is what lies around it and the new values, joined.
+Where that part is some places of every axis (x[..., [0, 1, 5]], x[:, 2:4]), the result is what lies
+around it and the new values, joined.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,7 +19,8 @@ from tinyface.types import Shape
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
 
-Box = list[tuple[int, int]]  # of each axis: first index, and the one behind the last
+MAX_RUNS: Final = 64  # of places that follow each other, of one axis
+Places = list[list[int]]  # of each axis, in rising order
 
 
 def make_ScatterND(c: Converter, node: OnnxNode) -> list[str]:
@@ -26,50 +29,64 @@ def make_ScatterND(c: Converter, node: OnnxNode) -> list[str]:
     if node.attribute("reduction", "none") != "none":
         raise node.refuse("it adds to what is there, or the like")
     shape = c.shape(x)
-    box = None if indices is None else _box(indices, shape)
-    if box is None:
-        raise node.refuse("its places are no box of the tensor, in order")
-    sides = tuple(end - start for start, end in box) + shape[len(box) :]
+    places = None if indices is None else _places(indices, shape)
+    if places is None:
+        raise node.refuse("its places are not, in order, some of every axis")
+    sides = tuple(map(len, places)) + shape[len(places) :]
     if c.shape(updates) != sides:
         updates = c.apply(Reshape(sides), updates, node=node, part="updates")
-    return [c.apply(Identity(), _put(c, node, x, updates, box, 0), node=node)]
+    return [c.apply(Identity(), _put(c, node, x, updates, places, 0), node=node)]
 
 
-def _box(indices: Array, shape: Shape) -> Box | None:
-    """The places, if they are all of a box, each once, row by row."""
+def _places(indices: Array, shape: Shape) -> Places | None:
+    """The places of each axis, if the indices are all their combinations, each once, in order."""
     k = indices.shape[-1] if indices.ndim else 0
     if not 0 < k <= len(shape) or not indices.size or indices.dtype.kind != "i":
         return None
-    places = indices.reshape(-1, k)
-    places = np.where(places < 0, places + np.array(shape[:k]), places)
-    first, last = places[0], places[-1]
-    if (first < 0).any() or (last >= shape[:k]).any() or (first > last).any():
+    rows = indices.reshape(-1, k)
+    rows = np.where(rows < 0, rows + np.array(shape[:k]), rows)
+    if (rows < 0).any() or (rows >= shape[:k]).any():
         return None
-    sides = tuple(int(side) for side in last - first + 1)
-    if np.prod(sides, dtype=np.float64) != len(places):
+    axes = [np.unique(column) for column in rows.T]
+    if np.prod([len(axis) for axis in axes], dtype=np.float64) != len(rows):
         return None
-    expected = np.stack(np.unravel_index(np.arange(len(places)), sides), 1) + first
-    if not np.array_equal(places, expected):
-        return None
-    return [(int(a), int(b) + 1) for a, b in zip(first, last, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, k)
+    return [axis.tolist() for axis in axes] if np.array_equal(rows, grid) else None
 
 
-def _put(c: Converter, node: OnnxNode, x: str, updates: str, box: Box, axis: int) -> str:
-    """x with the updates in its box, of which the sides before ``axis`` are x's own."""
+def _put(c: Converter, node: OnnxNode, x: str, updates: str, places: Places, axis: int) -> str:
+    """x with the updates at its places, which are all of the axes before ``axis``."""
     shape = c.shape(x)
-    narrow = [i for i in range(axis, len(box)) if box[i] != (0, shape[i])]
+    narrow = [i for i in range(axis, len(places)) if len(places[i]) < shape[i]]
     if not narrow:
         return updates
     axis = narrow[0]
-    start, end = box[axis]
 
-    def cut(a: int, b: int) -> str:
-        op = Slice(axes=(axis,), starts=(a,), ends=(b,), steps=(1,))
-        return c.apply(op, x, node=node, part=f"axis{axis}:{a}")
+    def cut(name: str, start: int, end: int) -> str:
+        if (start, end) == (0, c.shape(name)[axis]):
+            return name
+        op = Slice(axes=(axis,), starts=(start,), ends=(end,), steps=(1,))
+        return c.apply(op, name, node=node, part=f"{len(c.made)}")
 
-    inside = updates
-    if len(narrow) > 1:
-        inside = _put(c, node, cut(start, end), updates, box, axis + 1)
-    front = [cut(0, start)] if start else []
-    back = [cut(end, shape[axis])] if end < shape[axis] else []
-    return c.apply(Concat(axis), *front, inside, *back, node=node, part=f"joined{axis}")
+    runs = _runs(places[axis])
+    if len(runs) > MAX_RUNS:
+        raise node.refuse(f"{len(runs)} runs of places; up to {MAX_RUNS} are known here")
+    parts, done, taken = [], 0, 0
+    for start, end in runs:
+        new = cut(updates, taken, taken + end - start)
+        if len(narrow) > 1:
+            new = _put(c, node, cut(x, start, end), new, places, axis + 1)
+        parts += [cut(x, done, start)] if start > done else []
+        parts.append(new)
+        done, taken = end, taken + end - start
+    parts += [cut(x, done, shape[axis])] if done < shape[axis] else []
+    return c.apply(Concat(axis), *parts, node=node, part=f"{len(c.made)}")
+
+
+def _runs(places: list[int]) -> list[tuple[int, int]]:
+    """(first, one behind the last) of places that follow each other."""
+    runs = []
+    for _, group in groupby(enumerate(places), lambda pair: pair[1] - pair[0]):
+        values = [value for _, value in group]
+        runs.append((values[0], values[-1] + 1))
+    return runs
