@@ -19,9 +19,12 @@ from safetensors.numpy import save_file
 from tests.test_detectors import SCRFD
 from tests.test_detectors import network as scrfd_like
 from tinyface import networks
+from tinyface.builder import Builder
 from tinyface.cli.main import run
 from tinyface.formats import known
 from tinyface.formats.importer import import_file
+from tinyface.graph import Graph
+from tinyface.ops import Flatten, GlobalAveragePool, Linear
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "importing.md").read_text(encoding="utf-8")
@@ -59,6 +62,16 @@ def test_the_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_for_tinyface(tied, str(tmp_path / "tied.safetensors"))
 
 
+def classifier() -> Graph:
+    """A recogniser with a classifier behind it."""
+    b = Builder("classifier")
+    y = b.apply(GlobalAveragePool(), b.conv(b.input("x", (1, 3, 112, 112)), 8, 3, key="conv"))
+    y = b.apply(Flatten(), y)
+    embedding = b.apply(Linear(), y, b.param("e", (16, 8)), name="embedding")
+    graph = b.build(b.apply(Linear(), embedding, b.param("c", (5, 16)), name="classes"))
+    return graph.bind(networks.random_state(graph))
+
+
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that the page takes for granted."""
@@ -81,6 +94,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_onnx(samples.recogniser()[0], "face.onnx")
     export_onnx(load_model(shipped)[0], "detector.onnx")
     export_onnx(scrfd_like(SCRFD), "scrfd_500m_bnkps.onnx")
+    export_onnx(classifier(), "classifier.onnx")
     head = "InnerProduct fc 1 1 in out 0=2 2=96"
     Path("face.param").write_text(attack.param(attack.INPUT, head))
     Path("face.bin").write_bytes(attack.tagged(np.arange(96.0)))

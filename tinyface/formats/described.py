@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyface.errors import FormatError
-from tinyface.formats import detectors
+from tinyface.formats import detectors, yolo_face
 from tinyface.formats.card import CHANNELS, Card, Preprocess
 from tinyface.formats.freesize import free_size
 from tinyface.formats.onnx_file import OnnxFile
@@ -56,7 +56,7 @@ class Reading:
 
 def read_outputs(path: Path, graph: Graph, entry: Entry | None) -> Reading:
     """From the network that was named, else from the shapes of the outputs."""
-    if entry is None and (found := detectors.heads(graph)):
+    if entry is None and (found := detectors.heads(graph) or yolo_face.rows(graph)):
         joined, family = found
         note = f"its outputs are those of {family.name}, so it is fed and read as such"
         usual, detector = family.preprocess(joined), in_steps(joined, family.detector(joined))

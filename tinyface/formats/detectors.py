@@ -36,6 +36,7 @@ class Family:
     mean: float
     scale: float
     card: Mapping[str, Any]
+    steps: tuple[int, ...] = STEPS
 
     def preprocess(self, graph: Graph) -> Preprocess:
         (kind,) = graph.inputs.values()
@@ -45,8 +46,9 @@ class Family:
     def detector(self, graph: Graph) -> dict[str, Any]:
         """The ``detector`` part of the card."""
         (kind,) = graph.inputs.values()
-        card = {"steps": list(STEPS), "min_sizes": [[step] * self.anchors for step in STEPS]}
-        card |= {"variances": [1.0, 1.0], "origin": 0.0, "multiple": STEPS[-1], **self.card}
+        sizes = [[step] * self.anchors for step in self.steps]
+        card = {"steps": list(self.steps), "min_sizes": sizes, "variances": [1.0, 1.0]}
+        card |= {"origin": 0.0, "multiple": self.steps[-1], **self.card}
         return card if is_free(graph) else {**card, "canvas": list(kind.shape[2:])}
 
 

@@ -21,7 +21,6 @@ from tinyface.vision.priors import (
     SMALLEST_SIDE,
     Float,
     Priors,
-    decode_landmarks,
     shared,
     suppress,
 )
@@ -298,11 +297,12 @@ class Detector:
         scores = conf[:, -1].clip(0) ** self.priors.score_power
         chosen = np.flatnonzero((scores > least) & (scores <= 1.001))
         answers = np.concatenate([loc[chosen], landms[chosen]], axis=1)
-        chosen = chosen[(np.abs(answers) < LARGEST_ANSWER).all(axis=1)]  # false for NaN, too
+        largest = 2 * LARGEST_SIDE if self.priors.pixels else LARGEST_ANSWER
+        chosen = chosen[(np.abs(answers) < largest).all(axis=1)]  # false for NaN, too
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:MAX_CANDIDATES]
         loc, landms, scores, lattice = loc[chosen], landms[chosen], scores[chosen], lattice[chosen]
         boxes = self.priors.decode(loc, lattice)
-        landmarks = decode_landmarks(landms, lattice, self.priors.variances[0])
+        landmarks = self.priors.decode_landmarks(landms, lattice)
         return boxes, scores, landmarks
 
     def _output(

@@ -44,6 +44,8 @@ class Priors:
     origin: place of a level's first point, in steps from the edge.
     edges: answers are the distances of the four edges from the point, in sides of the square;
         else the shift of the centre and the logarithms of width and height.
+    pixels: answers are centres, widths and heights, and landmarks places, in pixels of the picture
+        that the network sees: it knows the lattice itself.
     score_power: the score is the network's to this power (1/2 where it multiplies two).
     multiple: both sides of the picture that the network sees must be multiples of it; black is
         added on the right and below.
@@ -60,6 +62,7 @@ class Priors:
     max_side: int = 640
     origin: float = 0.5
     edges: bool = False
+    pixels: bool = False
     score_power: float = 1.0
     multiple: int = 1
     canvas: tuple[int, ...] = ()
@@ -80,6 +83,7 @@ class Priors:
                 given[key] = (first, second)
             kinds = {"score": float, "overlap": float, "max_side": int, "multiple": int}
             kinds |= {"sure": float, "origin": float, "edges": bool, "score_power": float}
+            kinds |= {"pixels": bool}
             for key in kinds.keys() & given.keys():
                 given[key] = kinds[key](given[key])
             given["canvas"] = tuple(map(int, given.get("canvas", ())))
@@ -145,10 +149,19 @@ class Priors:
 
     def decode(self, answers: Float, lattice: Float) -> Float:
         """``(n, 4)`` answers to left, top, right, bottom."""
+        if self.pixels:
+            centre, half = answers[:, :2], answers[:, 2:] / 2
+            return np.concatenate([centre - half, centre + half], axis=1)
         if self.edges:
             reach = answers * lattice[:, 2:]
             return np.tile(lattice[:, :2], 2) + reach * (-1, -1, 1, 1)
         return decode_boxes(answers, lattice, self.variances)
+
+    def decode_landmarks(self, answers: Float, lattice: Float) -> Float:
+        """``(n, 10)`` answers to ``(n, 5, 2)`` points."""
+        if self.pixels:
+            return answers.reshape(-1, 5, 2)
+        return decode_landmarks(answers, lattice, self.variances[0])
 
 
 def decode_boxes(answers: Float, lattice: Float, variances: tuple[float, float]) -> Float:
