@@ -250,10 +250,11 @@ def _import_graph(
         usual = replace(usual, mean=(0.0,) * len(usual.mean), scale=(1.0,) * len(usual.scale))
     if task == "detect" and not is_free(graph):
         height, width = next(iter(graph.inputs.values())).shape[2:]
+        open_sides = file and any(None in shape[1:] for shape in file.inputs.values())
         found.append(
             f"it takes pictures of {width}x{height} only"
             + (": others are scaled into that" if "canvas" in read.detector else "")
-            + "; export it with the size left free"
+            + ("; --size chooses another" if open_sides else "; export it with the size left free")
         )
     if not public and not entry and not given.keys() - {"height", "width"} and not read.note:
         guess = f"(x - {usual.mean[0]:g}) x {usual.scale[0]:.6g}, {usual.colour}"
