@@ -39,7 +39,7 @@ def shares_vectors(isa: Isa, weight: Shape, op: Conv2d, out: int) -> bool:
     """Is a convolution, with several inputs in a group, done like a depthwise one, since a group
     fills no vector? out: width of the output."""
     o, depth, *kernel = weight
-    several = o == depth * op.groups and 1 < depth < isa.lanes and isa.lanes % depth == 0
+    several = o == depth * op.groups > depth > 1 and isa.lanes > depth and isa.lanes % depth == 0
     usual = kernel == [3, 3] and op.dilation == (1, 1) and op.stride[1] <= 2 and out >= STRIP
     return isa.lanes >= 8 and several and usual
 
