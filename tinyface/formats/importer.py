@@ -25,7 +25,7 @@ from tinyface.formats.described import carried, read_by_card, read_outputs
 from tinyface.formats.freesize import is_free
 from tinyface.formats.ncnn import read_ncnn
 from tinyface.formats.onnx import to_graph
-from tinyface.formats.onnx_file import open_onnx
+from tinyface.formats.onnx_file import OnnxFile, open_onnx
 from tinyface.formats.recognise import Match, fit, recognise
 from tinyface.formats.sniff import Kind, sniff
 from tinyface.formats.state_dict import strip_majority, tidy_keys
@@ -249,13 +249,7 @@ def _import_graph(
     if file and file.pixels:  # bytes cannot have been shifted or scaled
         usual = replace(usual, mean=(0.0,) * len(usual.mean), scale=(1.0,) * len(usual.scale))
     if task == "detect" and not is_free(graph):
-        height, width = next(iter(graph.inputs.values())).shape[2:]
-        open_sides = file and any(None in shape[1:] for shape in file.inputs.values())
-        found.append(
-            f"it takes pictures of {width}x{height} only"
-            + (": others are scaled into that" if "canvas" in read.detector else "")
-            + ("; --size chooses another" if open_sides else "; export it with the size left free")
-        )
+        found.append(_one_size(graph, "canvas" in read.detector, file))
     if not public and not entry and not given.keys() - {"height", "width"} and not read.note:
         guess = f"(x - {usual.mean[0]:g}) x {usual.scale[0]:.6g}, {usual.colour}"
         found.append(f"it does not say how pixels go in; taken is {guess}")
@@ -274,3 +268,14 @@ def _import_graph(
     told = {**(public.preprocess if public else {}), **given}
     fields["preprocess"] = _changed(usual, {**told, "height": shape[2], "width": shape[3]})
     return Imported(graph, Card(**fields), tuple(found), read.outputs, until)
+
+
+def _one_size(graph: Graph, scaled: bool, file: OnnxFile | None) -> str:
+    """What to tell about a detector that takes pictures of one size. scaled: into that."""
+    height, width = next(iter(graph.inputs.values())).shape[2:]
+    left_open = file and any(None in shape[1:] for shape in file.inputs.values())
+    advice = "--size chooses another" if left_open else "export it with the size left free"
+    return (
+        f"it takes pictures of {width}x{height} only"
+        f"{': others are scaled into that' if scaled else ''}; {advice}"
+    )

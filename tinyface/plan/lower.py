@@ -66,15 +66,6 @@ def operand(p: Planner, node: Node, name: str, like: str) -> View | None:
     return None
 
 
-def lies_flat(p: Planner, name: str, result: str) -> bool:
-    """Does a tensor of four axes lie row-major, so that what is done to each of its values is best
-    left so? Not where a map was made of it anyhow, or the result is a part of one."""
-    shape = p.shape(name)
-    if len(shape) != 4 or shape[1] == 1 or shape[2] * shape[3] == 1 or name in p.graph.params:
-        return False
-    return not p.at(name).is_map and (name, "map") not in p.moved and result not in p.homes
-
-
 def generic_map(p: Planner, name: str) -> View:
     """A tensor of any rank as a map, for operators that do not care which axis is which."""
     return p.as_map(name) if len(p.shape(name)) in (2, 4) else runs(p.as_flat(name))
@@ -94,7 +85,7 @@ def binary(p: Planner, node: Node) -> None:
     if math.prod(p.shape(a)) < math.prod(p.shape(b)) and node.op.kind not in ("sub", "div"):
         a, b = b, a
     result, out_shape = p.result(node), p.shape(node.outputs[0])
-    if p.shape(a) != out_shape or (lies_flat(p, a, result) and lies_flat(p, b, result)):
+    if p.shape(a) != out_shape or (flat.lies_flat(p, a, result) and flat.lies_flat(p, b, result)):
         return flat.binary(p, node)
     x, z = generic_map(p, a), operand(p, node, b, a)
     if z is None:
@@ -121,7 +112,7 @@ def with_constant(p: Planner, node: Node) -> None:
     a, b = node.inputs
     name, constant = (a, b) if b in p.graph.params else (b, a)
     values = constant_per_channel(p, node, name, constant)
-    if values is None or lies_flat(p, name, p.result(node)):
+    if values is None or flat.lies_flat(p, name, p.result(node)):
         return flat.binary(p, node)
     x = generic_map(p, name)
     one, zero = np.ones_like(values), np.zeros_like(values)
@@ -181,7 +172,7 @@ def activation(p: Planner, node: Node) -> None:
     """An activation that stands alone."""
     name, result = node.inputs[0], node.outputs[0]
     slope = p.param(node.inputs[1], node) if len(node.inputs) == 2 else None
-    if lies_flat(p, name, result) and (slope is None or slope.size == 1):
+    if flat.lies_flat(p, name, result) and (slope is None or slope.size == 1):
         x, y = runs(p.as_flat(name)), runs(p.new(result, as_map=False))
     else:
         x = p.as_map(name) if slope is not None and slope.size > 1 else generic_map(p, name)

@@ -52,6 +52,15 @@ def known(p: Planner, name: str) -> Place:
     return p.unmoved(name) or place(p, name)
 
 
+def lies_flat(p: Planner, name: str, result: str) -> bool:
+    """Does a tensor of four axes lie row-major, so that what is done to each of its values is best
+    left so? Not where a map was made of it anyhow, or the result is a part of one."""
+    shape = p.shape(name)
+    if len(shape) != 4 or shape[1] == 1 or shape[2] * shape[3] == 1 or name in p.graph.params:
+        return False
+    return not p.at(name).is_map and (name, "map") not in p.moved and result not in p.homes
+
+
 def settle(p: Planner, name: str) -> None:
     """Move a tensor of which only the strides are known to a place of its own."""
     at, node = p.strided[name], p.graph.producers[name]
