@@ -191,6 +191,9 @@ OTHERS: dict[str, Graph] = {
     "a window over the end": built(
         lambda b, x: pooled(b, x, ops.MaxPool((3, 3), (2, 2), ceil=True))
     ),
+    "a window made for one size": built(
+        lambda b, x: pooled(b, x, ops.MaxPool((3, 3), (2, 2), made_for=(7, 5)))
+    ),
     "a mean that counts the zeros of one frame alone": built(
         lambda b, x: pooled(b, x, replace(MEAN, count_include_pad=False), 0.0)
     ),

@@ -246,6 +246,8 @@ def _pad(s: _Seen, node: Node) -> Node | None:
     pad = s.maker(node.inputs[0], Pad) if isinstance(op, (Conv2d, Pool)) else None
     if pad is None or not isinstance(pad.op, Pad) or not isinstance(op, (Conv2d, Pool)):
         return None
+    if op.made_for != (0, 0):  # for a map with that pad
+        return None
     before, after = pad.op.before, pad.op.after
     if pad.op.value != (LOWEST if isinstance(op, MaxPool) else 0.0) or any(before[:2] + after[:2]):
         return None
