@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from random_graphs import assert_same_outputs, inputs_for, kinds
@@ -51,6 +53,38 @@ def test_nothing_is_left_of_them_and_nothing_is_changed(
     larger = {"image": (1, 3, 14, 8), "style": (1, 6)}
     assert_same_outputs(graph.with_inputs(larger), done.with_inputs(larger), "float64")
     assert computed_weights(done) is done
+
+
+def mixed(kernel: int, op: ops.Conv2d, bias: bool = False) -> Graph:
+    """Filters of single channels, mixed for each picture: CondConv."""
+    b = Builder("mixed")
+    image, share = b.input("image", (1, 6, 9, 11)), b.input("share", (1, 3))
+    filters = b.apply(ops.Linear(), share, b.param("filters", (6 * kernel**2, 3)))
+    weight = b.apply(ops.Reshape((6, 1, kernel, kernel)), filters)
+    more = [b.param("bias", (6,))] if bias else []
+    graph = b.build(b.apply(ops.ReLU(), b.apply(op, image, weight, *more)))
+    return graph.bind(random_state(graph))
+
+
+@pytest.mark.parametrize(("kernel", "op"), CASES)
+@pytest.mark.parametrize("bias", [False, True])
+def test_filters_of_single_channels_are_sums_over_taps(
+    kernel: int, op: ops.Conv2d, bias: bool
+) -> None:
+    graph = mixed(kernel, replace(op, groups=6), bias)
+    done = computed_weights(graph)
+    assert "conv2d" not in kinds(done) and kinds(done).count("add") == kernel**2 - 1 + bias
+    assert_same_outputs(graph, done, "float64")
+    if engine.available():
+        inputs = inputs_for(graph, "float32")
+        (wanted,) = run_graph(graph, inputs).values()
+        (y,) = engine.CExecutable(optimise(graph), 2).run(inputs).values()
+        np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_too_many_taps_stay() -> None:
+    graph = mixed(16, ops.Conv2d(groups=6, pad=(8, 8, 8, 8)))
+    assert computed_weights(graph) is graph
 
 
 @IN_C

@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
 from tinyface.graph import Graph, Node
 from tinyface.limits import MAX_INDEX
-from tinyface.ops import Add, Concat, Conv2d, MatMul, Op, Pad, Reshape, Slice, Transpose
+from tinyface.ops import (
+    Add,
+    Concat,
+    Conv2d,
+    Identity,
+    MatMul,
+    Mul,
+    Op,
+    Pad,
+    Reshape,
+    Slice,
+    Transpose,
+)
 from tinyface.passes.rewrite import finish, fresh
+
+MAX_TAPS = 225  # each is an operator or three
+Put = Callable[..., str]  # (name's end, operator, *inputs) -> what it makes
 
 
 def computed_weights(graph: Graph) -> Graph:
-    """im2col, written out: y = W (columns of x), for a W (o, c, kh, kw) that is no constant.
+    """im2col, written out: y = W (columns of x), for a W (o, c, kh, kw) that is no constant; with
+    one filter per channel a sum over the taps.
 
     StyleGAN's layers scale their weights for each picture (T. Karras et al., "Analyzing and
     Improving the Image Quality of StyleGAN", CVPR 2020, eq. 1 to 3), and face restoration has
-    them from there. The kernels of convolutions read weights that were packed before.
+    them from there; CondConv (B. Yang et al., NeurIPS 2019) mixes them. The kernels of
+    convolutions read weights that were packed before.
     """
     nodes: list[Node] = []
     for node in graph.nodes:
-        nodes += _product(graph, node) if _is_computed(graph, node) else [node]
+        if not _is_computed(graph, node):
+            nodes.append(node)
+        elif node.op.groups == 1:  # type: ignore[attr-defined]
+            nodes += _product(graph, node)
+        else:
+            nodes += _sum(graph, node)
     return finish(graph, nodes, graph.params)
 
 
 def _is_computed(graph: Graph, node: Node) -> bool:
     op = node.op
-    if not isinstance(op, Conv2d) or op.groups > 1 or op.act or len(node.inputs) > 3:
+    if not isinstance(op, Conv2d) or op.act or len(node.inputs) > 3 or op.made_for != (0, 0):
         return False
-    return node.inputs[1] not in graph.params and op.made_for == (0, 0)
+    o, each, kh, kw = graph.types[node.inputs[1]].shape
+    known = op.groups == 1 or (o == op.groups and each == 1)
+    return node.inputs[1] not in graph.params and known and kh * kw <= MAX_TAPS
 
 
-def _product(graph: Graph, node: Node) -> list[Node]:
-    """Each tap's part of the padded map side by side, (n, oh, ow, kh kw c), times (kh kw c, o)."""
-    op, (x, weight, *bias) = node.op, node.inputs
-    assert isinstance(op, Conv2d)
-    o, c, kh, kw = graph.types[weight].shape
-    made: list[Node] = []
-
+def _putter(graph: Graph, node: Node, made: list[Node]) -> Put:
     def put(what: str, made_by: Op, *inputs: str) -> str:
         name = fresh(f"{node.name}:{what}", graph.types, graph.params)
         made.append(Node(name, made_by, inputs, (name,)))
         return name
 
-    top, left, bottom, right = op.pad
+    return put
+
+
+def _taps(op: Conv2d, x: str, kernel: tuple[int, int], put: Put) -> list[str]:
+    """The part of the padded map that each tap of the window sees."""
+    (kh, kw), (top, left, bottom, right) = kernel, op.pad
     if max(op.pad):
         x = put("pad", Pad((0, 0, top, left), (0, 0, bottom, right)), x)
     taps = []
@@ -52,6 +76,17 @@ def _product(graph: Graph, node: Node) -> list[Node]:
         behind = ((kh - 1 - ky) * op.dilation[0], (kw - 1 - kx) * op.dilation[1])
         ends = tuple(-rest if rest else MAX_INDEX for rest in behind)
         taps.append(put(f"tap{ky}.{kx}", Slice((2, 3), starts, ends, op.stride), x))
+    return taps
+
+
+def _product(graph: Graph, node: Node) -> list[Node]:
+    """Each tap's part of the padded map side by side, (n, oh, ow, kh kw c), times (kh kw c, o)."""
+    op, (x, weight, *bias) = node.op, node.inputs
+    assert isinstance(op, Conv2d)
+    o, c, kh, kw = graph.types[weight].shape
+    made: list[Node] = []
+    put = _putter(graph, node, made)
+    taps = _taps(op, x, (kh, kw), put)
     columns = put("columns", Concat(), *taps) if len(taps) > 1 else taps[0]
     columns = put("pixels", Transpose((0, 2, 3, 1)), columns)
     matrix = put(
@@ -61,3 +96,20 @@ def _product(graph: Graph, node: Node) -> list[Node]:
     if bias and bias[0]:
         y = put("bias", Add(), y, bias[0])
     return [*made, replace(node, op=Transpose((0, 3, 1, 2)), inputs=(y,))]
+
+
+def _sum(graph: Graph, node: Node) -> list[Node]:
+    """Each tap's part of the padded map, times one value a channel."""
+    op, (x, weight, *bias) = node.op, node.inputs
+    assert isinstance(op, Conv2d)
+    o, _, kh, kw = graph.types[weight].shape
+    made: list[Node] = []
+    put = _putter(graph, node, made)
+    taps = _taps(op, x, (kh, kw), put)
+    rows = put("rows", Reshape((kh * kw, o, 1, 1)), put("turned", Transpose((2, 3, 0, 1)), weight))
+    y = put("bias", Reshape((1, o, 1, 1)), bias[0]) if bias and bias[0] else ""
+    for i, tap in enumerate(taps):
+        filters = put(f"filters{i}", Slice((0,), (i,), (i + 1,), (1,)), rows)
+        part = put(f"part{i}", Mul(), tap, filters)
+        y = put(f"sum{i}", Add(), part, y) if y else part
+    return [*made, replace(node, op=Identity(), inputs=(y,))]
