@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.ops import Linear, MatMul, Reshape, Transpose
+from tinyface.ops import Linear, MatMul, Reshape
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
@@ -17,11 +17,7 @@ def make_MatMul(c: Converter, node: OnnxNode) -> list[str]:
     values = c.constant(node, 1) if c.is_constant(node, 1) else None
     if values is not None and values.ndim == 2 and len(shape) >= 2:
         return [c.apply(Linear(), x, c.own_weight(node, "weight", values.T), node=node)]
-    right = c.tensor(node, 1)
-    if len(shape) == len(c.shape(right)) == 2:
-        flipped = c.apply(Transpose(perm=(1, 0)), right, node=node, part="weight")
-        return [c.apply(Linear(), x, flipped, node=node)]
-    return _product(c, node, x, right)
+    return _product(c, node, x, c.tensor(node, 1))
 
 
 def _product(c: Converter, node: OnnxNode, a: str, b: str) -> list[str]:
