@@ -65,6 +65,21 @@ def test_a_part_is_assigned(tmp_path: Path, case: str, below: bool) -> None:
         assert (run(tmp_path, [node("ScatterND", "x", "i", "u")], x, constants) == wanted).all()
 
 
+def test_everything_is_assigned_and_few_pieces_are_made(tmp_path: Path) -> None:
+    x = RNG.standard_normal(SHAPE).astype(np.float32)
+    whole = [node("Relu", "x", outputs="u"), node("ScatterND", "x", "i", "u")]
+    assert (run(tmp_path, whole, x, {"i": places(range(2))}) == np.maximum(x, 0)).all()
+    part = {"i": places(range(2), range(1, 4)), "u": np.zeros((2, 3, 6, 7), np.float32)}
+    graph = read(tmp_path, model([node("ScatterND", "x", "i", "u")], SHAPE, part))
+    assert max(len(n.inputs) for n in graph.nodes) == 3  # before, the new ones, behind
+    long = np.zeros((1, 131), np.float32)
+    odd = {"i": places(range(1), range(1, 131, 2)), "u": np.zeros((1, 65), np.float32)}
+    with pytest.raises(FormatError, match="65 runs of places; up to 64"):
+        read(tmp_path, model([node("ScatterND", "x", "i", "u")], long.shape, odd))
+    odd = {"i": odd["i"][:, :-1], "u": odd["u"][:, :-1]}
+    assert (run(tmp_path, [node("ScatterND", "x", "i", "u")], long + 1, odd)[0, ::2] == 1).all()
+
+
 @pytest.mark.parametrize(
     "indices",
     [

@@ -85,6 +85,8 @@ def test_filters_of_single_channels_are_sums_over_taps(
 def test_too_many_taps_stay() -> None:
     graph = mixed(16, ops.Conv2d(groups=6, pad=(8, 8, 8, 8)))
     assert computed_weights(graph) is graph
+    graph = mixed(15, ops.Conv2d(groups=6, pad=(8, 8, 8, 8)))
+    assert "conv2d" not in kinds(computed_weights(graph))
 
 
 @IN_C
@@ -107,5 +109,7 @@ def test_others_stay_as_they_are() -> None:
     b = Builder("grouped")
     weight = b.apply(ops.Tanh(), b.input("weight", (4, 3, 3, 3)))
     y = b.apply(ops.Conv2d(groups=2), b.input("x", (1, 6, 5, 5)), weight)
-    graph = b.build(b.conv(y, 2, 1, key="plain"))
+    two = b.apply(ops.Tanh(), b.input("two", (12, 1, 3, 3)))  # filters of each channel
+    z = b.apply(ops.Conv2d(groups=6), b.input("z", (1, 6, 5, 5)), two)
+    graph = b.build(b.conv(y, 2, 1, key="plain"), z)
     assert computed_weights(graph) is graph

@@ -76,10 +76,7 @@ def _cut(graph: Graph, row: _Rows) -> Graph:
         add("conf", Mul(), cut("object", 4, 1), cut("face", row.face, 1))
     else:
         cut("conf", 4, 1)
-    if row.each == 2:
-        cut("landms", row.first, 10)
-    else:
-        points = cut("points", row.first, 5 * row.each)
-        apart = add("points:apart", Reshape((0, 0, 5, row.each)), points)
-        add("landms", Reshape((0, -1, 10)), cut("points:places", 0, 2, 3, apart))
+    points = cut("points", row.first, 5 * row.each)
+    apart = add("points:apart", Reshape((0, -1, 5, row.each)), points)
+    add("landms", Reshape((0, -1, 10)), cut("points:places", 0, 2, 3, apart))
     return replace(graph, nodes=tuple(nodes), outputs=("loc", "conf", "landms"))
