@@ -11,8 +11,7 @@
  * channel, for each d: in the tiles of gemm.h groups of 4 would fill a quarter of a vector of 16.
  * Kernels as large as the map (GDC) and other shapes take one output and 4 vectors at a time.
  * Measured on a Zen 3 core (AVX2, peak 45.8 GMAC/s): 20.4 in MobileFaceNet's 3x3, 24.4 in 7x7.
- * Groups of 2, 4 and 8 on a Xeon with AVX-512 (peak 101 GMAC/s): 44, 50 and 48 (as tiles 5, 13 and
- * 29).
+ * Groups of 2, 4 and 8 on a Xeon with AVX-512 (peak 114 GMAC/s): 44, 50, 48 (as tiles 5, 13, 29).
  */
 enum { STRIP = 4 };
 
