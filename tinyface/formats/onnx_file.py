@@ -206,7 +206,8 @@ def until(file: OnnxFile, tensors: Sequence[str]) -> OnnxFile:
     """
     for name in tensors:
         if name not in file.makers:
-            close = difflib.get_close_matches(name, file.makers, n=3, cutoff=0.3)
+            short = [other for other in file.makers if len(other) <= 200 and other.isprintable()]
+            close = difflib.get_close_matches(name[:200], short, n=3, cutoff=0.3)
             like = f"; similar ones are {', '.join(close)}" if close else ""
             raise UsageError(f"{file.path}: no operator makes a tensor {name[:80]!r}{like}")
     needed: set[str] = set()
