@@ -108,6 +108,41 @@ def test_sums_and_other_sizes_are_refused(tmp_path: Path) -> None:
         read(tmp_path, model([node("ScatterND", "x", "i", "u")], SHAPE, constants))
 
 
+MASKS = {
+    "one axis": np.array([[True], [False], [False], [True], [False], [True]]),
+    "two axes": np.array([0, 1, 0, 0, 1, 0])[:, None] * np.array([1, 0, 0, 0, 1, 1, 0]) > 0,
+    "all but these": np.array([0, 1, 0, 0, 1, 0])[:, None] * np.array([1, 0, 0, 0, 1, 1, 0]) == 0,
+}
+
+
+@pytest.mark.parametrize(
+    "case, second",
+    [("one axis", False), ("one axis", True), ("two axes", False), ("all but these", True)],
+)
+@pytest.mark.parametrize("value", [np.float32(0), RNG.standard_normal((6, 1)).astype(np.float32)])
+def test_a_choice_that_is_known_is_an_assignment(
+    tmp_path: Path, case: str, second: bool, value: Array
+) -> None:
+    """In C, of finite numbers and others."""
+    x, mask = RNG.standard_normal(SHAPE).astype(np.float32), MASKS[case]
+    x[0, 0, :, ::2] = np.inf
+    names = ["m", "x", "v"] if second else ["m", "v", "x"]
+    y = run(tmp_path, [node("Where", *names)], x, {"m": mask, "v": value})
+    assert (y == (np.where(mask, x, value) if second else np.where(mask, value, x))).all()
+
+
+def test_other_choices_stay_choices(tmp_path: Path) -> None:
+    """Places that are no combination of rows and columns; a batch of any size."""
+    corner = np.tri(6, 7) > 0
+    for mask, shape in ((corner, SHAPE), (MASKS["two axes"], ("n", *SHAPE[1:]))):
+        proto = model([node("Where", "m", "v", "x")], shape, {"m": mask, "v": np.float32(2)})
+        graph = read(tmp_path, proto)
+        x = RNG.standard_normal(SHAPE).astype(np.float32)
+        (y,) = Session(graph, "numpy").run(x).values()
+        assert [n.op.kind for n in graph.nodes] == ["where"]
+        assert (y == np.where(mask, np.float32(2), x)).all()
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_frame_of_minus_infinity_belongs_to_the_maximum(tmp_path: Path, stride: int) -> None:
     """As TensorFlow's "same" is exported; of values below zero, too."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinyface.formats.onnx_file import OnnxNode
+from tinyface.formats.onnx_scatter import assigned, places
 from tinyface.formats.onnx_smooth import hidden, scalar, times
 from tinyface.ops import Clip, Compare, Identity, Maximum, Mul, Sub, Where
 
@@ -108,5 +110,36 @@ def make_Where(c: Converter, node: OnnxNode) -> list[str]:
         total = makers.get(shares.inputs[0]) if shares.kind == "Softmax" and single else None
         if total and hidden(c, total):
             return [c.apply(Identity(), c.tensor(node, 2), node=node)]
+    if c.is_constant(node, 0):
+        for value, chosen, x in ((True, 1, 2), (False, 2, 1)):
+            if made := _known_places(c, node, value, chosen, x):
+                return [made]
     inputs = _truth(c, node, 0), c.tensor(node, 1), c.tensor(node, 2)
     return [c.apply(Where(), *inputs, node=node)]
+
+
+def _known_places(c: Converter, node: OnnxNode, value: bool, chosen: int, x: int) -> str:
+    """Input ``x`` with a constant, input ``chosen``, at the places where the condition, a constant,
+    has this value, if these are some of every axis; "" where they are not, and for a free batch,
+    since the constant is written out. PyTorch's newer exporter writes adaptive pooling so, with
+    zeros beside the shorter windows.
+    """
+    known, other = c.constant(node, 0), c.constants.get(node.inputs[chosen])
+    if known is None or other is None or other.dtype.kind != "f" or c.is_constant(node, x):
+        return ""
+    if c.file.free:
+        return ""
+    tensor = c.tensor(node, x)
+    shape = c.shape(tensor)
+    if np.broadcast_shapes(known.shape, other.shape, shape) != shape:
+        return ""
+    mask = known.reshape((1,) * (len(shape) - known.ndim) + known.shape).astype(bool) == value
+    found = places(np.argwhere(mask), mask.shape)
+    if found is None:
+        return ""
+    everywhere = zip(found, mask.shape, shape, strict=True)
+    found = [[*range(side)] if own == 1 else some for some, own, side in everywhere]
+    region = tuple(map(len, found))
+    c.count(node, 4 * math.prod(region))
+    whole = np.broadcast_to(other, shape)[np.ix_(*found)]
+    return assigned(c, node, tensor, c.weight(node, f"{node.outputs[0]}:chosen", whole), found)

@@ -29,16 +29,21 @@ def make_ScatterND(c: Converter, node: OnnxNode) -> list[str]:
     if node.attribute("reduction", "none") != "none":
         raise node.refuse("it adds to what is there, or the like")
     shape = c.shape(x)
-    places = None if indices is None else _places(indices, shape)
-    if places is None:
+    found = None if indices is None else places(indices, shape)
+    if found is None:
         raise node.refuse("its places are not, in order, some of every axis")
-    sides = tuple(map(len, places)) + shape[len(places) :]
+    sides = tuple(map(len, found)) + shape[len(found) :]
     if c.shape(updates) != sides:
         updates = c.apply(Reshape(sides), updates, node=node, part="updates")
-    return [c.apply(Identity(), _put(c, node, x, updates, places, 0), node=node)]
+    return [assigned(c, node, x, updates, found)]
 
 
-def _places(indices: Array, shape: Shape) -> Places | None:
+def assigned(c: Converter, node: OnnxNode, x: str, updates: str, places: Places) -> str:
+    """x with the updates at these places of its first axes."""
+    return c.apply(Identity(), _put(c, node, x, updates, places, 0), node=node)
+
+
+def places(indices: Array, shape: Shape) -> Places | None:
     """The places of each axis, if the indices are all their combinations, each once, in order."""
     k = indices.shape[-1] if indices.ndim else 0
     if not 0 < k <= len(shape) or not indices.size or indices.dtype.kind != "i":
