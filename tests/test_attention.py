@@ -18,6 +18,7 @@ from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
 from tinyface.errors import BackendError
 from tinyface.graph import Graph
+from tinyface.networks.random import random_state
 from tinyface.passes import fold_affine, fold_constants, optimise
 
 IN_C = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
@@ -268,3 +269,23 @@ def test_constants_are_computed_once() -> None:
     assert fold_constants(done) is done
     large = replace(graph, outputs=(*graph.outputs, graph.nodes[3].outputs[0]))
     assert len(fold_constants(large).outputs) == 3
+
+
+@IN_C
+def test_heads_are_scaled_and_rotated_as_they_lie() -> None:
+    """Swin V2's scale of every head and the halves that rotary positions turn: four axes that are
+    no map, so nothing is turned channels-last and back."""
+    b = Builder("heads")
+    x = b.apply(ops.Reshape((0, 6, 3, 8)), b.input("x", (1, 6, 24)))
+    q = b.apply(ops.Transpose((0, 2, 1, 3)), x)  # (1, heads, tokens, 8)
+    low, high = (b.apply(ops.Slice((3,), (i,), (i + 4,), (1,)), q) for i in (0, 4))
+    turned = b.apply(ops.Concat(3), b.apply(ops.Mul(), high, b.param("minus", (1,))), low)
+    cos, sin = (b.param(name, (6, 8)) for name in ("cos", "sin"))
+    q = b.apply(ops.Add(), b.apply(ops.Mul(), q, cos), b.apply(ops.Mul(), turned, sin))
+    y = b.apply(ops.MatMul(), q, b.apply(ops.Transpose((0, 1, 3, 2)), q))
+    y = b.apply(ops.Tanh(), b.apply(ops.Mul(), y, b.param("scale", (3, 1, 1))))
+    graph = b.build(b.apply(ops.Softmax(-1), y))
+    graph = graph.bind(random_state(graph))
+    executable = engine.CExecutable(optimise(graph), 2)
+    assert_close(graph, executable.run(inputs_of(graph)))
+    assert not [step for step in executable.plan.steps if "nchw" in step.kernel]
