@@ -58,6 +58,16 @@ def test_maps_joined_as_rows_of_a_matrix(batch: int) -> None:
     assert_as_numpy(graph, rtol=1e-4, atol=1e-5)
 
 
+def test_maps_cut_into_other_rows() -> None:
+    """A batch of maps as a matrix with a row for each map, or two, or for all."""
+    b = Builder("maps")
+    y = b.conv(b.input("x", (2, 3, 4, 5)), 6, 1, key="conv")
+    shapes = (12, 20), (6, 40), (1, 240), (2, 120)
+    rows = [b.apply(ops.Tanh(), b.apply(ops.Reshape(shape), y)) for shape in shapes]
+    graph = b.build(*rows)
+    assert_as_numpy(graph.bind(random_state(graph)))
+
+
 @pytest.mark.parametrize("axes", [(0,), (0, 1), (0, 2)])
 def test_a_batch_with_gaps(axes: tuple[int, ...]) -> None:
     """A tensor that was written into a larger one: its pictures do not follow each other."""
