@@ -18,6 +18,7 @@ from tinyface.builder import Builder
 from tinyface.errors import BackendError, NoKernelError
 from tinyface.graph import Graph
 from tinyface.model import Model
+from tinyface.networks.random import random_state
 from tinyface.ops import Add, Flatten
 from tinyface.ops.spec import Array
 from tinyface.passes import half_weights
@@ -154,6 +155,21 @@ def test_the_plan_says_what_is_fp16_and_why_not() -> None:
     assert half["out"][0] == f"{plain['out'][0]}_fp16"
     kernel, reason = steps(half_weights(small(1e6, side=6)))["dense"]
     assert "fp16" not in kernel and reason.endswith("out of fp16's range: weights stay fp32")
+
+
+@needs_c
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("depth", [2, 4])
+def test_groups_that_share_vectors_read_fp32(isa: str, depth: int) -> None:
+    """Rounded like others, but lanes are taken from vectors of float32."""
+    b = Builder("groups")
+    x = b.conv(b.input("x", (2, 24, 9, 11)), 24, 3, pad=1, groups=24 // depth, key="conv")
+    graph = b.build(x)
+    half = half_weights(graph.bind(random_state(graph)))
+    assert half.params["conv.weight"].dtype == np.float16
+    inputs = random_inputs(half)
+    (ours,), (wanted,) = run(half, inputs, isa).values(), run_graph(half, inputs).values()
+    assert np.abs(ours - wanted).max() <= 2e-5 * np.abs(wanted).max()
 
 
 @needs_c

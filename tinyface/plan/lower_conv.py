@@ -192,14 +192,16 @@ def depthwise_step(
     params: dict[str, int],
 ) -> None:
     """One filter per channel: weights as (ky, kx, c); with several inputs, which groups of so many
-    channels share, as (d, ky, kx, c)."""
+    channels share, as (d, ky, kx, c), and fp32 even where others are kept as fp16 (few, too)."""
     if residual:
         raise p.unsupported(node, "a residual in a depthwise convolution")
     c, depth, kh, kw = weight.shape
     x = p.as_map(node.inputs[0])
     result = p.result(node)
     y = p.new(result)
-    params["w"] = p.packer.add((node.inputs[1], "depthwise"), lambda: weight.transpose(1, 2, 3, 0))
+    params["w"] = p.packer.add(
+        (node.inputs[1], "depthwise"), lambda: weight.transpose(1, 2, 3, 0).astype(np.float32)
+    )
     p.packer.need_zeros(max(c, 2 * p.isa.lanes))
     n, _, oh, ow = y.shape
     whole = (oh, ow) == (1, 1)
@@ -208,6 +210,7 @@ def depthwise_step(
     if depth > 1:
         name, op = "grouped", "TF_GROUPED"
         reason = f"{p.isa.lanes // depth} groups of {depth} channels to a vector"
+        reason += "; its weights are fp32" if weight.dtype == np.float16 else ""
         fields |= {"groups": c // depth}
     elif whole:
         reason = "global: one output a channel"
