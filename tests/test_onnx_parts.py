@@ -143,6 +143,21 @@ def test_other_choices_stay_choices(tmp_path: Path) -> None:
         assert (y == np.where(mask, np.float32(2), x)).all()
 
 
+def test_places_in_many_pieces_stay_a_choice(tmp_path: Path) -> None:
+    """Each piece would be an operator or two."""
+    shape = (1, 2, 18, 130)
+    x = RNG.standard_normal(shape).astype(np.float32)
+    columns = np.arange(130) % 2 == 0
+    both = columns & (np.arange(18) % 2 == 0)[:, None]
+    for mask, kinds in ((columns, {"where"}), (both, {"where"}), (both[:, :8], None)):
+        given = x[..., : mask.shape[-1]]
+        proto = model([node("Where", "m", "v", "x")], given.shape, {"m": mask, "v": np.float32(2)})
+        graph = read(tmp_path, proto)
+        assert kinds is None or {n.op.kind for n in graph.nodes} == kinds
+        (y,) = Session(graph, "numpy").run(given).values()
+        assert (y == np.where(mask, np.float32(2), given)).all()
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_frame_of_minus_infinity_belongs_to_the_maximum(tmp_path: Path, stride: int) -> None:
     """As TensorFlow's "same" is exported; of values below zero, too."""

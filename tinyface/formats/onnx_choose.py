@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.formats.onnx_scatter import assigned, places
+from tinyface.formats.onnx_scatter import MAX_RUNS, assigned, chosen_places, pieces
 from tinyface.formats.onnx_smooth import hidden, scalar, times
 from tinyface.ops import Clip, Compare, Identity, Maximum, Mul, Sub, Where
 
@@ -120,9 +120,9 @@ def make_Where(c: Converter, node: OnnxNode) -> list[str]:
 
 def _known_places(c: Converter, node: OnnxNode, value: bool, chosen: int, x: int) -> str:
     """Input ``x`` with a constant, input ``chosen``, at the places where the condition, a constant,
-    has this value, if these are some of every axis; "" where they are not, and for a free batch,
-    since the constant is written out. PyTorch's newer exporter writes adaptive pooling so, with
-    zeros beside the shorter windows.
+    has this value, if these are some of every axis; "" where they are not, or are many pieces, and
+    for a free batch, since the constant is written out. PyTorch's newer exporter writes adaptive
+    pooling so, with zeros beside the shorter windows.
     """
     known, other = c.constant(node, 0), c.constants.get(node.inputs[chosen])
     if known is None or other is None or other.dtype.kind != "f" or c.is_constant(node, x):
@@ -134,11 +134,11 @@ def _known_places(c: Converter, node: OnnxNode, value: bool, chosen: int, x: int
     if np.broadcast_shapes(known.shape, other.shape, shape) != shape:
         return ""
     mask = known.reshape((1,) * (len(shape) - known.ndim) + known.shape).astype(bool) == value
-    found = places(np.argwhere(mask), mask.shape)
-    if found is None:
+    some = chosen_places(mask)
+    if some is None or pieces(some) > MAX_RUNS:
         return ""
-    everywhere = zip(found, mask.shape, shape, strict=True)
-    found = [[*range(side)] if own == 1 else some for some, own, side in everywhere]
+    everywhere = zip(some, mask.shape, shape, strict=True)
+    found = [[*range(side)] if own == 1 else at for at, own, side in everywhere]
     region = tuple(map(len, found))
     c.count(node, 4 * math.prod(region))
     whole = np.broadcast_to(other, shape)[np.ix_(*found)]

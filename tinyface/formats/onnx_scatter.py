@@ -6,6 +6,7 @@ around it and the new values, joined.
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
@@ -57,6 +58,20 @@ def places(indices: Array, shape: Shape) -> Places | None:
         return None
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, k)
     return [axis.tolist() for axis in axes] if np.array_equal(rows, grid) else None
+
+
+def chosen_places(mask: Array) -> Places | None:
+    """The places of each axis, if the mask is true at all their combinations and nowhere else. Not
+    by way of their indices, which take many times the bytes of the mask."""
+    axes = range(mask.ndim)
+    found = [np.flatnonzero(mask.any(tuple(i for i in axes if i != axis))) for axis in axes]
+    some = 0 < math.prod(map(len, found)) == np.count_nonzero(mask)
+    return [places.tolist() for places in found] if some else None
+
+
+def pieces(places: Places) -> int:
+    """Into how many boxes an assignment to these places is divided."""
+    return math.prod(len(_runs(axis)) for axis in places)
 
 
 def _put(c: Converter, node: OnnxNode, x: str, updates: str, places: Places, axis: int) -> str:
