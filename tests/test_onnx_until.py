@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tinyface.errors import UsageError
+from tinyface.errors import FormatError, UsageError
 from tinyface.formats.importer import import_file
 from tinyface.runtime import Session
 
@@ -57,6 +58,26 @@ def test_several_outputs_in_the_order_asked_for(classifier: Path) -> None:
     assert [graph.types[name].shape for name in graph.outputs] == [(1, 5), (1, 4, 6, 6)]
 
 
+def test_outputs_without_names_are_no_links(tmp_path: Path) -> None:
+    """Two operators leave an output away: the second is not needed for it."""
+    nodes = [
+        node("Conv", "x", "w", outputs="map"),
+        helper.make_node("Dropout", ["map"], ["a", ""]),
+        helper.make_node("TopK", ["a", "k"], ["", "y"]),
+    ]
+    file = save(tmp_path / "x.onnx", model(nodes, (1, 3, 8, 8), WEIGHTS))
+    assert [n.op.kind for n in import_file(file, until=["a"]).graph.nodes] == ["conv2d", "identity"]
+
+
+def test_the_advice_can_be_pasted(tmp_path: Path) -> None:
+    """Whatever the file calls its tensors, a shell takes them for one word."""
+    for name, advised in (("a; ls", "--until 'a; ls'"), ("a" * 300, "--until TENSOR")):
+        nodes = [node("Flatten", outputs=name), helper.make_node("TopK", [name, "k"], ["", "y"])]
+        file = save(tmp_path / "x.onnx", model(nodes, (1, 3, 8, 8), WEIGHTS))
+        with pytest.raises(FormatError, match=re.escape(advised)):
+            import_file(file)
+
+
 def test_a_tensor_that_is_not_there(classifier: Path) -> None:
     with pytest.raises(UsageError, match="no operator makes a tensor 'embeddings'.*embedding"):
         import_file(classifier, until=["embeddings"])
@@ -70,12 +91,11 @@ def test_other_files_have_no_such_tensors(tmp_path: Path) -> None:
         import_file(tmp_path / "x.param", until=["in"])
 
 
-def test_at_the_command_line(tinyface: Any, classifier: Path) -> None:
+def test_at_the_command_line(tinyface: Any, classifier: Path, tmp_path: Path) -> None:
     """The refusal of the whole file says what to ask for; what is asked for is verified."""
-    refused = tinyface("import", str(classifier), "-o", "o.safetensors")
+    out = tmp_path / "o.safetensors"
+    refused = tinyface("import", classifier, "-o", out)
     assert refused.status != 0 and "--until classes" in refused.err
     pytest.importorskip("onnxruntime")
-    done = tinyface(
-        "import", str(classifier), "-o", "o.safetensors", "--until", "embedding", "--verify"
-    )
+    done = tinyface("import", classifier, "-o", out, "--until", "embedding", "--verify")
     assert done.status == 0 and "verified: onnxruntime runs the file up to there" in done.err

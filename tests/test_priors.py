@@ -146,6 +146,7 @@ def test_what_boxes_share_between_pixels_and_in_pixels():
         {"steps": [1025, 16, 32]}, {"variances": [0.1, 1.01]}, {"origin": 1.01}, {"origin": -0.01},
         {"score_power": 0}, {"score_power": 1.01}, {"multiple": 0}, {"multiple": 257},
         {"canvas": [320]}, {"canvas": [31, 320]}, {"canvas": [320, 4097]}, {"max_side": 31},
+        {"pixels": "false"}, {"pixels": []}, {"edges": 1},
     ],
 )  # fmt: skip
 def test_cards_that_describe_no_detector(bad):
@@ -163,7 +164,7 @@ def test_cards_that_describe_no_detector(bad):
         {"variances": [1, 1]},
         {"sure": 1, "overlap": 1}, {"origin": 0}, {"origin": 1, "score_power": 1},
         {"multiple": 1}, {"multiple": 256}, {"canvas": [32, 4096], "max_side": 4096},
-        {"max_side": 32},
+        {"max_side": 32}, {"pixels": True}, {"edges": False},
     ],
 )  # fmt: skip
 def test_cards_at_the_edge_of_what_is_allowed(good):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,22 @@ def test_other_outputs_are_not_mistaken(name: str) -> None:
     x = b.input("x", (1, 3, 64, 96))
     assert rows(b.build(b.apply(Reshape((0, -1, 16)), x))) is None
     assert rows(graph) is not None
+
+
+@each
+def test_tensors_may_have_any_names(name: str) -> None:
+    """Those of the columns are not taken for the network's own."""
+    graph = network(name)
+    last = graph.nodes[-1]
+    x = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
+    (whole,) = Session(graph, "numpy").run(x).values()
+    for called in ("face", "points", "rows", "object", "loc"):
+        nodes = (*graph.nodes[:-1], replace(last, outputs=(called,)))
+        found = rows(replace(graph, nodes=nodes, outputs=(called,)))
+        assert (found is None) == (called == "loc")
+        if found is not None:
+            boxes = Session(found[0], "numpy").run(x)["loc"]
+            np.testing.assert_array_equal(boxes[0], expected(name, whole)[0])
 
 
 class Answers:

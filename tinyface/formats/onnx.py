@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 import numpy as np
@@ -249,10 +250,15 @@ class Converter:
                     self.pixels.add(outer)
 
 
+def _is_short(name: str) -> bool:
+    return 0 < len(name) <= 200 and name.isprintable()
+
+
 def _advice(node: OnnxNode) -> str:
     if node.kind in CHOOSING:
         read = node.inputs[: 2 if node.kind == "NonMaxSuppression" else 1]
-        options = "".join(f" --until {name[:80]}" for name in read if name.isprintable())
+        options = "".join(f" --until {quote(name)}" for name in read if _is_short(name))
+        options = options or " --until TENSOR"
         return f"it chooses among results: import what comes before, with{options}"
     return "write it in others in front of the export, or leave it out"
 

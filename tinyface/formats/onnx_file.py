@@ -214,8 +214,8 @@ def until(file: OnnxFile, tensors: Sequence[str]) -> OnnxFile:
     waiting = list(tensors)
     while waiting:
         node = file.makers.get(waiting.pop())
-        if node is not None and not needed.issuperset(node.outputs):
-            needed.update(node.outputs)
+        if node is not None and needed.isdisjoint(filter(None, node.outputs)):
+            needed.update(filter(None, node.outputs))  # "": one that nobody wants
             waiting += [name for inner in with_branches([node]) for name in inner.inputs]
     nodes = [node for node in file.nodes if not needed.isdisjoint(node.outputs)]
     return replace(file, outputs=tuple(dict.fromkeys(tensors)), nodes=nodes, card=None)

@@ -15,6 +15,7 @@ from tinyface.formats.detectors import Family
 from tinyface.graph import Graph, Node
 from tinyface.ops import Mul, Reshape, Slice, Transpose
 from tinyface.ops.spec import Op
+from tinyface.passes.rewrite import fresh
 
 # Score and overlap are the middle of what their demos take; none was measured here.
 _CARD: Final[dict[str, Any]] = {"pixels": True, "score": 0.5, "sure": 0.0, "overlap": 0.5}
@@ -45,6 +46,8 @@ def rows(graph: Graph) -> tuple[Graph, Family] | None:
     kind, *more = graph.inputs.values()
     if more or len(graph.outputs) != 1 or kind.rank != 4 or kind.shape[:2] != (1, 3):
         return None
+    if not {"loc", "conf", "landms"}.isdisjoint(graph.types):  # others' tensors have the names
+        return None
     shape = graph.types[graph.outputs[0]].shape
     for name, row in _VERSIONS.items():
         for steps in _STEPS:
@@ -59,9 +62,11 @@ def rows(graph: Graph) -> tuple[Graph, Family] | None:
 def _cut(graph: Graph, row: _Rows) -> Graph:
     """The columns of the rows as three outputs."""
     nodes = list(graph.nodes)
-    whole = graph.outputs[0]
+    whole = given = graph.outputs[0]
 
     def add(name: str, op: Op, *inputs: str) -> str:
+        if name not in ("loc", "conf", "landms"):
+            name = fresh(f"{given}:{name}", graph.types)
         nodes.append(Node(name, op, inputs, (name,)))
         return name
 
@@ -77,6 +82,6 @@ def _cut(graph: Graph, row: _Rows) -> Graph:
     else:
         cut("conf", 4, 1)
     points = cut("points", row.first, 5 * row.each)
-    apart = add("points:apart", Reshape((0, -1, 5, row.each)), points)
-    add("landms", Reshape((0, -1, 10)), cut("points:places", 0, 2, 3, apart))
+    apart = add("apart", Reshape((0, -1, 5, row.each)), points)
+    add("landms", Reshape((0, -1, 10)), cut("places", 0, 2, 3, apart))
     return replace(graph, nodes=tuple(nodes), outputs=("loc", "conf", "landms"))

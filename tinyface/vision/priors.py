@@ -85,6 +85,8 @@ class Priors:
             kinds |= {"sure": float, "origin": float, "edges": bool, "score_power": float}
             kinds |= {"pixels": bool}
             for key in kinds.keys() & given.keys():
+                if kinds[key] is bool and not isinstance(given[key], bool):  # "false", say
+                    raise TypeError(key)
                 given[key] = kinds[key](given[key])
             given["canvas"] = tuple(map(int, given.get("canvas", ())))
             priors = Priors(**given)
