@@ -74,7 +74,7 @@ def test_everything_is_assigned_and_few_pieces_are_made(tmp_path: Path) -> None:
     assert max(len(n.inputs) for n in graph.nodes) == 3  # before, the new ones, behind
     long = np.zeros((1, 131), np.float32)
     odd = {"i": places(range(1), range(1, 131, 2)), "u": np.zeros((1, 65), np.float32)}
-    with pytest.raises(FormatError, match="65 runs of places; up to 64"):
+    with pytest.raises(FormatError, match="65 runs of places, where up to 64"):
         read(tmp_path, model([node("ScatterND", "x", "i", "u")], long.shape, odd))
     odd = {"i": odd["i"][:, :-1], "u": odd["u"][:, :-1]}
     assert (run(tmp_path, [node("ScatterND", "x", "i", "u")], long + 1, odd)[0, ::2] == 1).all()

@@ -90,7 +90,10 @@ def _put(c: Converter, node: OnnxNode, x: str, updates: str, places: Places, axi
 
     runs = _runs(places[axis])
     if len(runs) > MAX_RUNS:
-        raise node.refuse(f"{len(runs)} runs of places; up to {MAX_RUNS} are known here")
+        raise node.refuse(
+            f"{len(runs)} runs of places, where up to {MAX_RUNS} are known; "
+            "assign to whole slices in front of the export"
+        )
     parts, done, taken = [], 0, 0
     for start, end in runs:
         new = cut(updates, taken, taken + end - start)
