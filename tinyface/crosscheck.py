@@ -82,12 +82,11 @@ def crosscheck(
     path, kind = Path(path), sniff(Path(path))
     with tempfile.TemporaryDirectory(prefix="tinyface-verify-") as folder:
         if kind is Kind.ONNX:
-            what = "onnxruntime runs the file itself"
+            what, file = "onnxruntime runs the file itself", path
             if imported.until:
                 what, file = "onnxruntime runs the file up to there", Path(folder, "until.onnx")
                 write_until(path, imported.until, file)
-                path = file
-            return [_outputs("onnxruntime", what, [path], imported, folder, seed)]
+            return [_outputs("onnxruntime", what, [file], imported, folder, seed)]
         if kind is Kind.NCNN_PARAM:
             files = [path, Path(weights) if weights else path.with_suffix(".bin")]
             return [_outputs("ncnn", "ncnn runs the file itself", files, imported, folder, seed)]

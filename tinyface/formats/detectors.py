@@ -43,6 +43,10 @@ class Family:
         (_, _, height, width) = kind.shape
         return Preprocess(height, width, self.colour, (self.mean,) * 3, (self.scale,) * 3)
 
+    def rows(self, height: int, width: int) -> list[int]:
+        """Answers of every level about a picture of this size."""
+        return [self.anchors * -(-height // step) * -(-width // step) for step in self.steps]
+
     def detector(self, graph: Graph) -> dict[str, Any]:
         """The ``detector`` part of the card."""
         (kind,) = graph.inputs.values()
@@ -73,9 +77,7 @@ def heads(graph: Graph) -> tuple[Graph, Family] | None:
     if more or kind.rank != 4 or kind.shape[:2] != (1, 3):
         return None
     for family in FAMILIES:
-        rows = [
-            family.anchors * -(-kind.shape[2] // step) * -(-kind.shape[3] // step) for step in STEPS
-        ]
+        rows = family.rows(*kind.shape[2:])
         found = [[_with(shapes, n, fields) for n in rows] for fields in (1, 4, 10)]
         counts = [[len(names) for names in level] for level in found]
         fits = counts == [[family.scores] * 3, [1] * 3, [1] * 3] and len(set(rows)) == 3

@@ -51,10 +51,9 @@ def rows(graph: Graph) -> tuple[Graph, Family] | None:
     shape = graph.types[graph.outputs[0]].shape
     for name, row in _VERSIONS.items():
         for steps in _STEPS:
-            points = sum(-(-kind.shape[2] // s) * -(-kind.shape[3] // s) for s in steps)
-            sides = (row.anchors * points, row.numbers)
+            family = Family(name, 1, row.anchors, "rgb", 0.0, 1 / 255, _CARD, steps)
+            sides = (sum(family.rows(*kind.shape[2:])), row.numbers)
             if shape == (1, *(sides[::-1] if row.turned else sides)):
-                family = Family(name, 1, row.anchors, "rgb", 0.0, 1 / 255, _CARD, steps)
                 return _cut(graph, row), family
     return None
 

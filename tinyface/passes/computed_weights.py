@@ -1,4 +1,4 @@
-"""Convolutions whose weights are computed as products of matrices."""
+"""Convolutions whose weights are computed, as products of matrices or sums over the taps."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tinyface.ops import (
     Transpose,
 )
 from tinyface.passes.rewrite import finish, fresh
+from tinyface.types import Shape
 
 MAX_TAPS = 225  # each is an operator or three
 Put = Callable[..., str]  # (name's end, operator, *inputs) -> what it makes
@@ -38,12 +39,7 @@ def computed_weights(graph: Graph) -> Graph:
     """
     nodes: list[Node] = []
     for node in graph.nodes:
-        if not _is_computed(graph, node):
-            nodes.append(node)
-        elif node.op.groups == 1:  # type: ignore[attr-defined]
-            nodes += _product(graph, node)
-        else:
-            nodes += _sum(graph, node)
+        nodes += _written_out(graph, node) if _is_computed(graph, node) else [node]
     return finish(graph, nodes, graph.params)
 
 
@@ -56,16 +52,24 @@ def _is_computed(graph: Graph, node: Node) -> bool:
     return node.inputs[1] not in graph.params and known and kh * kw <= MAX_TAPS
 
 
-def _putter(graph: Graph, node: Node, made: list[Node]) -> Put:
+def _written_out(graph: Graph, node: Node) -> list[Node]:
+    op, (x, weight, bias) = node.op, (*node.inputs, "")[:3]
+    assert isinstance(op, Conv2d)
+    shape = graph.types[weight].shape
+    made: list[Node] = []
+
     def put(what: str, made_by: Op, *inputs: str) -> str:
         name = fresh(f"{node.name}:{what}", graph.types, graph.params)
         made.append(Node(name, made_by, inputs, (name,)))
         return name
 
-    return put
+    taps = _taps(op, x, shape[2:], put)
+    way = _product if op.groups == 1 else _sum
+    y, last = way(taps, weight, bias, shape, put)
+    return [*made, replace(node, op=last, inputs=(y,))]
 
 
-def _taps(op: Conv2d, x: str, kernel: tuple[int, int], put: Put) -> list[str]:
+def _taps(op: Conv2d, x: str, kernel: Shape, put: Put) -> list[str]:
     """The part of the padded map that each tap of the window sees."""
     (kh, kw), (top, left, bottom, right) = kernel, op.pad
     if max(op.pad):
@@ -79,37 +83,26 @@ def _taps(op: Conv2d, x: str, kernel: tuple[int, int], put: Put) -> list[str]:
     return taps
 
 
-def _product(graph: Graph, node: Node) -> list[Node]:
-    """Each tap's part of the padded map side by side, (n, oh, ow, kh kw c), times (kh kw c, o)."""
-    op, (x, weight, *bias) = node.op, node.inputs
-    assert isinstance(op, Conv2d)
-    o, c, kh, kw = graph.types[weight].shape
-    made: list[Node] = []
-    put = _putter(graph, node, made)
-    taps = _taps(op, x, (kh, kw), put)
+def _product(taps: list[str], weight: str, bias: str, shape: Shape, put: Put) -> tuple[str, Op]:
+    """Each tap's part of the padded map side by side, (n, oh, ow, kh kw c), times (kh kw c, o); and
+    what makes a map of it."""
+    o, c, kh, kw = shape
     columns = put("columns", Concat(), *taps) if len(taps) > 1 else taps[0]
     columns = put("pixels", Transpose((0, 2, 3, 1)), columns)
     matrix = put(
         "matrix", Reshape((kh * kw * c, o)), put("turned", Transpose((2, 3, 1, 0)), weight)
     )
     y = put("product", MatMul(), columns, matrix)
-    if bias and bias[0]:
-        y = put("bias", Add(), y, bias[0])
-    return [*made, replace(node, op=Transpose((0, 3, 1, 2)), inputs=(y,))]
+    return (put("bias", Add(), y, bias) if bias else y), Transpose((0, 3, 1, 2))
 
 
-def _sum(graph: Graph, node: Node) -> list[Node]:
-    """Each tap's part of the padded map, times one value a channel."""
-    op, (x, weight, *bias) = node.op, node.inputs
-    assert isinstance(op, Conv2d)
-    o, _, kh, kw = graph.types[weight].shape
-    made: list[Node] = []
-    put = _putter(graph, node, made)
-    taps = _taps(op, x, (kh, kw), put)
+def _sum(taps: list[str], weight: str, bias: str, shape: Shape, put: Put) -> tuple[str, Op]:
+    """Each tap's part of the padded map, times one value a channel: a map already."""
+    o, _, kh, kw = shape
     rows = put("rows", Reshape((kh * kw, o, 1, 1)), put("turned", Transpose((2, 3, 0, 1)), weight))
-    y = put("bias", Reshape((1, o, 1, 1)), bias[0]) if bias and bias[0] else ""
+    y = put("bias", Reshape((1, o, 1, 1)), bias) if bias else ""
     for i, tap in enumerate(taps):
         filters = put(f"filters{i}", Slice((0,), (i,), (i + 1,), (1,)), rows)
         part = put(f"part{i}", Mul(), tap, filters)
         y = put(f"sum{i}", Add(), part, y) if y else part
-    return [*made, replace(node, op=Identity(), inputs=(y,))]
+    return y, Identity()

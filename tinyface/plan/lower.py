@@ -172,10 +172,11 @@ def activation(p: Planner, node: Node) -> None:
     """An activation that stands alone."""
     name, result = node.inputs[0], node.outputs[0]
     slope = p.param(node.inputs[1], node) if len(node.inputs) == 2 else None
-    if flat.lies_flat(p, name, result) and (slope is None or slope.size == 1):
+    per_channel = slope is not None and slope.size > 1
+    if not per_channel and flat.lies_flat(p, name, result):
         x, y = runs(p.as_flat(name)), runs(p.new(result, as_map=False))
     else:
-        x = p.as_map(name) if slope is not None and slope.size > 1 else generic_map(p, name)
+        x = p.as_map(name) if per_channel else generic_map(p, name)
         y = elementwise_place(p, node, result, name, x)
     fields, params = act_fields(p, node, x.shape[1], node.op, slope)
     p.emit(

@@ -147,8 +147,9 @@ def slices(p: Planner, node: Node) -> None:
     """A view with larger strides."""
     shape = p.shape(node.inputs[0])
     name = node.inputs[0]
-    rows = name not in p.graph.inputs and flat.lies_flat(p, name, node.outputs[0])
-    if name in p.strided or len(shape) not in (2, 4) or rows:
+    if name in p.strided or len(shape) not in (2, 4):
+        return flat.slices(p, node)
+    if name not in p.graph.inputs and flat.lies_flat(p, name, node.outputs[0]):
         return flat.slices(p, node)
     op: Any = node.op
     x = p.as_map(node.inputs[0])
