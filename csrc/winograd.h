@@ -14,8 +14,9 @@
  * Blocking: a task is `block` tiles times a range of panels. For each panel of 2 VL outputs, T^2
  * matrix products by the kernel of gemm.h, whose rows are the tiles, fill M (T^2 x block x 2 VL),
  * which is transformed and written. All of U passes once for every block: where it is small, blocks
- * are so, too, and V and M stay in L2; where U outweighs V, V is made for the whole map by a step
- * of its own, a block is as large as one matrix of V may be, and panels are shared out.
+ * are so, too, and V and M stay in L2; where U outweighs V, too much to be read again, V is made
+ * for the whole map by a step of its own, a block is as large as one matrix of V may be, and panels
+ * are shared out.
  * Measured on a Zen 3 core (AVX2, peak 45.8 GMAC/s), as the direct way, m = 4: 167 (VGG-16, 512
  * channels on 28 x 28), which is 91 % of the peak.
  */
@@ -208,8 +209,9 @@ static void wino_write(const tf_call *call, const wino_plan *w, int64_t t, const
 }
 
 /* One panel: M = U V for all T^2 matrices. table: rows of V, `freq` floats from matrix to matrix,
- * and of M. The odd samples of stride 2 share the last row or column of the matrices U. Where U
- * outweighs V, it would be waited for: the tiles of a product fetch the next matrix. */
+ * and of M. The odd samples of stride 2 share the last row or column of the matrices U. U would be
+ * waited for: the tiles of a product fetch the next matrix, except where vectors are short and U
+ * is small. */
 static void wino_product(const tf_call *call, const wino_plan *w, const float **table,
                          int64_t count, int64_t freq, int64_t first)
 {
@@ -218,12 +220,13 @@ static void wino_product(const tf_call *call, const wino_plan *w, const float **
     const int64_t nv = s->oc - first > VL ? 2 : 1, last = w->m + 1;
     const int64_t most = s->oc > VL ? ROWS_WIDE : ROWS_SLIM, parts = tf_ceil_div(count, most);
     const int64_t rows = count / parts, more = count % parts, bytes = s->c * nv * VL * 4;
+    const int fetch = VL >= 8 || s->flags & TF_TRANSFORMED;
     tf_tile t = {.kc = s->c, .taps = 1, .s = &plain, .n = nv * VL, .apart = VL, .bias = call->zero};
     for (int64_t k = 0; k < w->T * w->T; k++) {
         const int64_t u = tf_min(k / w->T, last) * (last + 1) + tf_min(k % w->T, last);
         t.w = (const char *)(call->w + ((last + 1) * (last + 1) * first + u * nv * VL) * s->c);
         t.next = t.w + (k + 1 < w->T * w->T ? bytes : 0);
-        t.share = s->flags & TF_TRANSFORMED ? bytes / parts : 0;
+        t.share = fetch ? bytes / parts : 0;
         t.ahead = t.share * 4 / s->c;
         t.xcol = k * freq;
         t.ycol = k * tf_odd_lines(count * 2 * VL);

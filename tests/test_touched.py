@@ -15,7 +15,7 @@ from tinyface.builder import Builder
 from tinyface.limits import MAX_THREADS
 from tinyface.networks import find
 from tinyface.passes import optimise
-from tinyface.plan import Isa, Step, depthwise, make_plan, model
+from tinyface.plan import Isa, Step, depthwise, make_plan, model, tiling
 from tinyface.plan.chain import LONG_ROW, LONGEST
 from tinyface.plan.lower_rows import MAX_WINDOW
 from tinyface.plan.model import Buffer, View
@@ -28,12 +28,14 @@ ISA = Isa("avx2", 8, 6, 12)
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
 
 
-def plan_of(build: object, shape: tuple[int, ...], *, chains: bool = False) -> tuple[Step, ...]:
+def plan_of(
+    build: object, shape: tuple[int, ...], *, threads: int = 1, chains: bool = False
+) -> tuple[Step, ...]:
     """The steps of a network of one input, without the changes of layout."""
     b = Builder("case")
     y = build(b, b.input("x", shape))  # type: ignore[operator]
     graph = b.build(y=y)
-    return make_plan(optimise(graph), ISA, chains=chains).steps
+    return make_plan(optimise(graph), ISA, threads=threads, chains=chains).steps
 
 
 def counts(step: Step) -> tuple[int, int, int, int]:
@@ -140,11 +142,11 @@ def test_numbers_are_as_the_engine_has_them() -> None:
 
 
 def test_winograd_by_hand() -> None:
-    """48 to 24 channels on 24x24: 36 tiles outweigh weights for 24 outputs, so each of four tasks
-    transforms its nine tiles for itself."""
-    conv = only(
-        lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 48, 24, 24), "TF_WINOGRAD"
+    """48 to 24 channels on 24x24: each of four threads transforms nine of 36 tiles for itself."""
+    steps = plan_of(
+        lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 48, 24, 24), threads=4
     )
+    (conv,) = (s for s in steps if s.fields["op"] == "TF_WINOGRAD")
     assert (conv.fields["tile"], conv.fields["block"], conv.fields["tasks"]) == (4, 9, 4)
     rows = 6 + 6 - 1  # nine tiles are a row and a half of six: they lie over eleven rows
     u, v, m = 36 * 48 * 24, 36 * 36 * 48, 36 * 36 * 24
@@ -155,8 +157,10 @@ def test_winograd_by_hand() -> None:
     assert conv.algorithmic.macs == 36 * 36 * 48 * 24 == conv.compulsory.macs // 4
 
 
-def test_winograd_in_two_steps_by_hand() -> None:
-    """16 to 24 channels on 12x12: 9 tiles of 6x6; two panels share what is transformed."""
+def test_winograd_in_two_steps_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 to 24 channels on 12x12, as if the weights were too many to be read once for every block:
+    9 tiles of 6x6; two panels share what is transformed."""
+    monkeypatch.setattr(tiling, "MANY", 0)
     steps = plan_of(lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 16, 12, 12))
     tiles, conv = (s for s in steps if s.fields["op"] in ("TF_WINO_IN", "TF_WINOGRAD"))
     u, v, m = 36 * 16 * 24, 9 * 36 * 16, 9 * 36 * 24
@@ -167,6 +171,31 @@ def test_winograd_in_two_steps_by_hand() -> None:
     assert counts(conv) == (
         2 * 4 * v, 4 * 24 * 144, 4 * (u + 24), 2 * (4 * m + 2 * 9 * 2 * POINTER),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("isa", "channels", "side", "threads", "cut"),
+    [  # tiles of 4x4, of 2x2 on 14x14 with AVX-512; (tiles, panels a task, tasks, in two steps?)
+        (Isa("avx512", 16, 12, 12), 64, 28, 1, (25, 2, 2, False)),
+        (Isa("avx512", 16, 12, 12), 64, 28, 2, (25, 2, 2, False)),
+        (Isa("avx512", 16, 12, 12), 64, 28, 4, (13, 2, 4, False)),
+        (Isa("avx512", 16, 12, 12), 256, 14, 4, (13, 8, 4, False)),
+        (Isa("avx512", 16, 12, 12), 256, 14, 16, (9, 3, 18, False)),
+        (Isa("avx512", 16, 12, 12), 512, 14, 2, (49, 1, 16, True)),
+        (Isa("avx2", 8, 6, 12), 64, 112, 2, (25, 4, 32, False)),
+        (Isa("neon", 4, 8, 12, 12), 128, 28, 4, (25, 8, 4, False)),
+        (Isa("neon", 4, 8, 12, 12), 128, 14, 4, (16, 1, 16, True)),
+    ],
+)
+def test_winograd_is_cut_for_the_threads(
+    isa: Isa, channels: int, side: int, threads: int, cut: tuple[int, int, int, bool]
+) -> None:
+    """Every thread has a part of the map, in blocks whose V stays in the cache."""
+    tiles = tiling.winograd_tiles(isa, (1, channels, side, side), channels, 1, threads)
+    assert tiles is not None
+    assert (tiles.block, tiles.panels, tiles.tasks, tiles.apart) == cut
+    alone = tiling.winograd_tiles(isa, (1, channels, side, side), channels, 1)
+    assert alone is not None and alone.tile == tiles.tile  # the bits are the same
 
 
 def test_depthwise_by_hand() -> None:

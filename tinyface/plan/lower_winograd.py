@@ -26,7 +26,8 @@ def winograd_cut(p: Planner, op: Any, weight: Array, y: View) -> Tiles | None:
     if not plain or op.stride not in ((1, 1), (2, 2)) or min(weight.shape[:2]) < FEWEST:
         return None
     n, o, h, w = y.shape
-    return winograd_tiles(p.isa, (n, o, h, w), weight.shape[1], op.stride[0], weight.dtype.itemsize)
+    shape, stored = (n, o, h, w), weight.dtype.itemsize
+    return winograd_tiles(p.isa, shape, weight.shape[1], op.stride[0], p.threads, stored)
 
 
 def winograd(

@@ -30,23 +30,34 @@ from tinyface.types import Shape
 ELEMENTWISE = {f"TF_{name}" for name in ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "AFFINE")}
 
 
-def make_plan(graph: Graph, isa: Isa, packer: Packer | None = None, *, chains: bool = True) -> Plan:
+def make_plan(
+    graph: Graph,
+    isa: Isa,
+    packer: Packer | None = None,
+    *,
+    threads: int = 1,
+    chains: bool = True,
+) -> Plan:
     """Plan an optimised graph for one instruction set.
 
+    threads: how many will share the steps. Any number may run the plan, and to the same bits.
     chains: may steps run together, band by band, so that the maps between them stay in the cache?
 
     Raises:
         NoKernelError: an operator has no C kernel (it is named).
         BackendError: the arena would be larger than ``limits.MAX_ARENA_BYTES``.
     """
-    return Planner(graph, isa, packer or Packer(), chains=chains).plan()
+    return Planner(graph, isa, packer or Packer(), threads=threads, chains=chains).plan()
 
 
 class Planner:
     """Lowers one graph. Used by the functions of ``lower.py``."""
 
-    def __init__(self, graph: Graph, isa: Isa, packer: Packer, *, chains: bool = True) -> None:
-        self.graph, self.isa, self.packer, self.chains = graph, isa, packer, chains
+    def __init__(
+        self, graph: Graph, isa: Isa, packer: Packer, *, threads: int = 1, chains: bool = True
+    ) -> None:
+        self.graph, self.isa, self.packer = graph, isa, packer
+        self.threads, self.chains = threads, chains
         self.steps: list[Step] = []
         self.views: dict[str, View] = {}
         self.moved: dict[tuple[str, str], View] = {}  # copies in another layout

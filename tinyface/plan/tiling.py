@@ -12,14 +12,17 @@ from tinyface.plan.model import FLOAT, Isa
 CACHE = 256 << 10  # bytes: half of the smallest L2 in use (Raspberry Pi 5: 512 KiB a core)
 MAX_TASKS = 16  # a few per thread even out threads of unequal speed
 TRANSFORM, GATHER = 8, 13  # MACs that Winograd's transforms cost per value of V, of M: measured
-BYTE, BYTE_WIDE = 3, 2  # MACs in the time that a byte of weights takes: of boards, of wide vectors
+BYTE = 3  # MACs in the time that a byte of weights takes, of 4 or 8 lanes; 16 do twice as many
+OVERLAP = 0.1  # how much of the shorter of the two, products and weights, is waited for, too, where
+# weights are fetched ahead: fitted to 56 layers on a Xeon, whose choices take 0.2 % too long
 UNPACKED = 1.35  # cost of a MAC of Winograd's products over one of the direct kernel that packs its
 # inputs: FDFaceNet on a Pi 4 took 36.0 M instructions without Winograd and 36.4 M with it
 BANDED = 20_000  # elements of a map from which a mean of all of them is taken by bands
 LEAST_WORK = 5_000  # MACs or elements below which handing a task over costs more than it saves:
 # little, because threads that share every step find their part of a map in their own cache
 
-LITTLE, LARGE = 24, 96  # tiles of a block
+LITTLE, LARGE, LEAST_TILES = 25, 96, 8  # tiles of a block; 25 are half of a map of 28 x 28
+MANY = 4 << 20  # bytes of Winograd's weights that no cache holds until the next block needs them
 PACK_PANELS = 5  # panels of a task from which on packing its inputs pays
 
 
@@ -114,25 +117,42 @@ class Tiles:
 
 
 def winograd_tiles(
-    isa: Isa, shape: tuple[int, int, int, int], channels: int, stride: int, stored: int = FLOAT
+    isa: Isa,
+    shape: tuple[int, int, int, int],
+    channels: int,
+    stride: int,
+    threads: int = 1,
+    stored: int = FLOAT,
 ) -> Tiles | None:
     """The best way to cut a 3x3 convolution with this output shape (n, o, h, w); None where the
-    direct one costs least. stored: bytes of a weight as the direct one reads it."""
+    direct one costs least. threads: they change how it is cut, never how it is computed. stored:
+    bytes of a weight as the direct one reads it."""
     n, o, h, w = shape
     mac = UNPACKED if packs(isa, o, 1) else 1.0
-    byte = BYTE if isa.lanes < 8 else BYTE_WIDE
-    best, least = None, float((9 * n * h * w + byte * 9 * stored) * channels * o)
+    best, least = None, _time(isa, 9 * n * h * w * channels * o, 9 * stored * channels * o)
     for tile in (4, 2):
         count, side = n * -(-h // tile) * -(-w // tile), (tile - 1) * stride + 3
         each = channels * o + TRANSFORM * channels + GATHER * o
         rows = max(count, isa.rows_wide)  # fewer do not take less time
-        cost = mac * side**2 * rows * each + byte * (tile + 2) ** 2 * FLOAT * channels * o
+        macs, weights = side**2 * rows * each, (tile + 2) ** 2 * FLOAT * channels * o
+        cost = _time(isa, mac * macs, weights)
         if cost < least:
-            best, least = _cut(isa, tile, side, count, channels, o), cost
+            best, least = _cut(isa, tile, side, count, channels, o, threads), cost
     return best
 
 
-def _cut(isa: Isa, tile: int, side: int, count: int, channels: int, outputs: int) -> Tiles:
+def _time(isa: Isa, macs: float, weights: float) -> float:
+    """What so many products and bytes of weights take, in the time of a product. Boards wait for
+    their weights; wide vectors come with cores that fetch them meanwhile."""
+    if isa.lanes < 8:
+        return macs + BYTE * weights
+    arrive = BYTE * isa.lanes / 8 * weights
+    return max(macs, arrive) + OVERLAP * min(macs, arrive)
+
+
+def _cut(
+    isa: Isa, tile: int, side: int, count: int, channels: int, outputs: int, threads: int
+) -> Tiles:
     """Tiles per task. Where the weights outweigh the transformed input, that is made once and
     tasks share tiles and panels; else each task transforms what it needs, for all panels."""
     wide = 2 * isa.lanes
@@ -140,7 +160,10 @@ def _cut(isa: Isa, tile: int, side: int, count: int, channels: int, outputs: int
     inputs, weights = side**2 * count * channels, (tile + 2) ** 2 * channels * outputs
     apart, per_task = inputs <= weights, panels
     if isa.lanes >= 8:
-        blocks = _wide_blocks(isa, count, channels, weights, apart)
+        apart &= weights * FLOAT > MANY * min(threads, 2)
+        blocks = _wide_blocks(count, channels, weights, threads, apart)
+        if panels >= 8:  # something to share for more threads
+            per_task = -(-panels // -(-threads // blocks))
     else:
         apart &= inputs * FLOAT <= 5 * CACHE // 2
         fits = 3 * CACHE // (side**2 * (channels + wide) * FLOAT)  # with their sums for one panel
@@ -153,12 +176,16 @@ def _cut(isa: Isa, tile: int, side: int, count: int, channels: int, outputs: int
     return Tiles(tile, side, count, block, per_task, tasks, apart)
 
 
-def _wide_blocks(isa: Isa, count: int, channels: int, weights: int, apart: bool) -> int:
-    """Blocks of tiles for wide vectors, which come with an L3. All weights pass once for each
-    block, and wait for L3 or memory, so blocks are large where they are many: as long as one
-    matrix of the input stays in L2, or tasks are enough to share. Else little ones keep V in L2.
-    On a Zen 3 core 512 channels on 28x28 took 25.7 ms in blocks of 10 tiles, 15.7 ms in one."""
+def _wide_blocks(count: int, channels: int, weights: int, threads: int, apart: bool) -> int:
+    """Blocks of tiles for wide vectors, which come with an L3. A part of the map for every thread,
+    so that it transforms what it multiplies and writes what it will read: what goes from core to
+    core costs more than to pass over the weights again (two threads of a Xeon: 96 channels on
+    28x28 in 116 us, in 244 with the input transformed by a step of its own). Large maps have blocks
+    whose V stays in L2, or larger ones where weights are many. Weights that outgrow the caches are
+    read once: a block is as large as one matrix of the input may be. On a Zen 3 core 512 channels
+    on 28x28 took 25.7 ms in blocks of 10 tiles, 15.7 ms in one."""
     if apart:
         return -(-count * channels * FLOAT // CACHE)
     few = LITTLE if weights * FLOAT <= 4 * CACHE else LARGE
-    return max(-(-count // few), min(4, -(-count // isa.rows_wide)))
+    parts = max(1, min(-(-threads // 2) * 2, count // LEAST_TILES))
+    return -(-count // (parts * few)) * parts
