@@ -99,9 +99,7 @@ class CExecutable:
         self.graph, self.threads = graph, threads
         # Python has no turn within a chain, which may be the whole graph.
         chains = chains and graph.operations <= MAX_NODE_OPERATIONS
-        self.plan: Plan = make_plan(
-            graph, choose_isa(isa), packer, threads=threads, chains=chains
-        )
+        self.plan: Plan = make_plan(graph, choose_isa(isa), packer, threads=threads, chains=chains)
         self._kernels = _engine.lib.tf_kernels_for(self.plan.isa.name.encode())
         self._steps = encode_steps(self.plan, number_buffers(self.plan))
         self._scratch = self._check()
