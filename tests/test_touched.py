@@ -158,10 +158,12 @@ def test_winograd_by_hand() -> None:
 
 
 def test_winograd_in_two_steps_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """16 to 24 channels on 12x12, as if the weights were too many to be read once for every block:
-    9 tiles of 6x6; two panels share what is transformed."""
-    monkeypatch.setattr(tiling, "MANY", 0)
-    steps = plan_of(lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 16, 12, 12))
+    """16 to 24 channels on 12x12, as if weights could not be read again: 9 tiles of 6x6; two panels
+    share what is transformed."""
+    monkeypatch.setattr(tiling, "AGAIN", 0)
+    steps = plan_of(
+        lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 16, 12, 12), threads=2
+    )
     tiles, conv = (s for s in steps if s.fields["op"] in ("TF_WINO_IN", "TF_WINOGRAD"))
     u, v, m = 36 * 16 * 24, 9 * 36 * 16, 9 * 36 * 24
     assert (tiles.fields["tasks"], conv.fields["tasks"]) == (4, 2)
@@ -176,12 +178,16 @@ def test_winograd_in_two_steps_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("isa", "channels", "side", "threads", "cut"),
     [  # tiles of 4x4, of 2x2 on 14x14 with AVX-512; (tiles, panels a task, tasks, in two steps?)
-        (Isa("avx512", 16, 12, 12), 64, 28, 1, (25, 2, 2, False)),
+        (Isa("avx512", 16, 12, 12), 64, 28, 1, (25, 2, 2, False)),  # V of half a map fits
         (Isa("avx512", 16, 12, 12), 64, 28, 2, (25, 2, 2, False)),
         (Isa("avx512", 16, 12, 12), 64, 28, 4, (13, 2, 4, False)),
-        (Isa("avx512", 16, 12, 12), 256, 14, 4, (13, 8, 4, False)),
-        (Isa("avx512", 16, 12, 12), 256, 14, 16, (9, 3, 18, False)),
+        (Isa("avx512", 16, 12, 12), 256, 14, 1, (49, 8, 1, False)),
+        (Isa("avx512", 16, 12, 12), 256, 14, 2, (25, 8, 2, False)),
+        (Isa("avx512", 16, 12, 12), 256, 14, 4, (49, 1, 8, True)),  # weights three times more
+        (Isa("avx512", 16, 12, 12), 256, 14, 16, (25, 1, 16, True)),
         (Isa("avx512", 16, 12, 12), 512, 14, 2, (49, 1, 16, True)),
+        (Isa("avx512", 16, 12, 12), 64, 56, 8, (25, 2, 8, False)),
+        (Isa("avx512", 16, 12, 12), 48, 28, 16, (7, 1, 14, True)),
         (Isa("avx2", 8, 6, 12), 64, 112, 2, (25, 4, 32, False)),
         (Isa("neon", 4, 8, 12, 12), 128, 28, 4, (25, 8, 4, False)),
         (Isa("neon", 4, 8, 12, 12), 128, 14, 4, (16, 1, 16, True)),

@@ -96,7 +96,7 @@ def rows(c: Converter, node: OnnxNode, x: str, axis: int, indices: Array, part: 
         end = first + count * step
         if (end < 0) != (first < 0):  # beyond the last, or before the first
             end = _END if first < 0 else -_END
-        cut = Slice(axes=(axis,), starts=(first,), ends=(end,), steps=(step,))
+        cut = Slice.along(axis, first, end, step)
         cuts.append(c.apply(cut, x, node=node, part=f"{part}cut{len(cuts)}"))
     if len(cuts) == 1:
         return cuts[0]

@@ -69,7 +69,7 @@ def _extended(
         raise node.refuse(f"pads {before} and {after}; up to {MAX_PIECES} are known here")
 
     def cut(start: int, end: int) -> str:
-        op = Slice(axes=(axis,), starts=(start,), ends=(end or _END,), steps=(1,))
+        op = Slice.along(axis, start, end or _END)
         return c.apply(op, x, node=node, part=f"axis{axis}:{start}")
 
     if mode == "edge":

@@ -85,8 +85,7 @@ def _put(c: Converter, node: OnnxNode, x: str, updates: str, places: Places, axi
     def cut(name: str, start: int, end: int) -> str:
         if (start, end) == (0, c.shape(name)[axis]):
             return name
-        op = Slice(axes=(axis,), starts=(start,), ends=(end,), steps=(1,))
-        return c.apply(op, name, node=node, part=f"{len(c.made)}")
+        return c.apply(Slice.along(axis, start, end), name, node=node, part=f"{len(c.made)}")
 
     runs = _runs(places[axis])
     if len(runs) > MAX_RUNS:

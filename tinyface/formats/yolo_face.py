@@ -70,8 +70,7 @@ def _cut(graph: Graph, row: _Rows) -> Graph:
         return name
 
     def cut(name: str, start: int, count: int, axis: int = 2, of: str = "") -> str:
-        op = Slice(axes=(axis,), starts=(start,), ends=(start + count,), steps=(1,))
-        return add(name, op, of or whole)
+        return add(name, Slice.along(axis, start, start + count), of or whole)
 
     if row.turned:
         whole = add("rows", Transpose((0, 2, 1)), whole)

@@ -100,6 +100,11 @@ class Slice(Op):
         if 0 in self.steps:
             raise GraphError("slice: a step is 0")
 
+    @classmethod
+    def along(cls, axis: int, start: int, end: int, step: int = 1) -> Slice:
+        """A slice of one axis."""
+        return cls(axes=(axis,), starts=(start,), ends=(end,), steps=(step,))
+
     def index(self, rank: int) -> tuple[slice, ...]:
         """The slices of all ``rank`` axes."""
         index = [slice(None)] * rank

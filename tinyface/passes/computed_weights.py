@@ -102,7 +102,7 @@ def _sum(taps: list[str], weight: str, bias: str, shape: Shape, put: Put) -> tup
     rows = put("rows", Reshape((kh * kw, o, 1, 1)), put("turned", Transpose((2, 3, 0, 1)), weight))
     y = put("bias", Reshape((1, o, 1, 1)), bias) if bias else ""
     for i, tap in enumerate(taps):
-        filters = put(f"filters{i}", Slice((0,), (i,), (i + 1,), (1,)), rows)
+        filters = put(f"filters{i}", Slice.along(0, i, i + 1), rows)
         part = put(f"part{i}", Mul(), tap, filters)
         y = put(f"sum{i}", Add(), part, y) if y else part
     return y, Identity()

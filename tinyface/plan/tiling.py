@@ -21,8 +21,8 @@ BANDED = 20_000  # elements of a map from which a mean of all of them is taken b
 LEAST_WORK = 5_000  # MACs or elements below which handing a task over costs more than it saves:
 # little, because threads that share every step find their part of a map in their own cache
 
-LITTLE, LARGE, LEAST_TILES = 25, 96, 8  # tiles of a block; 25 are half of a map of 28 x 28
-MANY = 4 << 20  # bytes of Winograd's weights that no cache holds until the next block needs them
+LITTLE, LARGE, LEAST_TILES = 25, 96, 4  # tiles of a block; 25 are half of a map of 28 x 28
+AGAIN = 6  # so many weights may be read again for a number of transformed input from another core
 PACK_PANELS = 5  # panels of a task from which on packing its inputs pays
 
 
@@ -153,39 +153,38 @@ def _time(isa: Isa, macs: float, weights: float) -> float:
 def _cut(
     isa: Isa, tile: int, side: int, count: int, channels: int, outputs: int, threads: int
 ) -> Tiles:
-    """Tiles per task. Where the weights outweigh the transformed input, that is made once and
-    tasks share tiles and panels; else each task transforms what it needs, for all panels."""
+    """Tiles and panels per task: for all panels of a task its tiles are transformed once; or all
+    tiles are, by a step of its own, and tasks share tiles and panels."""
     wide = 2 * isa.lanes
     panels = -(-outputs // wide)
     inputs, weights = side**2 * count * channels, (tile + 2) ** 2 * channels * outputs
-    apart, per_task = inputs <= weights, panels
     if isa.lanes >= 8:
-        apart &= weights * FLOAT > MANY * min(threads, 2)
-        blocks = _wide_blocks(count, channels, weights, threads, apart)
-        if panels >= 8:  # something to share for more threads
-            per_task = -(-panels // -(-threads // blocks))
+        blocks = _parts(count, weights, threads)
+        apart = (blocks - 1) * weights > AGAIN * inputs
+        if apart:  # as large as one matrix of V may be, but something to share for all
+            shared = min(-(-threads // panels), max(1, count // LEAST_TILES))
+            blocks = max(-(-count * channels * FLOAT // CACHE), shared)
+        ranges = -(-threads // blocks)
     else:
-        apart &= inputs * FLOAT <= 5 * CACHE // 2
+        apart = inputs <= weights and inputs * FLOAT <= 5 * CACHE // 2
         fits = 3 * CACHE // (side**2 * (channels + wide) * FLOAT)  # with their sums for one panel
         blocks = -(-count // max(2 * isa.rows_wide, min(fits, 8 * isa.rows_wide)))
-        if blocks < 4 and count >= 4 * isa.rows_wide:  # something to share
-            per_task = -(-panels // 2)  # to transform twice costs less than to read weights twice
-    per_task = 1 if apart else per_task
+        # to have something to share: to transform twice costs less than to read weights twice
+        ranges = 2 if blocks < 4 and count >= 4 * isa.rows_wide else 1
+    per_task = 1 if apart else -(-panels // ranges)
     block = -(-count // blocks)
     tasks = -(-count // block) * -(-panels // per_task)
     return Tiles(tile, side, count, block, per_task, tasks, apart)
 
 
-def _wide_blocks(count: int, channels: int, weights: int, threads: int, apart: bool) -> int:
-    """Blocks of tiles for wide vectors, which come with an L3. A part of the map for every thread,
-    so that it transforms what it multiplies and writes what it will read: what goes from core to
-    core costs more than to pass over the weights again (two threads of a Xeon: 96 channels on
-    28x28 in 116 us, in 244 with the input transformed by a step of its own). Large maps have blocks
-    whose V stays in L2, or larger ones where weights are many. Weights that outgrow the caches are
-    read once: a block is as large as one matrix of the input may be. On a Zen 3 core 512 channels
-    on 28x28 took 25.7 ms in blocks of 10 tiles, 15.7 ms in one."""
-    if apart:
-        return -(-count * channels * FLOAT // CACHE)
+def _parts(count: int, weights: int, threads: int) -> int:
+    """Blocks of tiles for wide vectors: a part of the map for every thread, so that it transforms
+    what it multiplies and writes what it will read. What goes from core to core costs more than to
+    read the weights again, unless they are many times the input (AGAIN): with two threads of a Xeon
+    96 channels on 28x28 take 116 us, and 244 where a step of its own transforms the input. Large
+    maps have blocks whose V stays in L2, or larger ones where weights are many, because all pass
+    once for each. On a Zen 3 core 512 channels on 28x28 took 25.7 ms in blocks of 10 tiles, 15.7 ms
+    in one."""
     few = LITTLE if weights * FLOAT <= 4 * CACHE else LARGE
-    parts = max(1, min(-(-threads // 2) * 2, count // LEAST_TILES))
+    parts = 1 if threads == 1 else min(-(-threads // 2) * 2, max(1, count // LEAST_TILES))
     return -(-count // (parts * few)) * parts
