@@ -143,6 +143,7 @@ def draw(timings: list[Timing], path: Path) -> None:
     """A dot for each step, on a logarithmic scale, where bars would have no length."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(8, 0.5 + 0.4 * len(timings)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -153,6 +154,7 @@ def draw(timings: list[Timing], path: Path) -> None:
         axes.annotate(f"{ms:.2f}", (ms, name), (9, 0), textcoords="offset points", va="center")
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         ticks("{x:g}")
     axes.grid(which="both", color="#dddddd", linewidth=0.5)
