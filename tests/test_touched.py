@@ -43,8 +43,8 @@ def counts(step: Step) -> tuple[int, int, int, int]:
     return a.feature_read, a.feature_write, a.weight, a.scratch
 
 
-def only(build: object, shape: tuple[int, ...], op: str) -> Step:
-    (step,) = (s for s in plan_of(build, shape) if s.fields["op"] == op)
+def only(build: object, shape: tuple[int, ...], op: str, *, threads: int = 1) -> Step:
+    (step,) = (s for s in plan_of(build, shape, threads=threads) if s.fields["op"] == op)
     return step
 
 
@@ -143,10 +143,10 @@ def test_numbers_are_as_the_engine_has_them() -> None:
 
 def test_winograd_by_hand() -> None:
     """48 to 24 channels on 24x24: each of four threads transforms nine of 36 tiles for itself."""
-    steps = plan_of(
-        lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"), (1, 48, 24, 24), threads=4
-    )
-    (conv,) = (s for s in steps if s.fields["op"] == "TF_WINOGRAD")
+    conv = only(
+        lambda b, x: b.conv(x, 24, 3, pad=1, bias=True, key="k"),
+        (1, 48, 24, 24), "TF_WINOGRAD", threads=4,
+    )  # fmt: skip
     assert (conv.fields["tile"], conv.fields["block"], conv.fields["tasks"]) == (4, 9, 4)
     rows = 6 + 6 - 1  # nine tiles are a row and a half of six: they lie over eleven rows
     u, v, m = 36 * 48 * 24, 36 * 36 * 48, 36 * 36 * 24

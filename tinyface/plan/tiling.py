@@ -134,19 +134,19 @@ def winograd_tiles(
         count, side = n * -(-h // tile) * -(-w // tile), (tile - 1) * stride + 3
         each = channels * o + TRANSFORM * channels + GATHER * o
         rows = max(count, isa.rows_wide)  # fewer do not take less time
-        macs, weights = side**2 * rows * each, (tile + 2) ** 2 * FLOAT * channels * o
-        cost = _time(isa, mac * macs, weights)
+        nbytes = (tile + 2) ** 2 * FLOAT * channels * o
+        cost = _time(isa, mac * side**2 * rows * each, nbytes)
         if cost < least:
             best, least = _cut(isa, tile, side, count, channels, o, threads), cost
     return best
 
 
-def _time(isa: Isa, macs: float, weights: float) -> float:
+def _time(isa: Isa, macs: float, nbytes: float) -> float:
     """What so many products and bytes of weights take, in the time of a product. Boards wait for
     their weights; wide vectors come with cores that fetch them meanwhile."""
     if isa.lanes < 8:
-        return macs + BYTE * weights
-    arrive = BYTE * isa.lanes / 8 * weights
+        return macs + BYTE * nbytes
+    arrive = BYTE * isa.lanes / 8 * nbytes
     return max(macs, arrive) + OVERLAP * min(macs, arrive)
 
 
@@ -159,10 +159,11 @@ def _cut(
     panels = -(-outputs // wide)
     inputs, weights = side**2 * count * channels, (tile + 2) ** 2 * channels * outputs
     if isa.lanes >= 8:
-        blocks = _parts(count, weights, threads)
+        most = max(1, count // LEAST_TILES)
+        blocks = _blocks(count, weights, min(threads, most))
         apart = (blocks - 1) * weights > AGAIN * inputs
         if apart:  # as large as one matrix of V may be, but something to share for all
-            shared = min(-(-threads // panels), max(1, count // LEAST_TILES))
+            shared = min(-(-threads // panels), most)
             blocks = max(-(-count * channels * FLOAT // CACHE), shared)
         ranges = -(-threads // blocks)
     else:
@@ -177,7 +178,7 @@ def _cut(
     return Tiles(tile, side, count, block, per_task, tasks, apart)
 
 
-def _parts(count: int, weights: int, threads: int) -> int:
+def _blocks(count: int, weights: int, parts: int) -> int:
     """Blocks of tiles for wide vectors: a part of the map for every thread, so that it transforms
     what it multiplies and writes what it will read. What goes from core to core costs more than to
     read the weights again, unless they are many times the input (AGAIN): with two threads of a Xeon
@@ -186,5 +187,4 @@ def _parts(count: int, weights: int, threads: int) -> int:
     once for each. On a Zen 3 core 512 channels on 28x28 took 25.7 ms in blocks of 10 tiles, 15.7 ms
     in one."""
     few = LITTLE if weights * FLOAT <= 4 * CACHE else LARGE
-    parts = 1 if threads == 1 else min(-(-threads // 2) * 2, max(1, count // LEAST_TILES))
     return -(-count // (parts * few)) * parts
