@@ -41,7 +41,7 @@ static int32_t usable(const tf_kernels **out)
     if (has & HAS_AVX512) out[n++] = &tf_avx512;
 #elif defined(__aarch64__)
     out[n++] = &tf_neon;
-#elif defined(__arm__) && defined(__linux__)
+#elif defined(TF_NEON) && defined(__linux__)
     if (getauxval(AT_HWCAP) & 1u << 16) out[n++] = &tf_neon; /* HWCAP_VFPv4 */
 #endif
     return n;

@@ -55,6 +55,11 @@ static inline void tf_unflush(unsigned before)
 #endif
 }
 
+/* clang compiles NEON for 32-bit ARM only where the whole program may use it. */
+#if defined(__aarch64__) || (defined(__arm__) && !defined(__clang__))
+#define TF_NEON
+#endif
+
 /* A function whose first arguments are constants at every call: it becomes code for these. */
 #define INLINE static inline __attribute__((always_inline))
 
@@ -85,7 +90,7 @@ struct tf_kernels {
 extern const tf_kernels tf_scalar;
 #if defined(__x86_64__)
 extern const tf_kernels tf_sse, tf_avx2, tf_avx512;
-#elif defined(__aarch64__) || defined(__arm__)
+#elif defined(TF_NEON)
 extern const tf_kernels tf_neon;
 #endif
 

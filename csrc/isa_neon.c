@@ -1,7 +1,7 @@
 /* isa_neon.c: the kernels for NEON, aarch64 and armv7 with VFPv4. */
 #include "engine.h"
-#if defined(__aarch64__) || defined(__arm__)
-#if defined(__arm__) && !defined(__clang__)
+#ifdef TF_NEON
+#ifdef __arm__
 #pragma GCC target("fpu=neon-vfpv4")
 #endif
 #define ISA_NAME neon

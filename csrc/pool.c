@@ -15,8 +15,10 @@
 #include "engine.h"
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
+#ifndef _WIN32
+#include <signal.h>
+#endif
 
 enum { SPINS = 4000 };
 
@@ -140,25 +142,39 @@ int32_t tf_pool_threads(const tf_pool *p) { return p->threads; }
 
 int64_t tf_pool_bytes(void) { return sizeof(tf_pool); }
 
-int32_t tf_pool_start(tf_pool *p, int32_t threads)
+/* Signals are for the program's own threads, which may wait for one that they block. What a
+ * thread's own fault sends comes to it all the same, for a crash's report. */
+#ifdef _WIN32 /* sends none to threads */
+typedef int signals;
+static signals signals_off(void) { return 0; }
+static void signals_back(signals before) { (void)before; }
+#else
+typedef sigset_t signals;
+static signals signals_off(void)
 {
-    /* Signals are for the program's own threads, which may wait for one that they block. What a
-     * thread's own fault sends comes to it all the same, for a crash's report. */
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
     sigset_t blocked, before;
     sigfillset(&blocked);
     for (int i = 0; i < 4; i++) sigdelset(&blocked, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    return before;
+}
+static void signals_back(signals before) { pthread_sigmask(SIG_SETMASK, &before, NULL); }
+#endif
+
+int32_t tf_pool_start(tf_pool *p, int32_t threads)
+{
     memset(p, 0, sizeof *p);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
-    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    const signals before = signals_off(); /* new threads begin so */
     for (p->threads = 1; p->threads < threads && p->threads < TF_MAX_THREADS; p->threads++) {
         struct worker *w = &p->workers[p->threads];
         w->pool = p;
         w->id = p->threads;
         if (pthread_create(&w->thread, NULL, work, w) != 0) break;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    signals_back(before);
     return p->threads;
 }
 

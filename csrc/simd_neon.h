@@ -24,12 +24,13 @@ static inline void v_store(float *p, vf a) { vst1q_f32(p, a); }
 #define ZIP 4
 static inline void store_zip(float *y, const float *a, const float *b)
 {
-    vst2q_f32(y, (float32x4x2_t){{vld1q_f32(a), vld1q_f32(b)}});
+    const float32x4x2_t both = {{vld1q_f32(a), vld1q_f32(b)}};
+    vst2q_f32(y, both);
 }
 static inline void store_zip3(float *y, const float *x, int64_t plane)
 {
-    const vf a = vld1q_f32(x), b = vld1q_f32(x + plane), c = vld1q_f32(x + 2 * plane);
-    vst3q_f32(y, (float32x4x3_t){{a, b, c}});
+    const float32x4x3_t all = {{vld1q_f32(x), vld1q_f32(x + plane), vld1q_f32(x + 2 * plane)}};
+    vst3q_f32(y, all);
 }
 static inline void turn(float *y, int64_t ld, const float *x, int64_t plane)
 {
@@ -72,7 +73,7 @@ typedef float32x4_t vrow;
 static inline vrow row_load(const float *p) { return vld1q_f32(p); }
 #ifdef __aarch64__
 static inline vf v_sqrt(vf a) { return vsqrtq_f32(a); }
-#define v_fma_lane(acc, w, row, i) vfmaq_laneq_f32(acc, w, row, i)
+#define v_fma_lane(acc, w, row, i) vfmaq_n_f32(acc, w, (row)[i])
 #else
 static inline vf v_sqrt(vf a) { return (vf){sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3])}; }
 #define v_fma_lane(acc, w, row, i)                                                                 \

@@ -87,18 +87,16 @@ static int run(const tf_kernels *k, const tf_step *s, int32_t n, const guarded *
     if (check(k, s, n, bytes, MAPS + n + 1, &scratch)) return 1;
     guarded room = guard_new(scratch / 4 * threads, 1);
     for (int64_t i = 0; i < room.count; i++) room.data[i] = NAN;
-    tf_pool *pool = NULL;
-    if (threads > 1) {
-        pool = aligned_alloc(64, (size_t)whole(tf_pool_bytes(), 64));
-        threads = tf_pool_start(pool, threads);
-    }
+    guarded place = guard_new(tf_pool_bytes() / 4, 0); /* begins with a page */
+    tf_pool *pool = threads > 1 ? (tf_pool *)(void *)place.data : NULL;
+    if (pool) threads = tf_pool_start(pool, threads);
     int64_t ticks[TF_CHAIN_MAX + 1];
     int bad = 0;
     int64_t *const times = draw(2) ? ticks : NULL, ns = draw(2) ? 0 : INT64_MAX;
     for (int32_t i = 0; i < n;) /* in one call, or each step in its own */
         i += tf_run(k, s + i, n - i, data, room.data, scratch, pool, times ? times + i : NULL, ns);
     if (pool) tf_pool_stop(pool);
-    free(pool);
+    guard_free(&place);
     guard_free(&room);
     return bad;
 }

@@ -371,7 +371,8 @@ int main(int argc, char **argv)
 {
     const int cases = argc > 1 ? atoi(argv[1]) : 200;
     draw_state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-    pool = aligned_alloc(64, (size_t)(tf_pool_bytes() + 63) / 64 * 64);
+    guarded place = guard_new(tf_pool_bytes() / 4, 0); /* begins with a page */
+    pool = (tf_pool *)(void *)place.data;
     threads = tf_pool_start(pool, 3);
     tf_isa isas[8];
     const int32_t count = tf_isa_list(isas, 8);
@@ -395,6 +396,6 @@ int main(int argc, char **argv)
         printf("%-7s %s\n", isas[i].name, failures ? "FAILED" : "ok");
     }
     tf_pool_stop(pool);
-    free(pool);
+    guard_free(&place);
     return failures != 0;
 }
