@@ -21,7 +21,7 @@ PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfil
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick lint format c-tests asan tsan avx512-test arm-test arm-python perf-arm count-arm cachesim wheel clean
+.PHONY: help install demo test test-quick lint format c-tests asan tsan avx512-test arm-test arm-python perf-arm count-arm cachesim clang-test wheels try-wheels wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 14
@@ -51,6 +51,10 @@ $(VENV)/.installed-test: $(VENV)/.installed scripts/install_torch.py
 
 $(VENV)/.installed-lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet 'tinyface[test,lint]'
+	@touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet 'tinyface[release]'
 	@touch $@
 
 install: $(VENV)/.installed  ## tinyface in .venv, in place
@@ -117,7 +121,16 @@ cachesim: $(VENV)/.installed  ## the model of memory traffic beside a simulated 
 
 # ------------------------------------------------------------------------------- packaging
 
-wheel: $(BIN)/python  ## sdist and wheel in dist/
+clang-test: $(VENV)/.installed-release  ## the same as clang makes them for aarch64, Windows and macOS
+	@$(script)
+
+wheels: $(VENV)/.installed-release  ## source and wheels for Linux, macOS and Windows, in dist/
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/wheels.py $(PLATFORMS)
+
+try-wheels:  ## whether those of them work that this machine can run, emulated or not
+	@$(script)
+
+wheel: $(BIN)/python  ## sdist and this machine's wheel in dist/
 	$(BIN)/python -m pip install --quiet 'build>=1.2'
 	TINYFACE_EXTENSION=require $(BIN)/python -m build
 

@@ -24,15 +24,21 @@ NOTICE = """
 ------------------------------------------------------------------------------
 tinyface: {problem}.
 The installation goes on with the NumPy engine: same results, but far slower.
-For the C engine:  sudo apt install build-essential python3-dev
+For the C engine:  {compiler}
 then               pip install --force-reinstall --no-cache-dir tinyface
 ------------------------------------------------------------------------------
 """
+COMPILER = {
+    "linux": "sudo apt install build-essential python3-dev",
+    "darwin": "xcode-select --install",
+    "win32": "a wheel that has it; Microsoft's compiler does not do",
+}
 
 
 def notify(problem: str) -> None:
     """Say on stderr (shown by ``pip -v`` and ``tinyface doctor``'s hint) why there is no engine."""
-    print(NOTICE.format(problem=problem), file=sys.stderr)
+    compiler = COMPILER.get(sys.platform, "a C11 compiler, gcc or clang")
+    print(NOTICE.format(problem=problem, compiler=compiler), file=sys.stderr)
 
 
 def compiler_works() -> bool:

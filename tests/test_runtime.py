@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,8 +54,27 @@ def test_unknown_backends_and_threads_are_refused(monkeypatch: pytest.MonkeyPatc
 def test_without_the_extension_numpy_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(c, "_engine", None)
     assert choose_backend("auto") == "numpy"
-    with pytest.raises(BackendError, match="install a C compiler"):
+    monkeypatch.setattr(c, "_wrong", c.NOT_BUILT)
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(BackendError, match="was not built: sudo apt install build-essential"):
         choose_backend("c")
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(BackendError, match="was not built: install a wheel"):
+        choose_backend("c")
+
+
+def test_an_extension_that_does_not_load_is_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "_broken.abi3.so").write_bytes(b"not a library")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(c, "MODULE", "_broken")
+    engine, wrong = c._load()
+    assert engine is None
+    monkeypatch.setattr(c, "_engine", engine)
+    monkeypatch.setattr(c, "_wrong", wrong)
+    with pytest.warns(RuntimeWarning, match="NumPy runs instead: the C engine cannot be loaded"):
+        assert choose_backend("auto") == "numpy"
 
 
 @needs_c

@@ -78,13 +78,14 @@ def headline(described: dict[str, Any]) -> str:
 
 
 def cpu_name() -> str:
-    """As /proc/cpuinfo has it on x86 and on a Raspberry Pi; else what Python knows."""
+    """As /proc/cpuinfo has it on x86 and on a Raspberry Pi, or macOS; else what Python knows."""
     fields: dict[str, str] = {}
     for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
     board = (_read(Path("/proc/device-tree/model")) or "").rstrip("\0")
     name = board or fields.get("model name") or fields.get("Model") or fields.get("Hardware")
+    name = name or _sysctl("machdep.cpu.brand_string")
     return name or platform.processor() or platform.machine()
 
 
@@ -99,8 +100,13 @@ def cache_sharing() -> dict[str, int]:
 
 
 def _caches() -> list[tuple[str, int, int]]:
-    """Name, bytes and users of the data caches of CPU 0, the first level first."""
+    """Name, bytes and users of the data caches of CPU 0 (macOS: of a fast core), the first level
+    first."""
     found = []
+    for name, size, users in (("L1d", "l1dcachesize", ""), ("L2", "l2cachesize", "cpusperl2")):
+        bytes_, count = (_sysctl(f"hw.perflevel0.{key}") for key in (size, users))
+        if bytes_:
+            found.append((name, int(bytes_), int(count or 1)))
     for folder in sorted(CACHES.glob("index*")):
         level, kind, size = (_read(folder / part) for part in ("level", "type", "size"))
         if level and kind and size and kind != "Instruction" and size[:-1].isdecimal():
@@ -150,6 +156,18 @@ def available_memory() -> int | None:
     return None
 
 
+def _sysctl(name: str) -> str | None:
+    """What macOS says of this; None elsewhere, and where it knows nothing."""
+    if platform.system() != "Darwin":
+        return None
+    try:
+        return subprocess.run(
+            ["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=2, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def _usable() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -158,6 +176,6 @@ def _usable() -> int:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text(errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None

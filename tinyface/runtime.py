@@ -68,10 +68,9 @@ def choose_backend(wanted: str) -> str:
     if c.available():
         return "c"
     if wanted == "c":
-        raise BackendError(
-            "the C engine was not built: install a C compiler and reinstall tinyface, "
-            "or use --backend numpy"
-        )
+        raise BackendError(f"{c.missing()}; or use --backend numpy")
+    if c.broken():
+        warnings.warn(f"NumPy runs instead: {c.missing()}", RuntimeWarning, stacklevel=2)
     return "numpy"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import warnings
 import weakref
 from collections.abc import Mapping
@@ -22,11 +23,23 @@ from tinyface.plan import Isa, Plan, Step, View, make_plan
 from tinyface.plan.pack import Packer
 from tinyface.tracing import Record
 
-_engine: Any
-try:
-    _engine = importlib.import_module("tinyface._engine")
-except ImportError:  # built without a compiler
-    _engine = None
+MODULE, NOT_BUILT = "tinyface._engine", "was not built"
+
+
+def _load() -> tuple[Any, str]:
+    """The extension, or None and what is wrong."""
+    try:
+        return importlib.import_module(MODULE), NOT_BUILT
+    except ImportError as error:  # of another system, say, or for a newer one
+        absent = isinstance(error, ModuleNotFoundError) and error.name == MODULE
+        return None, NOT_BUILT if absent else f"cannot be loaded ({error})"
+
+
+COMPILER = {
+    "linux": "sudo apt install build-essential python3-dev, then reinstall tinyface",
+    "darwin": "xcode-select --install, then reinstall tinyface",
+}
+_engine, _wrong = _load()
 
 LINE = 64  # bytes: scratch and arenas begin on a cache line
 VECTORS = ("w", "bias", "slope", "zero")
@@ -35,8 +48,19 @@ ARENA, WEIGHTS = 0, 1  # numbers of buffers; the caller's arrays follow
 
 
 def available() -> bool:
-    """Was the extension built?"""
+    """Was the extension built, and does it load?"""
     return _engine is not None
+
+
+def broken() -> bool:
+    """Is the extension there, and does not load?"""
+    return _engine is None and _wrong != NOT_BUILT
+
+
+def missing() -> str:
+    """Where there is no engine: that, why, and what to do about it. No full stop."""
+    advice = COMPILER.get(sys.platform, "install a wheel of tinyface that has it")
+    return f"the C engine {_wrong}: {advice}"
 
 
 def isas() -> list[Isa]:
@@ -95,7 +119,7 @@ class CExecutable:
         chains: bool = True,
     ) -> None:
         if _engine is None:
-            raise BackendError("the C engine was not built: use --backend numpy")
+            raise BackendError(f"{missing()}; or use --backend numpy")
         self.graph, self.threads = graph, threads
         # Python has no turn within a chain, which may be the whole graph.
         chains = chains and graph.operations <= MAX_NODE_OPERATIONS

@@ -102,6 +102,7 @@ def _cases(
     models: tuple[str, ...], threads: list[int], isa: str, weights: str, with_numpy: bool
 ) -> tuple[list[Run], dict[str, int]]:
     """The executables of all combinations, and the MACs of every network."""
+    from tinyface.backends import c
     from tinyface.backends.numpy import NumpyExecutable
     from tinyface.cli.profile import open_network
     from tinyface.errors import BackendError
@@ -116,10 +117,7 @@ def _cases(
             inputs: dict[str, Any] = random_inputs(session)
             macs[name] = session.graph.cost.macs
             if session.backend != "c" and isa not in ("", "all"):
-                raise BackendError(
-                    f"--isa {isa}: the C engine was not built; install a C compiler and reinstall "
-                    "tinyface, or leave --isa out"
-                )
+                raise BackendError(f"--isa {isa}: {c.missing()}; or leave --isa out")
             if session.backend == "c":
                 for each, backend, kind in _engines(session.graph, threads, isa):
                     runs.append((Case(name, backend, kind, each.threads, kept), each, inputs))

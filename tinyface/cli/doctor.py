@@ -70,10 +70,7 @@ def measure_roofs(as_json: bool) -> int:
     from tinyface.traffic import roofline as r
 
     if not c.available():
-        raise BackendError(
-            "roofs are measured by the C engine, which was not built: install a C compiler and "
-            "reinstall tinyface"
-        )
+        raise BackendError(f"roofs are measured by the C engine, and {c.missing()}")
     isas, counts = c.isas(), r.thread_counts()
     before = machine.state()
     with common.progress_bar(r.measurements(isas, counts), "measuring") as advance:
@@ -98,25 +95,16 @@ def measure_roofs(as_json: bool) -> int:
 
 def engine() -> dict[str, Any]:
     """The engine that "auto" chooses, its instruction set and threads."""
+    from tinyface.backends import c
     from tinyface.runtime import choose_backend, default_threads
 
     found: dict[str, Any] = {"backend": choose_backend("auto"), "threads": default_threads()}
     if found["backend"] == "c":
-        from tinyface.backends import c
-
         known = [isa.name for isa in c.isas()]
         found |= {"isa": c.choose_isa().name, "instruction sets": known}
     else:
-        found["problem"] = _why_no_extension()
+        found["problem"] = c.missing()
     return found
-
-
-def _why_no_extension() -> str:
-    try:
-        import tinyface._engine  # noqa: F401
-    except ImportError as error:
-        return str(error)
-    return "it was built, but does not work here"
 
 
 def _version(package: str) -> str | None:
@@ -155,10 +143,7 @@ def _advice(report: dict[str, Any]) -> list[str]:
         if report["packages"][name] is None
     ]
     if "problem" in report["engine"]:
-        advice.append(
-            f"the C engine is not there ({report['engine']['problem']}), so everything is slow: "
-            "sudo apt install build-essential python3-dev, then reinstall tinyface"
-        )
+        advice.append(f"everything is slow here, because {report['engine']['problem']}")
     problems = (model.get("problem") for model in report["models"].values())
     return advice + [problem for problem in problems if problem]
 
