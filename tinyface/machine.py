@@ -85,8 +85,9 @@ def cpu_name() -> str:
         fields.setdefault(key.strip(), value.strip())
     board = (_read(Path("/proc/device-tree/model")) or "").rstrip("\0")
     name = board or fields.get("model name") or fields.get("Model") or fields.get("Hardware")
-    name = name or _sysctl("machdep.cpu.brand_string")
-    return name or platform.processor() or platform.machine()
+    return (
+        name or _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    )
 
 
 def caches() -> dict[str, int]:
@@ -103,10 +104,10 @@ def _caches() -> list[tuple[str, int, int]]:
     """Name, bytes and users of the data caches of CPU 0 (macOS: of a fast core), the first level
     first."""
     found = []
-    for name, size, users in (("L1d", "l1dcachesize", ""), ("L2", "l2cachesize", "cpusperl2")):
-        bytes_, count = (_sysctl(f"hw.perflevel0.{key}") for key in (size, users))
-        if bytes_:
-            found.append((name, int(bytes_), int(count or 1)))
+    for name, key, together in (("L1d", "l1dcachesize", ""), ("L2", "l2cachesize", "cpusperl2")):
+        total, cpus = _sysctl(f"hw.perflevel0.{key}"), _sysctl(f"hw.perflevel0.{together}")
+        if total:
+            found.append((name, int(total), int(cpus or 1)))
     for folder in sorted(CACHES.glob("index*")):
         level, kind, size = (_read(folder / part) for part in ("level", "type", "size"))
         if level and kind and size and kind != "Instruction" and size[:-1].isdecimal():

@@ -88,7 +88,7 @@ static int run(const tf_kernels *k, const tf_step *s, int32_t n, const guarded *
     guarded room = guard_new(scratch / 4 * threads, 1);
     for (int64_t i = 0; i < room.count; i++) room.data[i] = NAN;
     guarded place = guard_new(tf_pool_bytes() / 4, 0); /* begins with a page */
-    tf_pool *pool = threads > 1 ? (tf_pool *)(void *)place.data : NULL;
+    tf_pool *pool = threads > 1 ? (void *)place.data : NULL;
     if (pool) threads = tf_pool_start(pool, threads);
     int64_t ticks[TF_CHAIN_MAX + 1];
     int bad = 0;

@@ -372,8 +372,7 @@ int main(int argc, char **argv)
     const int cases = argc > 1 ? atoi(argv[1]) : 200;
     draw_state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     guarded place = guard_new(tf_pool_bytes() / 4, 0); /* begins with a page */
-    pool = (tf_pool *)(void *)place.data;
-    threads = tf_pool_start(pool, 3);
+    threads = tf_pool_start(pool = (void *)place.data, 3);
     tf_isa isas[8];
     const int32_t count = tf_isa_list(isas, 8);
     int failures = 0;
