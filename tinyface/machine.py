@@ -85,9 +85,7 @@ def cpu_name() -> str:
         fields.setdefault(key.strip(), value.strip())
     board = (_read(Path("/proc/device-tree/model")) or "").rstrip("\0")
     name = board or fields.get("model name") or fields.get("Model") or fields.get("Hardware")
-    return (
-        name or _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
-    )
+    return name or _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
 
 
 def caches() -> dict[str, int]:
