@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, defs, helper, numpy_helper
 
 from tinyface.formats.onnx import read_onnx
 from tinyface.graph import Graph
@@ -48,6 +48,12 @@ def model(
 
 
 def save(path: Path, proto: Any) -> Path:
+    """Skips the test where the installed onnx is older than the model's opset."""
+    opset = max(
+        (each.version for each in getattr(proto, "opset_import", ()) if not each.domain), default=0
+    )
+    if defs.onnx_opset_version() < opset < 99:
+        pytest.skip(f"opset {opset} takes a newer onnx")
     path.write_bytes(proto.SerializeToString())
     return path
 

@@ -147,7 +147,7 @@ def test_only_a_jpeg_decoded_line_by_line_may_have_more_pixels():
     scan = telephone.index(b"\xff\xda")
     one_colour = b"\xff\xda" + struct.pack(">H", 8) + bytes([1, 1, 0, 0, 63, 0])
     refused(telephone[:scan] + one_colour + bytes(4), "199.8 megapixels", "the 51 that")
-    refused(telephone[:scan], "199.8 megapixels", "the 51 that")
+    refused(telephone[:scan])  # by its size, or, with a Pillow before 10.2, as damaged
     refused(huge_headers(16000, 16000)["JPEG"], "256.0 megapixels", "the 204 that")
 
 

@@ -58,6 +58,8 @@ def node_tests() -> list[Any]:
         cases = load_model_tests(kind="node")
     chosen = []
     for case in cases:
+        if case.model is None or case.data_sets is None:
+            continue  # an older onnx keeps them in files
         nodes = case.model.graph.node
         if any(n.domain or n.op_type not in KNOWN for n in nodes):
             continue

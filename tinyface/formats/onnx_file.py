@@ -248,8 +248,9 @@ def _opset(path: Path, model: Any) -> int:
     newest = onnx.defs.onnx_opset_version()
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if not OLDEST_OPSET <= opset <= newest:
+        newer = "pip install -U onnx, or export" if opset > newest else "Export"
         raise FormatError(
-            f"{path}: opset {opset}; {OLDEST_OPSET} to {newest} are read. Export it again with "
+            f"{path}: opset {opset}; {OLDEST_OPSET} to {newest} are read. {newer} it again with "
             "opset_version=17"
         )
     return int(opset)

@@ -117,17 +117,20 @@ def read_tensor(tensor: Any, beside: Beside, where: str) -> Array:
     return _as_known(array, where)
 
 
-def _from_beside(tensor: Any, beside: Beside, size: int, where: str) -> Array:
-    from onnx import helper
+# onnx.proto's numbers of the types whose bytes are NumPy's. (Older versions of onnx say of bfloat16
+# that it is float32, which is what it becomes there.)
+TYPES = {
+    1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8",
+    12: "<u4",
+}  # fmt: skip
 
-    try:
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    except Exception:
-        raise FormatError(f"{where}: elements of type {tensor.data_type} are not read") from None
-    if dtype.kind not in "fiub":
-        raise FormatError(f"{where}: elements of type {dtype} are not read")
+
+def _from_beside(tensor: Any, beside: Beside, size: int, where: str) -> Array:
+    if tensor.data_type not in TYPES:
+        raise FormatError(f"{where}: elements of type {tensor.data_type} are not read")
+    dtype = np.dtype(TYPES[tensor.data_type])
     data = beside.read(tensor, size * dtype.itemsize, where)
-    array: Array = np.frombuffer(data, dtype.newbyteorder("<")).reshape(tuple(tensor.dims))
+    array: Array = np.frombuffer(data, dtype).reshape(tuple(tensor.dims))
     return array.view(np.uint8) != 0 if dtype.kind == "b" else array
 
 
