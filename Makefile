@@ -21,7 +21,7 @@ PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfil
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick lint format c-tests asan tsan avx512-test arm-test arm-python perf-arm count-arm cachesim clang-test wheels try-wheels wheel clean
+.PHONY: help install demo test test-quick test-oldest lint format c-tests asan tsan avx512-test arm-test arm-python perf-arm count-arm cachesim clang-test wheels try-wheels wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 14
@@ -71,6 +71,18 @@ test: $(VENV)/.installed-test  ## all tests
 
 test-quick: $(VENV)/.installed-test  ## the tests that take seconds
 	$(PYTEST) -m 'not slow' $(ARGS)
+
+OLDEST := build/oldest/bin/python
+$(OLDEST): pyproject.toml | $(VENV)/.installed
+	rm -rf build/oldest
+	$(PYTHON) -m venv build/oldest
+	$(OLDEST) -m pip install --quiet uv
+	$(OLDEST) -m uv pip install --quiet --python $(OLDEST) --resolution lowest-direct \
+	  --only-binary :all: -r pyproject.toml --extra onnx --extra plot --extra report --extra test
+	@touch $@
+
+test-oldest: $(OLDEST)  ## the quick ones with the oldest packages that tinyface asks for
+	PYTHONPATH=$(CURDIR) $(PYTEST:$(BIN)/%=build/oldest/bin/%) -m 'not slow' $(ARGS)
 
 C_FILES  := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/*.c)
 C_STRICT := -std=c11 -Wall -Wextra -Wconversion -Werror -pthread -Icsrc
