@@ -17,6 +17,22 @@ settings.register_profile("tinyface", deadline=None)
 settings.load_profile("tinyface")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    from tinyface.backends import c
+
+    if item.get_closest_marker("needs_c") and not c.available():
+        pytest.skip(c.missing())
+
+
+@pytest.fixture(autouse=True)
+def silent_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no C engine, tests of what is said do not expect to read so."""
+    from tinyface.backends import c
+
+    if not c.available():
+        monkeypatch.setattr("tinyface.cli.common.note_numpy", lambda: None)
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sample models."""

@@ -38,7 +38,7 @@ def apart(life: Lives) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+@pytest.mark.needs_c
 @pytest.mark.parametrize("name", REGISTRY)
 def test_the_arena_is_near_its_lower_bound(name: str) -> None:
     """Of every network here; with and without chains."""

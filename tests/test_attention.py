@@ -21,7 +21,6 @@ from tinyface.graph import Graph
 from tinyface.networks.random import random_state
 from tinyface.passes import fold_affine, fold_constants, optimise
 
-IN_C = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
 ISAS = [isa.name for isa in engine.isas()] if engine.available() else []
 
 
@@ -112,7 +111,7 @@ CASES = st.tuples(
 )
 
 
-@IN_C
+@pytest.mark.needs_c
 @SETTINGS
 @given(CASES, st.sampled_from(ISAS or [""]), st.integers(2, 5))
 def test_a_block_is_one_call(case: tuple[object, ...], isa: str, threads: int) -> None:
@@ -137,7 +136,7 @@ def radix(c: int = 64, side: int = 31) -> Graph:
     return graph.bind({name: np.ones(t.shape, np.float32) for name, t in graph.params.items()})
 
 
-@IN_C
+@pytest.mark.needs_c
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("graph", [block(48, 3, (13, 15)), radix()], ids=["tokens", "radix"])
 def test_no_large_step_is_left_to_one_thread(graph: Graph, isa: str) -> None:
@@ -148,7 +147,7 @@ def test_no_large_step_is_left_to_one_thread(graph: Graph, isa: str) -> None:
     assert_close(graph, executable.run(inputs_of(graph)))
 
 
-@IN_C
+@pytest.mark.needs_c
 @pytest.mark.parametrize("kernel", ["matmul", "layer_norm"])
 @pytest.mark.parametrize("operand", ["x", "y", "z"])
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_check_refuses_views_beyond_their_buffer(
         executable._check()
 
 
-@IN_C
+@pytest.mark.needs_c
 @pytest.mark.parametrize(
     ("kernel", "field", "value"),
     [("matmul", "oc", 1 << 20), ("matmul", "c", 1 << 20), ("matmul", "ow", 99),
@@ -182,7 +181,7 @@ def test_check_refuses_what_run_could_not_survive(kernel: str, field: str, value
         executable._check()
 
 
-@IN_C
+@pytest.mark.needs_c
 def test_a_product_without_its_second_operand_is_refused() -> None:
     executable = engine.CExecutable(optimise(block()), 1)
     steps = executable.plan.steps
@@ -271,7 +270,7 @@ def test_constants_are_computed_once() -> None:
     assert len(fold_constants(large).outputs) == 3
 
 
-@IN_C
+@pytest.mark.needs_c
 def test_heads_are_scaled_and_rotated_as_they_lie() -> None:
     """Swin V2's scale of every head and the halves that rotary positions turn: four axes that are
     no map, so nothing is turned channels-last and back."""

@@ -30,7 +30,7 @@ from tinyface.ops.spec import Array
 from tinyface.passes import optimise
 from tinyface.plan.lower import LOWER
 
-pytestmark = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+pytestmark = pytest.mark.needs_c
 
 ISAS = [isa.name for isa in engine.isas()] if engine.available() else []
 MAPS = {"add", "sub", "mul", "div", "maximum", "concat", "matmul", "resize"}  # all may be maps

@@ -16,7 +16,7 @@ from tinyface.networks.random import random_state
 from tinyface.ops.spec import Array
 from tinyface.plan.pack import TINY, Packer
 
-pytestmark = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+pytestmark = pytest.mark.needs_c
 
 ISAS = [isa.name for isa in engine.isas()] if engine.available() else []
 

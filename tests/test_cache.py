@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyface import ops
-from tinyface.backends import c as engine
 from tinyface.builder import Builder
 from tinyface.graph import Graph
 from tinyface.networks import find
@@ -149,7 +148,7 @@ def test_what_panels_hand_on_has_a_place_of_its_own(channels: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+@pytest.mark.needs_c
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is absent")
 @pytest.mark.skipif(not (SCRIPTS / "cachesim.py").exists(), reason="not a checkout")
 @pytest.mark.parametrize("name", ["fdfacenet", "mobilefacenet", "cnn-14-ds"])
@@ -166,7 +165,7 @@ def test_the_model_agrees_with_a_simulation(name: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+@pytest.mark.needs_c
 @pytest.mark.skipif(
     not (shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")),
     reason="qemu-user or the cross compiler is absent",

@@ -21,7 +21,7 @@ from tinyface.ops.spec import Array
 from tinyface.passes import optimise
 from tinyface.plan import chain
 
-pytestmark = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+pytestmark = pytest.mark.needs_c
 
 
 def outputs_of(

@@ -16,7 +16,6 @@ import pytest
 from test_report import BROWSER, PROBE, in_browser
 
 from tinyface import networks
-from tinyface.backends import c as engine
 from tinyface.cli.main import run as cli
 from tinyface.errors import GraphError, UsageError
 from tinyface.passes import optimise
@@ -183,7 +182,7 @@ def test_measuring(backend: str) -> None:
     assert {s.kind for m in made for s in m.steps} == {"pointwise"}
 
 
-@pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+@pytest.mark.needs_c
 def test_whole_runs_are_of_the_engine_as_it_is() -> None:
     """Chains and all; the steps are timed without."""
     wide = Member("wide", "FDFN", partial(depthwise_chain, "wide", 3, 3, 64, 64))

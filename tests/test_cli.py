@@ -14,7 +14,6 @@ from command_line import ONE, TWO, leftovers
 from PIL import Image
 
 from tinyface import limits, machine, ops
-from tinyface.backends import c as engine
 from tinyface.builder import Builder
 from tinyface.cli.main import COMMANDS
 from tinyface.formats.modelfile import save_model
@@ -207,7 +206,7 @@ def test_files_of_other_formats_are_looked_at_as_they_are(tinyface: Any) -> None
     assert "conv" in tinyface("predict", "theirs.param", "--device", "pi4").out
 
 
-@pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+@pytest.mark.needs_c
 def test_bench_with_the_help_of_numpy(tinyface: Any) -> None:
     """Long slices backwards have no kernel."""
     b = Builder("lonely")
@@ -231,6 +230,20 @@ def test_models(tinyface: Any) -> None:
     by_name = {row["name"]: row for row in done["networks"]}
     assert by_name["fdfacenet"]["status"] == "pinned"
     assert by_name["fdfacenet"]["macs"] == pytest.approx(130e6, rel=0.01)  # Table 7: 130 M
+
+
+@pytest.mark.needs_c
+@pytest.mark.parametrize("wrong", ["was not built", "cannot be loaded (too old)"])
+def test_the_slower_engine_is_spoken_of(
+    tinyface: Any, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setattr("tinyface.backends.c._engine", None)
+    monkeypatch.setattr("tinyface.backends.c._wrong", wrong)
+    done = tinyface("embed", "one.png")
+    assert done.status == 0 and "NumPy runs" in done.err
+    assert f"the C engine {wrong}: " in done.err
+    assert tinyface("embed", "one.png", "--backend", "numpy").err == ""
+    assert f"everything is slow here, because the C engine {wrong}" in tinyface("doctor").err
 
 
 def test_doctor(tinyface: Any) -> None:

@@ -28,6 +28,7 @@ def as_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
 
 
+@pytest.mark.needs_c
 @pytest.mark.usefixtures("as_process")
 def test_a_closed_pipe_is_no_drama() -> None:
     process = spawn("embed", *["two.png"] * 200, "--all-faces", "-o", "-")

@@ -116,7 +116,13 @@ def test_aligned_crops_go_on_too(
 
 
 @pytest.mark.parametrize(
-    "option", [("--all-faces",), ("--weights", "fp16"), ("--backend", "numpy")], ids="-".join
+    "option",
+    [
+        ("--all-faces",),
+        ("--weights", "fp16"),
+        pytest.param(("--backend", "numpy"), marks=pytest.mark.needs_c),
+    ],
+    ids="-".join,
 )
 def test_other_options_begin_anew(
     tinyface: Any,

@@ -10,7 +10,6 @@ from types import ModuleType
 
 import pytest
 
-from tinyface.backends import c as engine
 from tinyface.builder import Builder
 from tinyface.graph import Graph
 from tinyface.networks import random_state
@@ -20,7 +19,7 @@ NEEDED = ("qemu-aarch64", "aarch64-linux-gnu-gcc", "gcc")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not engine.available(), reason="the C engine was not built"),
+    pytest.mark.needs_c,
     pytest.mark.skipif(
         not (SCRIPT.exists() and all(map(shutil.which, NEEDED))),
         reason="qemu-user or the cross compiler is absent",

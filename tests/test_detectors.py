@@ -92,6 +92,7 @@ def test_pictures_of_a_batch_keep_their_rows_apart() -> None:
             np.testing.assert_allclose(whole[name][i], value[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.needs_c
 @both
 def test_c_runs_all_of_it(family: Family) -> None:
     found = heads(network(family))

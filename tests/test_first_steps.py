@@ -103,6 +103,7 @@ def test_nothing_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Latin-1 names on a UTF-8 system (an old USB stick), and a Latin-1 terminal.
+@pytest.mark.needs_c
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1"])
 def test_names_and_terminals_of_another_encoding(encoding: str) -> None:
     try:

@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 
 from tests.test_runtime import bound
-from tinyface.backends import c
 from tinyface.graph import Graph
 from tinyface.ops.spec import Array
 from tinyface.plan import Packer
 from tinyface.runtime import Session
 
-needs_c = pytest.mark.skipif(not c.available(), reason="the C engine is not built here")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 quiet = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 and later
 
@@ -64,7 +62,7 @@ def in_a_child_beside(
 
 @forks
 @quiet
-@pytest.mark.parametrize("backend", ["numpy", pytest.param("c", marks=needs_c)])
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("c", marks=pytest.mark.needs_c)])
 def test_a_child_forked_while_another_thread_plans(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

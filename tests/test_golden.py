@@ -10,7 +10,6 @@ from golden_cases import ALL, HERE, Case, entry, from_repository, from_shared, l
 from shared import SHARED, needs_shared
 
 from tinyface import passes
-from tinyface.backends import c as c_backend
 from tinyface.backends.numpy import run_graph
 from tinyface.graph import Graph
 from tinyface.runtime import Session
@@ -97,7 +96,7 @@ def test_float64(name: str) -> None:
             assert error(got, case.exact[key]) <= bound, (key, form is graph)
 
 
-@pytest.mark.skipif(not c_backend.available(), reason="the C extension is not built")
+@pytest.mark.needs_c
 @pytest.mark.parametrize("name", ALL)
 def test_c_engine(name: str) -> None:
     """Within 1e-4 of the exact outputs; both images at once."""

@@ -25,8 +25,6 @@ from tinyface.passes import half_weights
 from tinyface.passes.half_weights import fits
 from tinyface.runtime import WEIGHTS, Session
 
-needs_c = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
-
 
 def small(scale: float = 1.0, side: int = 20) -> Graph:
     """A standard, a depthwise and a fully connected layer; the first is Winograd's in C."""
@@ -96,7 +94,7 @@ def test_an_unknown_kind_of_weights_is_refused() -> None:
         Session(small(), weights="fp8")
 
 
-@needs_c
+@pytest.mark.needs_c
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kind", ["conv2d", "linear"])
 def test_every_instruction_set_equals_numpy_with_rounded_weights(kind: str, isa: str) -> None:
@@ -120,7 +118,7 @@ def test_every_instruction_set_equals_numpy_with_rounded_weights(kind: str, isa:
     assert done, "no case had fp16 weights"
 
 
-@needs_c
+@pytest.mark.needs_c
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", [*SMALL, "winograd"])
 def test_networks_equal_numpy(name: str, isa: str) -> None:
@@ -133,7 +131,7 @@ def test_networks_equal_numpy(name: str, isa: str) -> None:
             assert np.abs(ours - expected[key]).max() <= 2e-5 * np.abs(expected[key]).max()
 
 
-@needs_c
+@pytest.mark.needs_c
 def test_same_bits_for_any_number_of_threads() -> None:
     graph = half_weights(network("fdfacenet"))
     inputs = random_inputs(graph)
@@ -143,7 +141,7 @@ def test_same_bits_for_any_number_of_threads() -> None:
             assert np.array_equal(ours, expected[key])
 
 
-@needs_c
+@pytest.mark.needs_c
 def test_the_plan_says_what_is_fp16_and_why_not() -> None:
     def steps(graph: Graph) -> dict[str, tuple[str, str]]:
         return {s.name: (s.kernel, s.reason) for s in engine.CExecutable(graph, 1).plan.steps}
@@ -157,7 +155,7 @@ def test_the_plan_says_what_is_fp16_and_why_not() -> None:
     assert "fp16" not in kernel and reason.endswith("out of fp16's range: weights stay fp32")
 
 
-@needs_c
+@pytest.mark.needs_c
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("depth", [2, 4])
 def test_groups_that_share_vectors_read_fp32(isa: str, depth: int) -> None:
@@ -172,7 +170,7 @@ def test_groups_that_share_vectors_read_fp32(isa: str, depth: int) -> None:
     assert np.abs(ours - wanted).max() <= 2e-5 * np.abs(wanted).max()
 
 
-@needs_c
+@pytest.mark.needs_c
 def test_fp16_weights_take_half_the_memory() -> None:
     graph = network("fdfacenet")
     whole, half = (engine.CExecutable(g, 1).plan for g in (graph, half_weights(graph)))

@@ -9,7 +9,7 @@ import pytest
 from tinyface.backends import c as engine
 
 ladder = pytest.importorskip("benchmarks.ladder", reason="benchmarks/ is not installed")
-pytestmark = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+pytestmark = pytest.mark.needs_c
 
 
 def test_every_step_is_measured_and_checked() -> None:

@@ -24,8 +24,6 @@ from tinyface.passes import optimise
 from tinyface.tracing import Record
 from tinyface.types import TensorType
 
-needs_c = pytest.mark.skipif(not c.available(), reason="the C engine is not built here")
-
 SLOW: dict[str, tuple[Op, tuple[tuple[int, ...], ...]]] = {
     "windows": (ops.MaxPool((1023, 1023), (1, 1), (511,) * 4), ((1, 3, 1024, 1024),)),
     "means": (ops.AveragePool((512, 512), (1, 1), (255,) * 4), ((1, 1, 2048, 2048),)),
@@ -70,7 +68,7 @@ def test_networks_are_counted_by_their_products() -> None:
         graph.with_inputs({n: (whole + 9, *t.shape[1:]) for n, t in graph.inputs.items()})
 
 
-@needs_c
+@pytest.mark.needs_c
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_run_in_parts_has_the_same_bits(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = find("mobilefacenet").build()
@@ -112,7 +110,7 @@ def ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@needs_c
+@pytest.mark.needs_c
 @pytest.mark.usefixtures("ctrl_c")
 def test_a_long_run_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     executable = c.CExecutable(bound(), 2)
@@ -130,7 +128,7 @@ def test_a_long_run_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(executable.run({"input": picture(8)})["act"], expected["act"])
 
 
-@needs_c
+@pytest.mark.needs_c
 def test_what_is_long_is_not_chained(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chain is never left half done."""
     graph = find("mobilefacenet").build()

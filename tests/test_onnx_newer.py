@@ -76,6 +76,7 @@ def test_pixels_by_their_numbers(tmp_path: Path, name: str) -> None:
     assert np.array_equal(y, x[wanted])
 
 
+@pytest.mark.needs_c
 def test_all_numbers_in_their_order_are_no_slice(tmp_path: Path) -> None:
     """as_strided of a pooled map, as PyTorch's newer exporter writes ConvNeXt's head: in C."""
     nodes = [
@@ -89,6 +90,7 @@ def test_all_numbers_in_their_order_are_no_slice(tmp_path: Path) -> None:
     np.testing.assert_allclose(y, x.mean((2, 3), keepdims=True), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.needs_c
 def test_colours_the_other_way_round_are_in_C(tmp_path: Path) -> None:
     """x[:, [2, 1, 0]] is three slices of the picture itself: what turns it before and behind is
     one turn, of nothing."""
@@ -309,6 +311,7 @@ def test_a_mask_that_is_computed(tmp_path: Path) -> None:
         read(tmp_path, model(nodes, (1, 4, 6, 6), {"w": w[:1, :1]}, 23))
 
 
+@pytest.mark.needs_c
 def test_what_a_mask_hides_by_infinity(tmp_path: Path) -> None:
     """Written out, as below opset 23, with PyTorch's care for rows that see nothing, of which
     there are none: such a network can be saved, and runs in C."""

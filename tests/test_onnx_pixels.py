@@ -120,6 +120,7 @@ def test_a_row_is_repeated_any_number_of_times(tmp_path: Path, shape: tuple[int,
     assert (y == np.broadcast_to(x.reshape(shape), long)).all()
 
 
+@pytest.mark.needs_c
 @pytest.mark.parametrize("kind", ["ReduceSum", "ReduceMax", "ReduceL2", "ReduceMean"])
 def test_one_number_a_picture_runs_in_c(tmp_path: Path, kind: str) -> None:
     """Expectations over bins (HopeNet, SSR-Net) and lengths are vectors without a second axis."""

@@ -16,8 +16,6 @@ from tinyface.graph import Graph
 from tinyface.networks import random_state
 from tinyface.passes import computed_weights, optimise
 
-IN_C = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
-
 
 def styled(kernel: int, op: ops.Conv2d, bias: bool = False, constant: bool = False) -> Graph:
     """A weight times a style of each input channel, as StyleGAN2 has it; of a learnt constant, too,
@@ -89,7 +87,7 @@ def test_too_many_taps_stay() -> None:
     assert "conv2d" not in kinds(computed_weights(graph))
 
 
-@IN_C
+@pytest.mark.needs_c
 @pytest.mark.parametrize("constant", [False, True])
 @pytest.mark.parametrize(("kernel", "op"), CASES)
 def test_they_run_in_c(kernel: int, op: ops.Conv2d, constant: bool) -> None:

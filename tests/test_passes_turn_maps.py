@@ -17,7 +17,6 @@ from tinyface.networks import random_state
 from tinyface.ops import Reshape, Transpose
 from tinyface.passes import optimise, turn_maps
 
-IN_C = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
 ROWS = Transpose((0, 2, 1))
 
 
@@ -56,7 +55,7 @@ def test_maps_are_turned_in_place_of_tokens(spec: tuple[int, ...], back: tuple[i
     assert turn_maps(done) is done
 
 
-@IN_C
+@pytest.mark.needs_c
 def test_nothing_is_moved_between_maps_and_tokens() -> None:
     graph = optimise(mixer((0, 6, 20), (0, 10, 4, 5)))
     executable = engine.CExecutable(graph, 1)

@@ -15,7 +15,6 @@ from tinyface.backends import c as engine
 
 peers = pytest.importorskip("benchmarks.peers", reason="benchmarks/ is not installed")
 SMALL = "cnn-8-ds-cifar"
-needs_c = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
 
 
 def test_agreement_sees_nan_in_any_output_and_zeros() -> None:
@@ -95,7 +94,7 @@ def test_mnn_is_among_the_engines() -> None:
     assert "mnn" in peers.ENGINES
 
 
-@needs_c
+@pytest.mark.needs_c
 def test_networks_of_one_name_are_two_networks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from tinyface.backends import c
 from tinyface.errors import BackendError
 from tinyface.runtime import Session
 
-pytestmark = pytest.mark.skipif(not c.available(), reason="the C engine is not built here")
+pytestmark = pytest.mark.needs_c
 THREADS = Path("/proc/self/task")
 
 

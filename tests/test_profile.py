@@ -13,7 +13,6 @@ import pytest
 import tinyface
 from tests.test_graph import small_graph, state_of
 from tinyface import machine
-from tinyface.backends import c as engine
 from tinyface.backends.numpy import NumpyExecutable
 from tinyface.cli.main import run as cli
 from tinyface.errors import UsageError
@@ -102,7 +101,7 @@ def test_a_profile_adds_up() -> None:
     assert doc["totals"]["macs"] == s.graph.cost.macs
 
 
-@pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+@pytest.mark.needs_c
 def test_bytes_past_a_cache_stand_beside_the_times(capsys: pytest.CaptureFixture[str]) -> None:
     """Weights of 12.7 MB pass 1 MiB in every run; what the model says of each step adds up."""
     args = ["profile", "fdfacenet", "--runs", "1", "-t", "1", "--cache", "1M:16"]

@@ -23,7 +23,6 @@ from tinyface.graph import Graph
 from tinyface.passes import optimise
 from tinyface.runtime import Session
 
-IN_C = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
 ISAS = [isa.name for isa in engine.isas()] if engine.available() else []
 
 
@@ -75,7 +74,7 @@ LAYOUTS = (
 )  # fmt: skip
 
 
-@IN_C
+@pytest.mark.needs_c
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("build", LAYOUTS)
 def test_layouts_meet(build: Callable[[Builder, str], tuple[str, ...]], isa: str) -> None:
@@ -92,7 +91,7 @@ def test_layouts_meet(build: Callable[[Builder, str], tuple[str, ...]], isa: str
         np.testing.assert_allclose(got[name], y, rtol=1e-5, atol=1e-5)
 
 
-@IN_C
+@pytest.mark.needs_c
 @pytest.mark.parametrize("shape", [(2, 6, 9), (2, 6, 1), (2, 6, 4, 3)])
 def test_slopes_of_sequences(shape: tuple[int, ...]) -> None:
     """PReLU behind the sum of a residual: of channels that are no map's, no step's epilogue."""
@@ -115,7 +114,7 @@ def test_passes_keep_the_values(graph: Graph) -> None:
     assert_same_outputs(graph, optimise(graph), "float32")
 
 
-@IN_C
+@pytest.mark.needs_c
 @SETTINGS
 @given(row_graphs(), st.sampled_from(ISAS or [""]), st.integers(2, 4))
 def test_in_c_as_in_numpy(graph: Graph, isa: str, threads: int) -> None:

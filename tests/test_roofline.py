@@ -16,7 +16,6 @@ from tinyface.traffic import roofline
 from tinyface.traffic.roofline import Entry, regions
 from tinyface.traffic.roofs import Level, Roofs
 
-needs_engine = pytest.mark.skipif(not c.available(), reason="the C engine was not built")
 ISAS = c.isas() if c.available() else []
 
 
@@ -26,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@needs_engine
+@pytest.mark.needs_c
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 def test_the_peak_step_does_its_multiply_adds(isa: c.Isa) -> None:
     x = np.arange(12 * isa.lanes) / 1024
@@ -37,7 +36,7 @@ def test_the_peak_step_does_its_multiply_adds(isa: c.Isa) -> None:
         np.testing.assert_allclose(y, [sums, sums], rtol=1e-6)
 
 
-@needs_engine
+@pytest.mark.needs_c
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 def test_the_stream_step_reads_every_float(isa: c.Isa) -> None:
     floats = roof.whole(isa, 5000)
@@ -50,7 +49,7 @@ def test_the_stream_step_reads_every_float(isa: c.Isa) -> None:
     assert roof.stream(isa, long, 1)[2].sum() == 2 * roof.ROW
 
 
-@needs_engine
+@pytest.mark.needs_c
 def test_steps_beyond_their_buffers_are_refused() -> None:
     with pytest.raises(AssertionError, match="out of range"):
         roof.stream(ISAS[-1], np.ones((1, 8 * ISAS[-1].lanes + 1), np.float32), 1)
@@ -86,7 +85,7 @@ def test_sharing_of_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert machine.cache_sharing()["L2"] == 1
 
 
-@needs_engine
+@pytest.mark.needs_c
 def test_measured_kept_and_found_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +113,7 @@ def test_measured_kept_and_found_again(
     assert roofline.kept(isas[0].name, 1) is None  # measured again where they are needed
 
 
-@needs_engine
+@pytest.mark.needs_c
 def test_every_row_of_a_profile_has_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
     roofs = Roofs(1e-3, (Level("L2", 1e9, 1 << 30), Level("DRAM", 1e9)))  # only MACs cost time
     entry = Entry(c.choose_isa().name, 1, roofs)
@@ -127,7 +126,7 @@ def test_every_row_of_a_profile_has_a_bound(capsys: pytest.CaptureFixture[str]) 
     assert document["roofs"] == roofs.to_json()
 
 
-@needs_engine
+@pytest.mark.needs_c
 def test_roofs_of_another_machine_or_engine_are_not_taken() -> None:
     entry = Entry("none", 1, Roofs(1.0, (Level("DRAM", 1.0),)))
     roofline.save(roofline.document([entry]))

@@ -20,8 +20,6 @@ from tinyface.networks.random import random_state
 from tinyface.runtime import MAX_PLANS, Session, choose_backend, default_threads
 from tinyface.types import Shape
 
-needs_c = pytest.mark.skipif(not c.available(), reason="the C engine is not built here")
-
 
 def bound() -> Graph:
     graph = small_graph()
@@ -77,7 +75,7 @@ def test_an_extension_that_does_not_load_is_no_secret(
         assert choose_backend("auto") == "numpy"
 
 
-@needs_c
+@pytest.mark.needs_c
 def test_what_has_no_kernel_runs_in_numpy_and_is_named() -> None:
     x = np.arange(120, dtype=np.float32).reshape(1, 2, 20, 3)
     with pytest.warns(RuntimeWarning, match="1 of 1 operators have no C kernel.*slice"):
@@ -99,7 +97,7 @@ def interrupted() -> Graph:
     return graph.bind(random_state(graph))
 
 
-@needs_c
+@pytest.mark.needs_c
 @pytest.mark.filterwarnings("ignore:.*no C kernel")
 def test_the_engines_take_turns() -> None:
     graph = interrupted()
@@ -124,7 +122,7 @@ def test_the_engines_take_turns() -> None:
     assert starts == sorted(starts)
 
 
-@needs_c
+@pytest.mark.needs_c
 def test_the_help_of_numpy_is_announced_once() -> None:
     session = Session(mirror(), threads=1)
     with pytest.warns(RuntimeWarning) as caught:
@@ -133,7 +131,7 @@ def test_the_help_of_numpy_is_announced_once() -> None:
     assert len(caught) == 1
 
 
-@needs_c
+@pytest.mark.needs_c
 def test_plans_for_several_sizes_share_the_packed_weights() -> None:
     session = Session(bound(), "c", threads=1)
     one = session.executable({"input": (1, 3, 8, 8)})
@@ -147,7 +145,7 @@ def test_plans_for_several_sizes_share_the_packed_weights() -> None:
         assert np.abs(got["act"] - wanted["act"]).max() < 1e-5
 
 
-@needs_c
+@pytest.mark.needs_c
 @pytest.mark.parametrize(
     "shapes", [[(1, 2, 4, 4), (1, 2, 7, 5), (1, 2, 3, 3)], [(1, 2, 3, 3), (3, 2, 3, 3)]]
 )
@@ -175,7 +173,7 @@ def test_plans_share_no_constants_that_are_as_long_as_the_picture(shapes: list[S
             assert np.array_equal(y, expected[name])
 
 
-@needs_c
+@pytest.mark.needs_c
 def test_element_wise_steps_of_tokens_are_shared_and_need_little() -> None:
     """Threads share the lines of what is no map, and a factor takes no more than one line."""
     b = Builder("tokens")

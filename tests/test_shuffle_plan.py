@@ -20,7 +20,7 @@ from tinyface.networks import find, random_state
 from tinyface.ops.spec import Array
 from tinyface.passes import optimise
 
-pytestmark = pytest.mark.skipif(not engine.available(), reason="the C engine was not built")
+pytestmark = pytest.mark.needs_c
 
 
 def bound(graph: Graph) -> Graph:

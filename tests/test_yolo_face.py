@@ -62,7 +62,7 @@ def expected(name: str, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 @each
 @pytest.mark.parametrize("steps", [(8, 16, 32), (8, 16, 32, 64)])
-@pytest.mark.parametrize("backend", ["numpy", "c"])
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("c", marks=pytest.mark.needs_c)])
 def test_the_columns_become_three_outputs(name: str, steps: tuple[int, ...], backend: str) -> None:
     graph = network(name, steps=steps)
     found = rows(graph)

@@ -301,11 +301,16 @@ def load_model(
 
     model = load(name, backend, threads, detector, weights)
     if backend == "auto" and model.session.backend == "numpy":
-        note(
-            "the C engine is not built here: the NumPy engine runs instead, with the same "
-            "results but slower (see  tinyface doctor)"
-        )
+        note_numpy()
     return model
+
+
+def note_numpy() -> None:
+    """Say why the slower engine runs. (The library warns where the other is there and broken.)"""
+    from tinyface.backends import c
+
+    if not c.broken():
+        note(f"NumPy runs, with the same results but slower: {c.missing()}")
 
 
 def origin(model: str | None, detector: str | None, aligned: bool) -> dict[str, Any]:
