@@ -120,8 +120,8 @@ def read_tensor(tensor: Any, beside: Beside, where: str) -> Array:
 # onnx.proto's numbers of the types whose bytes are NumPy's. (Older versions of onnx say of bfloat16
 # that it is float32, which is what it becomes there.)
 TYPES = {
-    1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8",
-    12: "<u4",
+    1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2",
+    11: "<f8", 12: "<u4",
 }  # fmt: skip
 
 
