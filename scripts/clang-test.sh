@@ -26,4 +26,4 @@ on() {
 export WINEPREFIX=$PWD/build/clang/wine WINEDEBUG=-all
 on aarch64 aarch64-linux-musl "qemu-aarch64 -cpu cortex-a72" -static
 on windows x86_64-windows-gnu wine
-for cpu in aarch64 x86_64; do on macos-$cpu $cpu-macos :; done
+for cpu in aarch64 x86_64; do on macos-$cpu $cpu-macos : -O0; done
