@@ -17,7 +17,7 @@ PACKAGE = ROOT / "tinyface"
 
 # From the bottom up; a module imports only from its own layer or from below.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "limits", "files", "once", "plots", "machine", "ahead", "fetch"),
+    ("errors", "limits", "files", "once", "plots", "cpus", "machine", "ahead", "fetch"),
     ("types",),
     ("ops",),
     ("graph", "builder"),

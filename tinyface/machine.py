@@ -14,6 +14,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tinyface.cpus import count, read, sysctl, usable
+
 CPU_FOLDER = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 MEMORY = Path("/proc/meminfo")
@@ -33,15 +35,15 @@ def describe() -> dict[str, Any]:
         "architecture": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "cpus": os.cpu_count() or 1,
-        "usable_cpus": _usable(),
-        "governor": _read(CPU_FOLDER / "scaling_governor"),
+        "usable_cpus": len(usable()),
+        "governor": read(CPU_FOLDER / "scaling_governor"),
         "caches": caches(),
     }
 
 
 def state() -> dict[str, Any]:
     """What changes: frequency (MHz), temperature (deg C), load, throttling; None if unknown."""
-    frequency = _read(CPU_FOLDER / "scaling_cur_freq")
+    frequency = read(CPU_FOLDER / "scaling_cur_freq")
     return {
         "mhz": int(frequency) // 1000 if frequency and frequency.isdecimal() else None,
         "celsius": temperature(),
@@ -57,7 +59,7 @@ def disturbance(before: dict[str, Any], after: dict[str, Any]) -> str:
         reasons.append(f"the machine reports: {', '.join(after['throttled'])}")
     if before["mhz"] and after["mhz"] and after["mhz"] < 0.9 * before["mhz"]:
         reasons.append(f"the clock fell from {before['mhz']} to {after['mhz']} MHz")
-    if before["load"] is not None and before["load"] > 0.5 * _usable():
+    if before["load"] is not None and before["load"] > 0.5 * len(usable()):
         reasons.append(f"other work was running (load {before['load']:.1f} at the start)")
     return "; ".join(reasons)
 
@@ -80,12 +82,12 @@ def headline(described: dict[str, Any]) -> str:
 def cpu_name() -> str:
     """As /proc/cpuinfo has it on x86 and on a Raspberry Pi, or macOS; else what Python knows."""
     fields: dict[str, str] = {}
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+    for line in (read(Path("/proc/cpuinfo")) or "").splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
-    board = (_read(Path("/proc/device-tree/model")) or "").rstrip("\0")
+    board = (read(Path("/proc/device-tree/model")) or "").rstrip("\0")
     name = board or fields.get("model name") or fields.get("Model") or fields.get("Hardware")
-    return name or _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    return name or sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
 
 
 def caches() -> dict[str, int]:
@@ -103,30 +105,22 @@ def _caches() -> list[tuple[str, int, int]]:
     first."""
     found = []
     for name, key, together in (("L1d", "l1dcachesize", ""), ("L2", "l2cachesize", "cpusperl2")):
-        total, cpus = _sysctl(f"hw.perflevel0.{key}"), _sysctl(f"hw.perflevel0.{together}")
+        total, cpus = sysctl(f"hw.perflevel0.{key}"), sysctl(f"hw.perflevel0.{together}")
         if total:
             found.append((name, int(total), int(cpus or 1)))
     for folder in sorted(CACHES.glob("index*")):
-        level, kind, size = (_read(folder / part) for part in ("level", "type", "size"))
+        level, kind, size = (read(folder / part) for part in ("level", "type", "size"))
         if level and kind and size and kind != "Instruction" and size[:-1].isdecimal():
             factor = {"K": 1 << 10, "M": 1 << 20}.get(size[-1], 1)
             name = f"L{level}{'d' if kind == 'Data' else ''}"
-            users = _count_cpus(_read(folder / "shared_cpu_list") or "0")
+            users = count(read(folder / "shared_cpu_list") or "0")
             found.append((name, int(size[:-1]) * factor, users))
     return found
 
 
-def _count_cpus(ranges: str) -> int:
-    """ "0-3,8" -> 5; 1 where it cannot be read."""
-    ends = [part.split("-") for part in ranges.split(",")]
-    if not all(end.isdecimal() for pair in ends for end in pair):
-        return 1
-    return max(1, sum(int(pair[-1]) - int(pair[0]) + 1 for pair in ends))
-
-
 def temperature() -> float | None:
     """Degrees Celsius of the hottest zone; None where there is no sensor."""
-    values = (_read(zone / "temp") for zone in THERMAL.glob("thermal_zone*"))
+    values = (read(zone / "temp") for zone in THERMAL.glob("thermal_zone*"))
     degrees = [int(v) / 1000 for v in values if v and v.lstrip("-").isdecimal()]
     return max(degrees, default=None)
 
@@ -148,33 +142,8 @@ def throttled() -> list[str] | None:
 
 def available_memory() -> int | None:
     """Bytes that programs can still have without swapping; None where that is not known."""
-    for line in (_read(MEMORY) or "").splitlines():
+    for line in (read(MEMORY) or "").splitlines():
         name, _, amount = line.partition(":")
         if name == "MemAvailable":
             return int(amount.split()[0]) << 10  # of kB
     return None
-
-
-def _sysctl(name: str) -> str | None:
-    """What macOS says of this; None elsewhere, and where it knows nothing."""
-    if platform.system() != "Darwin":
-        return None
-    try:
-        return subprocess.run(
-            ["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=2, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _usable() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None

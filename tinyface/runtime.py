@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tinyface import tracing
+from tinyface import cpus, tracing
 from tinyface.backends.numpy import NumpyExecutable
 from tinyface.errors import BackendError, GraphError, NoKernelError
 from tinyface.graph import Graph
@@ -19,6 +19,7 @@ from tinyface.limits import MAX_THREADS
 from tinyface.ops.spec import Array
 from tinyface.passes import half_weights, optimise
 from tinyface.plan import Packer
+from tinyface.plan.tiling import MAX_TASKS
 from tinyface.tracing import Record
 from tinyface.types import Shape
 
@@ -40,7 +41,8 @@ class Executable(Protocol):
 
 
 def default_threads() -> int:
-    """CPUs that this process may use, or ``TINYFACE_THREADS``."""
+    """One for each fast core that this process may keep busy (:mod:`tinyface.cpus`), but no more
+    than most steps have tasks; or ``TINYFACE_THREADS``."""
     wanted = os.environ.get("TINYFACE_THREADS", "")
     if wanted:
         if not wanted.isdecimal() or not 1 <= int(wanted) <= MAX_THREADS:
@@ -48,9 +50,7 @@ def default_threads() -> int:
                 f"TINYFACE_THREADS={wanted!r}: set it to a number from 1 to {MAX_THREADS}"
             )
         return int(wanted)
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
-    return min(os.cpu_count() or 1, MAX_THREADS)
+    return min(cpus.worthwhile()[0], MAX_TASKS)
 
 
 def choose_backend(wanted: str) -> str:

@@ -24,7 +24,7 @@ NAMES = 4  # columns that are no figures
 
 @click.command("bench", short_help="How fast networks run here.")
 @click.argument("models", metavar="[MODEL]...", nargs=-1)
-@click.option("-t", "--threads", default="", help="E.g. 1,2.  [default: all CPUs]")
+@click.option("-t", "--threads", default="", help="E.g. 1,2.  [default: one for each fast core]")
 @click.option("--isa", default="", help="E.g. scalar,avx2; all for every one.  [default: best]")
 @click.option(
     "--weights", default="fp32", show_default=True, help="How they are kept, e.g. fp32,fp16."

@@ -95,10 +95,14 @@ def measure_roofs(as_json: bool) -> int:
 
 def engine() -> dict[str, Any]:
     """The engine that "auto" chooses, its instruction set and threads."""
+    from tinyface import cpus
     from tinyface.backends import c
     from tinyface.runtime import choose_backend, default_threads
 
     found: dict[str, Any] = {"backend": choose_backend("auto"), "threads": default_threads()}
+    threads, fewer = cpus.worthwhile()
+    if fewer and threads == found["threads"]:
+        found["other CPUs"] = fewer
     if found["backend"] == "c":
         known = [isa.name for isa in c.isas()]
         found |= {"isa": c.choose_isa().name, "instruction sets": known}
