@@ -258,9 +258,8 @@ def load(
     Args:
         name_or_path: installed weights by name, or a model file; None for the default one.
         backend: "c" (compiled), "numpy" (readable), or "auto": the first that is there.
-        threads: of the C engine; None for one for each fast core
-            that the process may keep busy (:mod:`tinyface.cpus`). The result does
-            not depend on it, to the bit.
+        threads: of the C engine; None for one for each fast core that the process may keep busy
+            (:mod:`tinyface.cpus`). The result does not depend on it, to the bit.
         detector: what finds faces for :meth:`Model.embed`, by name or path, or from
             :func:`load_detector`; None for the default one, loaded when it is first needed.
         weights: how the recogniser's are kept in memory: "fp32", or "fp16" for half the bytes,

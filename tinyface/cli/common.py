@@ -88,7 +88,7 @@ def engine_options(command: Decorated) -> Decorated:
     )(command)  # fmt: skip
     return click.option(
         "-t", "--threads", type=click.IntRange(1, MAX_THREADS), default=None,
-        help="Threads of the C engine.  [default: the CPUs this process may use]",
+        help="Threads of the C engine.  [default: one for each fast core]",
     )(command)  # fmt: skip
 
 
