@@ -73,6 +73,8 @@ typedef float32x4_t vrow;
 static inline vrow row_load(const float *p) { return vld1q_f32(p); }
 #ifdef __aarch64__
 static inline vf v_sqrt(vf a) { return vsqrtq_f32(a); }
+/* A subscript, which may be a loop's counter; vfmaq_laneq_f32 is the same instruction, but clang
+ * has it with a literal alone. */
 #define v_fma_lane(acc, w, row, i) vfmaq_n_f32(acc, w, (row)[i])
 #else
 static inline vf v_sqrt(vf a) { return (vf){sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3])}; }

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
-import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,8 +57,10 @@ def quota() -> float | None:
 
 def sysctl(name: str) -> str | None:
     """What macOS says of this; None elsewhere, and where it knows nothing."""
-    if platform.system() != "Darwin":
+    if sys.platform != "darwin":
         return None
+    import subprocess  # which no other system has to load for this
+
     try:
         return subprocess.run(
             ["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=2, check=True
