@@ -27,7 +27,7 @@ def mac(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
             raise subprocess.CalledProcessError(1, command)
         return subprocess.CompletedProcess(command, 0, known[command[-1]] + "\n")
 
-    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
     monkeypatch.setattr(machine, "read", lambda path: None)
     monkeypatch.setattr(machine, "CACHES", tmp_path)
     monkeypatch.setattr("subprocess.run", sysctl)
@@ -61,7 +61,7 @@ class Linux:
         )
         for name, file in names:
             monkeypatch.setattr(cpus, name, root / file)
-        monkeypatch.setattr("sys.platform", "linux")
+        monkeypatch.setattr("platform.system", lambda: "Linux")
         monkeypatch.delenv("TINYFACE_THREADS", raising=False)
         self.patch = monkeypatch
 

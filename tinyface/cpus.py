@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def quota() -> float | None:
 
 def sysctl(name: str) -> str | None:
     """What macOS says of this; None elsewhere, and where it knows nothing."""
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         return None
     import subprocess  # which no other system has to load for this
 
