@@ -41,7 +41,7 @@ def worthwhile() -> tuple[int, str]:
     cores = len({_core(cpu) for cpu in fast})
     allowed = quota()
     if allowed is not None and int(allowed + 0.5) < cores:
-        return max(1, int(allowed + 0.5)), f"a quota of {allowed:g} CPUs"
+        return max(1, int(allowed + 0.5)), f"beyond a quota of {allowed:g}"
     reasons = []
     if len(fast) < len(cpus):
         reasons.append(f"{len(cpus) - len(fast)} are slower")
