@@ -70,7 +70,8 @@ def choose_backend(wanted: str) -> str:
     if wanted == "c":
         raise BackendError(f"{c.missing()}; or use --backend numpy")
     if c.broken():
-        warnings.warn(f"NumPy runs instead: {c.missing()}", RuntimeWarning, stacklevel=2)
+        # of this place, not of the caller's: said once, whoever asks
+        warnings.warn(f"NumPy runs instead: {c.missing()}", RuntimeWarning, stacklevel=1)
     return "numpy"
 
 

@@ -27,7 +27,7 @@ MODULE, NOT_BUILT = "tinyface._engine", "was not built"
 
 
 def _load() -> tuple[Any, str]:
-    """The extension, or None and what is wrong."""
+    """The extension, or None; and, for where there is none, what is wrong."""
     try:
         return importlib.import_module(MODULE), NOT_BUILT
     except ImportError as error:  # of another system, say, or for a newer one
