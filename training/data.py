@@ -49,7 +49,7 @@ from training.teachers import (
 
 VALIDATION = "validation_identities"
 MOST_VIEWS = 8
-KINDS = ("crops", "mixed")
+KINDS = ("crops", "mixed", "made")
 
 
 def progress() -> Progress:
@@ -301,7 +301,7 @@ def main() -> None:
         parser.error(str(error))
     if args.mixtures:
         build_mixtures(args.work, args.mixtures)
-    for kind in KINDS if args.mixtures else KINDS[:1]:
+    for kind in ("crops", "mixed") if args.mixtures else ("crops",):
         for view, teacher in product(range(args.views), args.teacher or TEACHERS):
             build_embeddings(args.work, kind, teacher, view, args.teachers, args.threads)
 
