@@ -198,6 +198,10 @@ def test_a_recogniser(trained: Any, tmp_path: Path) -> None:
     assert again.read_bytes() == out.read_bytes()
     text = cards.readme(tmp_path)
     assert cards.sha256(out) in text and "not measured" in text
+    assert "InterfaceGAN. No picture of LFW." in packed.card.data
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"made": 18368}))
+    data = package.package("fdfacenet", state, card, again).card.data
+    assert "InterfaceGAN; 18,368 faces of people who do not exist" in data
 
 
 def test_a_detector(trained: Any, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Text:
     """Of one kind of weights."""
 
     licence: str
-    data: str
+    data: str  # with a place for `MADE`
     notes: str
 
 
@@ -41,8 +41,13 @@ PICTURES = (
     "UTKFace (23,707 pictures, research use only); SCUT-FBP5500 (5,490, non-commercial research); "
     "pictures from the web by way of the repositories chandrikadeb7/Face-Mask-Detection (4,094), "
     "Karimashraf01/Face-Mask-Detection-using-MobilenetV2 (5,624) and "
-    "Friendlykid/football-headshots (3,761); 703 generated faces of santaz-sahithi/InterfaceGAN. "
-    "No picture of LFW. Unlabelled: the weights copy their teachers' answers. "
+    "Friendlykid/football-headshots (3,761); 703 generated faces of santaz-sahithi/"
+    "InterfaceGAN{made}. No picture of LFW. Unlabelled: the weights copy their teachers' answers. "
+)
+MADE = (
+    "; {made:,} faces of people who do not exist, by the MobileStyleGAN of random_face "
+    "(Apache-2.0; a student of StyleGAN2, which had learnt from FFHQ: 70,000 pictures of Flickr, "
+    "a collection under CC BY-NC-SA 4.0)"
 )
 RECOGNISER = Text(
     LICENCE,

@@ -229,6 +229,7 @@ class Pool:
         if self.resident:
             return len(self)
         self.parts: list[tuple[NDArray[np.uint8], Tensor]] = []
+        self.counts: dict[str, int] = {}
         for kind in self.kinds:
             found = [teacher_embeddings(self.work, kind, teacher) for teacher in TEACHERS]
             rows = min(0 if e is None else len(e) for e in found)
@@ -238,6 +239,7 @@ class Pool:
                 goal = self.narrow(goal)
                 crops = np.load(self.work / f"{kind}.npy", mmap_mode="r")[skip:rows]
                 self.parts.append((crops, goal))
+                self.counts[kind] = len(goal)
         return len(self)
 
     def narrow(self, goal: Tensor) -> Tensor:

@@ -163,6 +163,8 @@ def check(path: Path, network: str, state: Arrays) -> tuple[float, float]:
 def describe(card: Card, network: str, name: str, trained: Mapping[str, Any]) -> Card:
     """The card with name, terms, data and the training's own figures; no thresholds yet."""
     text = cards.DETECTOR if card.task == "detect" else cards.RECOGNISER
+    made = cards.MADE.format(made=trained["made"]) if trained.get("made") else ""
+    data = text.data.format(made=made)
     figures: dict[str, Any]
     if card.task == "detect":
         detector = {**card.detector, "score": trained["threshold"], "overlap": trained["nms_iou"],
@@ -175,7 +177,7 @@ def describe(card: Card, network: str, name: str, trained: Mapping[str, Any]) ->
         figures = {"training": _plain(trained)}
     return replace(card, name=name, detector=detector, figures=figures,
                    source=f"trained for tinyface, from random weights; network {network}",
-                   licence=text.licence, data=text.data, notes=text.notes)  # fmt: skip
+                   licence=text.licence, data=data, notes=text.notes)  # fmt: skip
 
 
 def detector_figures(figures: Mapping[str, Any], score: str) -> dict[str, Any]:

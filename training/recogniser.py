@@ -131,6 +131,7 @@ class Run:
         start = time.monotonic()
         model, figures = self.exam.take(self.student)
         figures |= {"samples": self.student.samples, "minutes": self.student.seconds / 60}
+        figures["made"] = self.pool.counts.get("made", 0)
         self.log.write(event="exam", took=time.monotonic() - start, **figures)
         if self.args.export:
             export(model, self.args.export, figures)
