@@ -66,7 +66,7 @@ def test_few_pictures_of_ones_own_are_learnt_from_and_a_tenth_kept(work, monkeyp
     lines = [json.loads(x) for x in (work / "fdfacenet" / "log.jsonl").read_text().splitlines()]
     assert lines[0]["rows"] == 23
     # no named people: no pair test
-    assert set(lines[-1]) == {"event", "took", "held_out_cosine", "samples", "minutes"}
+    assert set(lines[-1]) == {"event", "took", "held_out_cosine", "samples", "minutes", "made"}
     assert (work / "x.safetensors").exists()
 
 
