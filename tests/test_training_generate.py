@@ -255,6 +255,7 @@ def test_a_run_goes_on_and_grows_to_the_same_bits(making: Any, tmp_path: Path) -
     assert make(tmp_path / "parts", 6, stop=2) == [0, 4]  # interrupted
     assert make(tmp_path / "parts", 10) == [4, 8, 10]
     assert make(tmp_path / "parts", 10) == [10]
+    assert make(tmp_path / "parts", 6) == [10]  # as many as were asked for, and more
     for name in ("made.npy", "made_relu6_0.npy", "made_zq_0.npy"):
         whole, parts = (np.load(tmp_path / run / name) for run in ("whole", "parts"))
         assert len(whole) == 10 and np.array_equal(whole, parts)

@@ -127,7 +127,7 @@ class Making:
     """The arrays of the work folder, and the networks that fill them."""
 
     def __init__(self, work: Path, teachers: Path, folder: Path, count: int, threads: int) -> None:
-        self.device = best_device()
+        self.device, self.count = best_device(), count
         self.at_once = AT_ONCE[self.device]
         self.generator = Generator(folder, self.device)
         self.detector = load_detector(teachers / "retinaface_mnet025.pth").to(self.device)
@@ -146,8 +146,8 @@ class Making:
         """Fill what is missing; the number of rows that are ready, again and again."""
         done = min(ready(answer) for answer in self.answers.values())
         yield done
-        while done < len(self.pixels):
-            end = min(done + PART, len(self.pixels))
+        while done < self.count:
+            end = min(done + PART, self.count)
             for start in range(done, end, self.at_once):
                 rows = range(start, min(start + self.at_once, end))
                 self.pixels[start : rows.stop] = crops(self.generator, self.detector, seed, rows)
