@@ -220,16 +220,17 @@ class Pool:
             raise ValueError(f"{work}: no row of {', '.join(kinds)} is ready to learn from; "
                              "let training.data run first")  # fmt: skip
         if device != "cpu":
-            pixels = [torch.from_numpy(np.array(crops)).to(device) for crops, _ in self.parts]
-            goals = torch.cat([goal for _, goal in self.parts])
+            pixels = [
+                torch.from_numpy(np.array(crops)).to(device) for crops, _ in self.parts.values()
+            ]
+            goals = torch.cat([goal for _, goal in self.parts.values()])
             self.resident = torch.cat(pixels), goals.to(device)
 
     def refresh(self) -> int:
         """Take in what the teachers have finished since; the number of rows."""
         if self.resident:
             return len(self)
-        self.parts: list[tuple[NDArray[np.uint8], Tensor]] = []
-        self.counts: dict[str, int] = {}
+        self.parts: dict[str, tuple[NDArray[np.uint8], Tensor]] = {}
         for kind in self.kinds:
             found = [teacher_embeddings(self.work, kind, teacher) for teacher in TEACHERS]
             rows = min(0 if e is None else len(e) for e in found)
@@ -238,8 +239,7 @@ class Pool:
                 goal = targets([torch.from_numpy(e[skip:rows]) for e in found if e is not None])
                 goal = self.narrow(goal)
                 crops = np.load(self.work / f"{kind}.npy", mmap_mode="r")[skip:rows]
-                self.parts.append((crops, goal))
-                self.counts[kind] = len(goal)
+                self.parts[kind] = crops, goal
         return len(self)
 
     def narrow(self, goal: Tensor) -> Tensor:
@@ -263,7 +263,7 @@ class Pool:
         return self.axes
 
     def __len__(self) -> int:
-        return sum(len(goal) for _, goal in self.parts)
+        return sum(len(goal) for _, goal in self.parts.values())
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Crops (b, 3, 128, 128) float in 0..255, channels last, and targets (b, 512)."""
@@ -273,7 +273,7 @@ class Pool:
             return every[at].permute(0, 3, 1, 2).float(), goal[at]
         pixels, goals = [], []
         for row in rows:
-            for crops, goal in self.parts:
+            for crops, goal in self.parts.values():
                 if row < len(goal):
                     pixels.append(crops[row])
                     goals.append(goal[row])

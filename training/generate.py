@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ from training.detector_net import RetinaFace, decode, to_input
 from training.detector_net import load_teacher as load_detector
 from training.generator import Generator, package_folder
 from training.mixing import CROP
-from training.teachers import TEACHERS, best_device, fast, load_teacher
+from training.teachers import TEACHERS, best_device, embed, fast, load_teacher
 
 KIND = "made"
 SURE = 0.8  # score of a face; most have .99
@@ -113,11 +114,9 @@ def _grown(path: Path, shape: tuple[int, ...], dtype: type, fill: float) -> NDAr
         return open_memmap(path, "r+")
     part = path.with_suffix(".part.npy")
     out = open_memmap(part, "w+", dtype, shape)
-    for start in range(0, shape[0], 1024):
-        rows = old[start : start + 1024]
-        out[start : start + len(rows)] = rows
-        if dtype is not np.uint8:
-            out[start + len(rows) : start + 1024] = fill
+    out[: len(old)] = old
+    if fill:  # a new file is of zeros, and should not be written twice
+        out[len(old) :] = fill
     out.flush()
     part.replace(path)
     return open_memmap(path, "r+")
@@ -152,18 +151,14 @@ class Making:
                 rows = range(start, min(start + self.at_once, end))
                 self.pixels[start : rows.stop] = crops(self.generator, self.detector, seed, rows)
             for name, teacher in self.teachers.items():
-                self.answers[name][done:end] = self._asked(name, teacher, done, end)
+                seen, size = (
+                    partial(look, teacher=name, view=0),
+                    4 if self.device == "cpu" else PART,
+                )
+                found = embed(teacher, self.pixels[:end], seen, done, size, self.device)
+                self.answers[name][done:end] = torch.cat(list(found)).numpy()
             done = end
             yield done
-
-    @torch.inference_mode()
-    def _asked(self, name: str, teacher: Network, start: int, end: int) -> NDArray[np.float32]:
-        x = torch.from_numpy(np.array(self.pixels[start:end])).to(self.device)
-        seen = look(x.permute(0, 3, 1, 2).float(), start, name, 0)
-        parts = seen.split(4 if self.device == "cpu" else PART)
-        answer = torch.cat([teacher(part.contiguous()) for part in parts])
-        found: NDArray[np.float32] = answer.float().cpu().numpy()
-        return found
 
 
 def main() -> None:
@@ -181,15 +176,12 @@ def main() -> None:
     try:
         folder = args.model or package_folder()
         making = Making(args.work, args.teachers, folder, args.count, args.threads)
-    except ValueError as error:
-        parser.error(str(error))
-    with progress() as bar:
-        task = bar.add_task("making faces", total=args.count)
-        try:
+        with progress() as bar:
+            task = bar.add_task("making faces", total=args.count)
             for done in making.run(args.seed):
                 bar.update(task, completed=done)
-        except ValueError as error:
-            parser.error(str(error))
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Exam:
         self.crops, self.people = validation(data) if named else (None, [])
         whole = Pool(work, ("crops",), width=pool.width)
         count = held_out(work)
-        self.held, self.goal = (part[:count] for part in whole.parts[0])
+        self.held, self.goal = (part[:count] for part in whole.parts["crops"])
         self.pool = pool
 
     def take(self, student: Student) -> tuple[torch.nn.Module, dict[str, float]]:
@@ -131,7 +131,7 @@ class Run:
         start = time.monotonic()
         model, figures = self.exam.take(self.student)
         figures |= {"samples": self.student.samples, "minutes": self.student.seconds / 60}
-        figures["made"] = self.pool.counts.get("made", 0)
+        figures["made"] = len(self.pool.parts["made"][1]) if "made" in self.pool.parts else 0
         self.log.write(event="exam", took=time.monotonic() - start, **figures)
         if self.args.export:
             export(model, self.args.export, figures)

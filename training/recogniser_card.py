@@ -94,7 +94,7 @@ def main() -> None:
         "pair_test": evaluate(whole, people),
         "labelled": labelled(whole, people),
     }
-    held, goal = Pool(args.work, ("crops",), width=WIDTHS[args.network]).parts[0]
+    held, goal = Pool(args.work, ("crops",), width=WIDTHS[args.network]).parts["crops"]
     few = held_out(args.work)
     card["held_out_pool"] = unlabelled(embeddings(model, held[:few]), goal[:few].numpy())
     mirrored = embeddings(model, crops[:, :, ::-1])
