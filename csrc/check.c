@@ -250,7 +250,8 @@ int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
         const int64_t v = s->flags & TF_TRANSFORMED ? 0 : tf_odd_lines(count * s->c);
         return wino_side(s) * wino_side(s) * (m + v) * 4 + 2 * count * rows * pointer;
     }
-    if (s->op == TF_MATMUL) return 2 * rows * pointer + 8 * (int64_t)k->isa.lanes * s->c;
+    if (s->op == TF_MATMUL)
+        return TF_MATMUL_TILES * 3 * rows * pointer + 8 * (int64_t)k->isa.lanes * s->c;
     if (s->op == TF_DEPTHWISE || s->op == TF_GROUPED) {
         const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;
         return pitch * s->kh * pointer;

@@ -104,28 +104,18 @@ static void conv_point(const tf_call *call, const float **table, conv_pixel *at,
     }
 }
 
-/* One panel over all tiles of a block. While it is in use the next one is fetched into L2, a
- * share during each tile: where the map is small the weights would otherwise be waited for. */
-static void conv_panel(tf_tile *t, const float *const *table, int64_t tiles_n, int64_t rows,
-                       int64_t more, tile_fn *const *fn)
-{
-    const int64_t stride = (t->taps + 2) * ROWS_MAX;
-    for (int64_t i = 0; i < tiles_n; i++) {
-        t->x = table + i * stride;
-        t->y = (float *const *)(uintptr_t)(t->x + t->taps * ROWS_MAX);
-        t->z = t->s->z.buf >= 0 ? t->x + (t->taps + 1) * ROWS_MAX : NULL;
-        fn[rows - 1 + (i < more)](t);
-        t->next += t->share;
-    }
-}
-
-/* The same where pixels follow each other: `at` pixels behind the first ones. */
-static void conv_line(const tf_call *call, const float **table, int64_t at, int64_t rows)
+/* The pointers of tiles whose pixels follow each other: `at` pixels behind the first ones. The
+ * first `more` have rows + 1. */
+static void conv_lines(const tf_call *call, const float **table, int64_t at, int64_t count,
+                       int64_t rows, int64_t more)
 {
     const tf_step *s = call->s;
-    conv_fill(table, call->x + at * s->x.ld, s->x.ld, rows);
-    conv_fill(table + ROWS_MAX, call->y + at * s->y.ld, s->y.ld, rows);
-    if (call->z) conv_fill(table + 2 * ROWS_MAX, call->z + at * s->z.ld, s->z.ld, rows);
+    for (int64_t i = 0, n; i < count; i++, at += n, table += 3 * ROWS_MAX) {
+        n = rows + (i < more);
+        conv_fill(table, call->x + at * s->x.ld, s->x.ld, n);
+        conv_fill(table + ROWS_MAX, call->y + at * s->y.ld, s->y.ld, n);
+        if (call->z) conv_fill(table + 2 * ROWS_MAX, call->z + at * s->z.ld, s->z.ld, n);
+    }
 }
 
 static void conv_run(const tf_call *call, int32_t task, void *scratch)
@@ -145,17 +135,16 @@ static void conv_run(const tf_call *call, int32_t task, void *scratch)
     const int64_t rows = (m1 - m0) / count, more = (m1 - m0) % count;
     const float **table = scratch;
     conv_pixel at = {m0 / map, m0 % map / s->ow, m0 % map % s->ow};
-    const int straight = conv_plain(s) && conv_dense(s);
-    for (int64_t i = 0, m = m0; i < count; m += rows + (i < more), i++)
-        if (straight)
-            conv_line(call, table + i * 3 * ROWS_MAX, m, rows + (i < more));
-        else
+    if (conv_plain(s) && conv_dense(s))
+        conv_lines(call, table, m0, count, rows, more);
+    else
+        for (int64_t i = 0; i < count; i++)
             conv_point(call, table + i * (v.taps + 2) * ROWS_MAX, &at, rows + (i < more));
 
     for (int64_t p = p0; p < p1; p++) {
         const int64_t group = p / v.panels, col = p % v.panels * 2 * VL;
         const int64_t first = group * v.padded + col; /* of the padded parameter vectors */
-        tf_tile t = {.kc = v.kc, .taps = v.taps, .s = s};
+        tf_tile t = {.kc = v.kc, .taps = v.taps, .pitch = (v.taps + 2) * ROWS_MAX, .s = s};
         t.n = tf_min(v.oc - col, 2 * VL);
         t.w = (const char *)call->w + first * v.taps * v.kc * v.elem;
         const int64_t bytes = tf_ceil_div(t.n, VL) * VL * v.taps * v.kc * v.elem;
@@ -172,7 +161,7 @@ static void conv_run(const tf_call *call, int32_t task, void *scratch)
         t.xcol = group * v.kc;
         t.ycol = call->ready ? 0 : group * v.oc + col;
         t.apart = call->ready ? call->apart : VL;
-        conv_panel(&t, table, count, rows, more, tiles[t.n > VL][(s->flags & TF_HALF) != 0]);
+        tiles_run(&t, table, count, rows, more, tiles[t.n > VL][(s->flags & TF_HALF) != 0]);
         if (call->ready) call->ready(call->reader, p);
     }
 }

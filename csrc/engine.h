@@ -151,6 +151,9 @@ static inline int64_t tf_at(const tf_view *v, int64_t i, int64_t y, int64_t x)
     return i * v->img + y * v->row + x * v->ld;
 }
 
+/* Tiles of a computed product that run in one call (matmul.h). */
+enum { TF_MATMUL_TILES = 16 };
+
 /* Convolution with packed inputs (packed.h), where an instruction set has it: rows of its tiles,
  * bytes of inputs packed at a time. */
 enum { TF_PACK_ROWS = 12, TF_PACK_PANELS = 5, TF_PACK_BYTES = 192 << 10 };

@@ -20,13 +20,13 @@
 #define ROWS_MAX (ROWS_WIDE > ROWS_SLIM ? ROWS_WIDE : ROWS_SLIM)
 
 typedef struct {
-    const float *const *x; /* [taps][ROWS_MAX] */
-    float *const *y;       /* [rows] */
-    const float *const *z; /* [rows], NULL: no residual */
-    const char *w;         /* [taps][kc][nv * VL] floats or halves */
-    const float *bias;     /* nv * VL floats */
-    const float *slope;    /* nv * VL floats, of PReLU */
-    int64_t kc;            /* inputs per tap */
+    /* of each tile [taps + 2][ROWS_MAX]: under the taps, into y, and of a residual into z */
+    const float *const *table;
+    int64_t count, pitch; /* tiles; pointers of the table from one to the next */
+    const char *w;        /* [taps][kc][nv * VL] floats or halves */
+    const float *bias;    /* nv * VL floats */
+    const float *slope;   /* nv * VL floats, of PReLU */
+    int64_t kc;           /* inputs per tap */
     int64_t taps;
     int64_t xcol, ycol;   /* first channel of this group's input, of this panel's output */
     int64_t apart;        /* floats from the first vector of an output to the second, mostly VL */
@@ -43,26 +43,25 @@ static inline int tile_acts_later(const tf_step *s)
 }
 
 /* Pixels of less than a vector that lie side by side: whole vectors of several. */
-static int tile_acts_at_once(const tf_tile *t, int64_t rows)
+static int tile_acts_at_once(const tf_tile *t, float *const *y, int64_t rows)
 {
-    float *y = t->y[0];
     if (t->n >= VL || t->ycol) return 0;
     for (int64_t r = 1; r < rows; r++)
-        if (t->y[r] != y + r * t->n) return 0;
+        if (y[r] != y[0] + r * t->n) return 0;
     const int64_t all = rows * t->n;
     for (int64_t c = 0; c < all; c += VL)
-        v_store_n(y + c, v_act(v_load_n(y + c, all - c), t->s), all - c);
+        v_store_n(y[0] + c, v_act(v_load_n(y[0] + c, all - c), t->s), all - c);
     return 1;
 }
 
 /* These take a second look at the tile, in L1. */
-static __attribute__((noinline)) void tile_act(const tf_tile *t, int64_t rows)
+static __attribute__((noinline)) void tile_act(const tf_tile *t, float *const *y, int64_t rows)
 {
-    if (tile_acts_at_once(t, rows)) return;
+    if (tile_acts_at_once(t, y, rows)) return;
     for (int64_t r = 0; r < rows; r++) {
-        float *y = t->y[r] + t->ycol;
-        for (int64_t c = 0; c < t->n; c += VL, y += t->apart - VL)
-            v_store_n(y + c, v_act(v_load_n(y + c, t->n - c), t->s), t->n - c);
+        float *to = y[r] + t->ycol;
+        for (int64_t c = 0; c < t->n; c += VL, to += t->apart - VL)
+            v_store_n(to + c, v_act(v_load_n(to + c, t->n - c), t->s), t->n - c);
     }
 }
 
@@ -73,17 +72,16 @@ static inline vf v_weights(const int half, const char *p)
                 : v_load((const float *)(const void *)p);
 }
 
-INLINE void tile(const int rows, const int nv, const int half, const tf_tile *t)
+/* sum[rows][nv] += x w, over all taps of a tile. Returns what is to be fetched next. */
+INLINE const char *tile_sums(const int rows, const int nv, const int half, const tf_tile *t,
+                             const float *const *table, const char *next, vf sum[ROWS_MAX][2])
 {
     const int64_t vector = VL * (half ? 2 : 4), step = nv * vector, ahead = t->ahead;
-    vf sum[ROWS_MAX][2], weight[2];
-    UNROLL (i, rows)
-        UNROLL (j, nv) sum[i][j] = v_load(t->bias + j * VL);
-
-    const char *w = t->w, *next = t->next;
+    const char *w = t->w;
+    vf weight[2];
     for (int64_t tap = 0; tap < t->taps; tap++) {
         const float *x[ROWS_MAX];
-        UNROLL (i, rows) x[i] = t->x[tap * ROWS_MAX + i] + t->xcol;
+        UNROLL (i, rows) x[i] = table[tap * ROWS_MAX + i] + t->xcol;
         int64_t k = 0;
         for (; k + 4 <= t->kc; k += 4, w += 4 * step) {
             if (ahead) {
@@ -104,22 +102,33 @@ INLINE void tile(const int rows, const int nv, const int half, const tf_tile *t)
                 UNROLL (j, nv) sum[i][j] = v_fma(v_set1(x[i][k]), weight[j], sum[i][j]);
         }
     }
+    return next;
+}
 
-    const int32_t act = t->s->act;
+/* Residual, activation, and out. */
+INLINE void tile_finish(const int rows, const int nv, const tf_tile *t, float *const *y,
+                        vf sum[ROWS_MAX][2])
+{
+    const tf_step *s = t->s;
     const int64_t c = t->ycol, n = t->n, apart = t->apart;
-    if (t->s->flags & TF_RESIDUAL)
+    if (s->flags & TF_RESIDUAL) {
+        const float *const *z = (const float *const *)(y + ROWS_MAX);
         UNROLL (i, rows)
-            UNROLL (j, nv) sum[i][j] = v_add(sum[i][j], v_load_n(t->z[i] + c + j * VL, n - j * VL));
-    float *const *y = t->y; /* a copy: as far as gcc knows, stores could change t */
-    if (act == TF_PRELU) {
+            UNROLL (j, nv) sum[i][j] = v_add(sum[i][j], v_load_n(z[i] + c + j * VL, n - j * VL));
+    }
+    if (s->act == TF_PRELU) {
         vf slope[2];
         UNROLL (j, nv) slope[j] = v_load(t->slope + j * VL);
         UNROLL (i, rows)
             UNROLL (j, nv) sum[i][j] = v_prelu(sum[i][j], slope[j]);
-    } else if (act == TF_CLIP) {
+    } else if (s->act == TF_CLIP) {
+        const vf lo = v_set1(s->alpha), hi = v_set1(s->hi);
         UNROLL (i, rows)
-            UNROLL (j, nv) sum[i][j] = v_clip(sum[i][j], t->s->alpha, t->s->hi);
-    } else if (act == TF_HSWISH) {
+            UNROLL (j, nv) sum[i][j] = v_max(lo, sum[i][j]);
+        if (s->hi < INFINITY) /* not for a plain ReLU */
+            UNROLL (i, rows)
+                UNROLL (j, nv) sum[i][j] = v_min(hi, sum[i][j]);
+    } else if (s->act == TF_HSWISH) {
         UNROLL (i, rows)
             UNROLL (j, nv) sum[i][j] = v_hswish(sum[i][j]);
     }
@@ -129,7 +138,22 @@ INLINE void tile(const int rows, const int nv, const int half, const tf_tile *t)
     else
         UNROLL (i, rows)
             UNROLL (j, nv) v_store_n(y[i] + c + j * apart, sum[i][j], n - j * VL);
-    if (tile_acts_later(t->s)) tile_act(t, rows);
+    if (tile_acts_later(s)) tile_act(t, y, rows);
+}
+
+/* All tiles in one call, which costs as much as 20 cycles of a tile: the next one begins while
+ * the last one's sums are finished. */
+INLINE void tile(const int rows, const int nv, const int half, const tf_tile *t)
+{
+    const float *const *table = t->table;
+    const char *next = t->next;
+    for (int64_t left = t->count; left > 0; left--, table += t->pitch) {
+        vf sum[ROWS_MAX][2];
+        UNROLL (i, rows)
+            UNROLL (j, nv) sum[i][j] = v_load(t->bias + j * VL);
+        next = tile_sums(rows, nv, half, t, table, next, sum);
+        tile_finish(rows, nv, t, (float *const *)(uintptr_t)(table + t->taps * ROWS_MAX), sum);
+    }
 }
 
 /* tiles[nv - 1][half][rows - 1] */
@@ -146,3 +170,16 @@ EACH(TILE, 2, 1)
 #define NAME(i, nv, half) tile_##nv##half##_##i,
 static tile_fn *const tiles[2][2][12] = {{{EACH(NAME, 1, 0)}, {EACH(NAME, 1, 1)}},
                                          {{EACH(NAME, 2, 0)}, {EACH(NAME, 2, 1)}}};
+
+/* `count` tiles, the first `more` of which have rows + 1. fn: of tiles above. */
+static void tiles_run(tf_tile *t, const float *const *table, int64_t count, int64_t rows,
+                      int64_t more, tile_fn *const *fn)
+{
+    t->table = table;
+    t->count = more;
+    if (more) fn[rows](t);
+    t->table += more * t->pitch;
+    t->next += more * t->share;
+    t->count = count - more;
+    fn[rows - 1](t);
+}

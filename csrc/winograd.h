@@ -221,7 +221,13 @@ static void wino_product(const tf_call *call, const wino_plan *w, const float **
     const int64_t most = s->oc > VL ? ROWS_WIDE : ROWS_SLIM, parts = tf_ceil_div(count, most);
     const int64_t rows = count / parts, more = count % parts, bytes = s->c * nv * VL * 4;
     const int fetch = VL >= 8 || s->flags & TF_TRANSFORMED;
-    tf_tile t = {.kc = s->c, .taps = 1, .s = &plain, .n = nv * VL, .apart = VL, .bias = call->zero};
+    tf_tile t = {.kc = s->c,
+                 .taps = 1,
+                 .pitch = 2 * ROWS_MAX,
+                 .s = &plain,
+                 .n = nv * VL,
+                 .apart = VL,
+                 .bias = call->zero};
     for (int64_t k = 0; k < w->T * w->T; k++) {
         const int64_t u = tf_min(k / w->T, last) * (last + 1) + tf_min(k % w->T, last);
         t.w = (const char *)(call->w + ((last + 1) * (last + 1) * first + u * nv * VL) * s->c);
@@ -230,11 +236,7 @@ static void wino_product(const tf_call *call, const wino_plan *w, const float **
         t.ahead = t.share * 4 / s->c;
         t.xcol = k * freq;
         t.ycol = k * tf_odd_lines(count * 2 * VL);
-        for (int64_t i = 0; i < parts; i++, t.next += t.share) {
-            t.x = table + 2 * i * ROWS_MAX;
-            t.y = (float *const *)(uintptr_t)(t.x + ROWS_MAX);
-            tiles[nv - 1][0][rows - 1 + (i < more)](&t);
-        }
+        tiles_run(&t, table, parts, rows, more, tiles[nv - 1][0]);
     }
 }
 

@@ -161,6 +161,8 @@ def test_check_refuses_views_beyond_their_buffer(
     number = next(i for i, s in enumerate(executable.plan.steps) if s.kernel.startswith(kernel))
     if operand == "z" and kernel != "matmul":
         return
+    if field == "ld" and executable.plan.steps[number].x.shape[3] == 1:
+        field = "row"  # a column, where 12 channels fill a vector: no pixel lies beside another
     setattr(getattr(executable._steps[number], operand), field, value)
     with pytest.raises(BackendError, match="step"):
         executable._check()

@@ -26,12 +26,12 @@ from tinyface.passes.half_weights import fits
 from tinyface.runtime import WEIGHTS, Session
 
 
-def small(scale: float = 1.0, side: int = 20) -> Graph:
-    """A standard, a depthwise and a fully connected layer; the first is Winograd's in C."""
+def small(scale: float = 1.0, kernel: int = 3) -> Graph:
+    """A standard, a depthwise and a fully connected layer; the first, if 3x3, is Winograd's in C."""
     rng = np.random.default_rng(0)
     b = Builder("small")
-    x = b.input("x", (1, 16, side, side))
-    x = b.conv(x, 24, 3, pad=1, key="dense")
+    x = b.input("x", (1, 16, 20, 20))
+    x = b.conv(x, 24, kernel, pad=kernel // 2, key="dense")
     x = b.conv(x, 24, 3, groups=24, key="depthwise")
     x = b.linear(b.apply(Flatten(), x, name="flat"), 10, key="fc")
     graph = b.build(out=x)
@@ -151,7 +151,7 @@ def test_the_plan_says_what_is_fp16_and_why_not() -> None:
     assert half["dense"][0] == plain["dense"][0]
     assert "transformed weights are fp32" in half["dense"][1]
     assert half["out"][0] == f"{plain['out'][0]}_fp16"
-    kernel, reason = steps(half_weights(small(1e6, side=6)))["dense"]
+    kernel, reason = steps(half_weights(small(1e6, kernel=1)))["dense"]
     assert "fp16" not in kernel and reason.endswith("out of fp16's range: weights stay fp32")
 
 
