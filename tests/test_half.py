@@ -27,7 +27,7 @@ from tinyface.runtime import WEIGHTS, Session
 
 
 def small(scale: float = 1.0, kernel: int = 3) -> Graph:
-    """A standard, a depthwise and a fully connected layer; the first, if 3x3, is Winograd's in C."""
+    """A standard, a depthwise and a fully connected layer; a 3x3 is Winograd's in C."""
     rng = np.random.default_rng(0)
     b = Builder("small")
     x = b.input("x", (1, 16, 20, 20))
