@@ -107,8 +107,7 @@ INLINE void dw_strip(const int kh, const int kw, const int sw, const int flat, c
         UNROLL (i, STRIP)
             UNROLL (j, nv) sum[i][j] = v_hswish(sum[i][j]);
     } else if (s->act != TF_NONE) {
-        UNROLL (i, STRIP)
-            UNROLL (j, nv) sum[i][j] = v_act(sum[i][j], s);
+        act_rows(STRIP, nv, sum, tf_min(n, nv * VL), s);
     }
     UNROLL (i, STRIP)
         UNROLL (j, nv) dw_store(part, y + i * s->y.ld + c + j * VL, sum[i][j], n);

@@ -36,35 +36,6 @@ typedef struct {
     const tf_step *s;
 } tf_tile;
 
-/* Is the activation one that is not worth a place in every tile? */
-static inline int tile_acts_later(const tf_step *s)
-{
-    return s->act > TF_PRELU && s->act != TF_HSWISH;
-}
-
-/* Pixels of less than a vector that lie side by side: whole vectors of several. */
-static int tile_acts_at_once(const tf_tile *t, float *const *y, int64_t rows)
-{
-    if (t->n >= VL || t->ycol) return 0;
-    for (int64_t r = 1; r < rows; r++)
-        if (y[r] != y[0] + r * t->n) return 0;
-    const int64_t all = rows * t->n;
-    for (int64_t c = 0; c < all; c += VL)
-        v_store_n(y[0] + c, v_act(v_load_n(y[0] + c, all - c), t->s), all - c);
-    return 1;
-}
-
-/* These take a second look at the tile, in L1. */
-static __attribute__((noinline)) void tile_act(const tf_tile *t, float *const *y, int64_t rows)
-{
-    if (tile_acts_at_once(t, y, rows)) return;
-    for (int64_t r = 0; r < rows; r++) {
-        float *to = y[r] + t->ycol;
-        for (int64_t c = 0; c < t->n; c += VL, to += t->apart - VL)
-            v_store_n(to + c, v_act(v_load_n(to + c, t->n - c), t->s), t->n - c);
-    }
-}
-
 /* VL weights at p: floats, or halves to be widened. */
 static inline vf v_weights(const int half, const char *p)
 {
@@ -131,6 +102,8 @@ INLINE void tile_finish(const int rows, const int nv, const tf_tile *t, float *c
     } else if (s->act == TF_HSWISH) {
         UNROLL (i, rows)
             UNROLL (j, nv) sum[i][j] = v_hswish(sum[i][j]);
+    } else if (s->act != TF_NONE) {
+        act_rows(rows, nv, sum, n, s);
     }
     if (n == nv * VL)
         UNROLL (i, rows)
@@ -138,7 +111,6 @@ INLINE void tile_finish(const int rows, const int nv, const tf_tile *t, float *c
     else
         UNROLL (i, rows)
             UNROLL (j, nv) v_store_n(y[i] + c + j * apart, sum[i][j], n - j * VL);
-    if (tile_acts_later(s)) tile_act(t, y, rows);
 }
 
 /* All tiles in one call, which costs as much as 20 cycles of a tile: the next one begins while

@@ -230,6 +230,20 @@ static int64_t packed_multiply(const packed_chunk *c, packed_panel *panel, int64
     return 0;
 }
 
+/* Residual and smooth activation, where sums are. */
+static void packed_smooth(const tf_step *s, const packed_chunk *c, const packed_panel *panel,
+                          int64_t i)
+{
+    for (int64_t k = i; s->flags & TF_RESIDUAL && k < c->pixels; k++)
+        UNROLL (j, 2) {
+            float *sum = c->sums + k * SUMS + j * VL;
+            const float *z = c->at[k].z + panel->col + j * VL;
+            const int64_t left = panel->n - j * VL;
+            if (left > 0) v_store(sum, v_add(v_load(sum), v_load_n(z, left)));
+        }
+    act_floats(c->sums + i * SUMS, (c->pixels - i) * SUMS, s);
+}
+
 /* Residual, activation, and out, for pixels from i on whose sums were kept. */
 static void packed_finish(const tf_step *s, const packed_chunk *c, packed_panel *panel, int64_t i)
 {
@@ -243,12 +257,16 @@ static void packed_finish(const tf_step *s, const packed_chunk *c, packed_panel 
     UNROLL (j, 2) slope[j] = v_set1(0.0f);
     if (panel->slope) slope[0] = v_load(panel->slope);
     if (panel->slope && n > VL) slope[1] = v_load(panel->slope + VL);
+    const int smooth = s->act > TF_PRELU;
+    if (smooth) packed_smooth(s, c, panel, i);
     for (; i < c->pixels; i++) {
         const packed_pixel *p = c->at + i;
         UNROLL (j, 2) {
             const int64_t at = col + j * VL, left = n - j * VL;
             const vf sum = v_load(c->sums + i * SUMS + j * VL);
-            if (left > 0) v_store_n(p->y + at, v_finish(sum, s, slope[j], p->z + at, left), left);
+            if (left <= 0) break;
+            const vf v = smooth ? sum : v_finish(sum, s, slope[j], p->z + at, left);
+            v_store_n(p->y + at, v, left);
         }
     }
 }

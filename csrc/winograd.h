@@ -191,21 +191,30 @@ static void wino_input_run(const tf_call *call, int32_t task, void *scratch)
 }
 
 /* The outputs of tile t, one vector of channels from c on, of which n exist. */
-static void wino_write(const tf_call *call, const wino_plan *w, int64_t t, const float *y,
-                       int64_t c, int64_t n)
+static void wino_write(const tf_call *call, const wino_plan *w, int64_t t, float *y, int64_t c,
+                       int64_t n)
 {
     const tf_step *s = call->s;
     const int64_t i = t / w->map, oy = t % w->map / w->across * w->m;
     const int64_t ox = t % w->map % w->across * w->m;
     const int64_t rows = tf_min(w->m, s->oh - oy), cols = tf_min(w->m, s->ow - ox);
     const vf bias = v_load(call->bias + c), slope = call->slope ? v_load(call->slope + c) : bias;
+    const int smooth = s->act > TF_PRELU; /* asked once for all of the tile */
     for (int64_t k = 0; k < rows; k++)
         for (int64_t j = 0; j < cols; j++) {
-            const float *z = call->z ? call->z + tf_at(&s->z, i, oy + k, ox + j) + c : NULL;
-            const vf v = v_add(v_load(y + (k * w->m + j) * VL), bias);
-            float *to = call->y + tf_at(&s->y, i, oy + k, ox + j) + c;
-            v_store_n(to, v_finish(v, s, slope, z, n), n);
+            vf v = v_add(v_load(y + (k * w->m + j) * VL), bias);
+            if (s->flags & TF_RESIDUAL)
+                v = v_add(v, v_load_n(call->z + tf_at(&s->z, i, oy + k, ox + j) + c, n));
+            if (smooth)
+                v_store(y + (k * w->m + j) * VL, v);
+            else
+                v_store_n(call->y + tf_at(&s->y, i, oy + k, ox + j) + c, v_any_act(v, s, slope), n);
         }
+    if (smooth) act_floats(y, w->m * w->m * VL, s);
+    for (int64_t k = 0; smooth && k < rows; k++)
+        for (int64_t j = 0; j < cols; j++)
+            v_store_n(call->y + tf_at(&s->y, i, oy + k, ox + j) + c,
+                      v_load(y + (k * w->m + j) * VL), n);
 }
 
 /* One panel: M = U V for all T^2 matrices. table: rows of V, `freq` floats from matrix to matrix,
