@@ -117,7 +117,7 @@ def conv2d(p: Planner, node: Node) -> None:
         return gemv(p, node, result, x, y, z, weight, fields, params)
     k = fields["kh"] * fields["kw"] * x.shape[1] // op.groups
     fresh = x.shape[1] * min(fields["kh"], fields["sh"]) * min(fields["kw"], fields["sw"])
-    blocks = conv_blocks(p.isa, n * oh * ow, k, o, op.groups, fresh)
+    blocks = conv_blocks(p.isa, n * oh * ow, k, o, op.groups, fresh, p.threads)
     rows = p.isa.rows_wide if o // op.groups > p.isa.lanes else p.isa.rows_slim
     width = 2 if o // op.groups > p.isa.lanes else 1
     flag, stored, kept = halves(p, weight)
@@ -282,7 +282,7 @@ def linear(p: Planner, node: Node) -> None:
         return gemv(p, node, result, x, y, z, weight, fields, params)
     flag, stored, kept = halves(p, weight)
     fields["flags"] |= flag
-    blocks = conv_blocks(p.isa, rows, k, o, 1, k)
+    blocks = conv_blocks(p.isa, rows, k, o, 1, k, p.threads)
     p.packer.need_zeros(max(k, 2 * p.isa.lanes))
     p.emit(
         result, op.kind, f"gemm_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}{stored}",
