@@ -72,23 +72,33 @@ def test_depthwise_that_rolls_by_hand() -> None:
 
 
 def test_blocks_of_pixels_read_the_weights_again() -> None:
-    """3x3 stride 3, 48 to 128 channels, 84x84 to 28x28. The weights fit the cache: blocks of 54
-    pixels, 15 tasks; each reads all panels."""
+    """3x3 stride 3, 48 to 128 channels, 84x84 to 28x28. The weights fit the cache: blocks of 48
+    pixels, whose 105 KiB fit beside them, 17 tasks; each reads all panels."""
     conv = only(
         lambda b, x: b.conv(x, 128, 3, stride=3, pad=1, bias=True, key="k"),
         (1, 48, 84, 84), "TF_CONV",
     )  # fmt: skip
-    assert (conv.fields["block"], conv.fields["tasks"]) == (54, 15)
-    assert conv.algorithmic.weight == 4 * 15 * (128 * 48 * 9 + 128 + 48)
-    # 54 pixels are 1 row of 28 and 26 of the next, or parts of three rows: listed below
-    assert conv.algorithmic.feature_read == 4 * listed(conv, 54)
+    assert (conv.fields["block"], conv.fields["tasks"]) == (48, 17)
+    assert conv.algorithmic.weight == 4 * 17 * (128 * 48 * 9 + 128 + 48)
+    # 48 pixels are 1 row of 28 and 20 of the next, or parts of three rows: listed below
+    assert conv.algorithmic.feature_read == 4 * listed(conv, 48)
     assert conv.algorithmic.feature_write == 4 * 128 * 28 * 28
     assert conv.algorithmic.scratch == 2 * POINTER * 28 * 28 * 10
 
 
 def test_ranges_of_panels_read_the_map_again() -> None:
-    """1x1, 600 channels to 300 on 7x7: 19 panels, 2 a task: ten tasks read all of the map."""
-    conv = only(lambda b, x: b.conv(x, 300, 1, bias=True, key="k"), (1, 600, 7, 7), "TF_CONV")
+    """1x1, 600 channels to 300 on 7x7: 19 panels, 2 a task: ten tasks read all of the map. A single
+    thread reads it once."""
+
+    def shared_by(threads: int) -> Step:
+        return only(
+            lambda b, x: b.conv(x, 300, 1, bias=True, key="k"), (1, 600, 7, 7), "TF_CONV",
+            threads=threads,
+        )  # fmt: skip
+
+    alone, conv = shared_by(1), shared_by(2)
+    assert (alone.fields["panels"], alone.fields["tasks"]) == (19, 1)
+    assert counts(alone)[0] == 4 * 600 * 49
     assert (conv.fields["panels"], conv.fields["tasks"]) == (2, 10)
     assert counts(conv) == (
         10 * 4 * 600 * 49, 4 * 300 * 49, 4 * 304 * 601, 10 * 49 * 2 * POINTER * 2,
