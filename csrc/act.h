@@ -1,7 +1,7 @@
 /* act.h: activations on vectors, and the functions under the smooth ones. */
 
 /* e^x = 2^k * e^r with k whole and |r| <= ln(2)/2, where 1 + r + c2 r^2 + .. + c6 r^6, fitted to
- * the least relative error (Lawson's iteration), errs by 3e-9. x is kept where the result is
+ * the least relative error (Lawson's iteration), errs by 4e-9. x is kept where the result is
  * normal. */
 static inline vf v_exp(vf x)
 {
