@@ -117,15 +117,29 @@ static __attribute__((noinline)) void act_floats(float *p, int64_t n, const tf_s
     if (whole < n) v_store_n(p + whole, v_act(v_load_n(p + whole, n - whole), s), n - whole);
 }
 
-/* v_act of rows x nv vectors, of which n floats a row exist. */
+/* v_act of rows x nv vectors, of which n floats a row exist. The frequent ones stay in registers.
+ */
 INLINE void act_rows(const int rows, const int nv, vf sum[][2], int64_t n, const tf_step *s)
 {
-    float all[24 * VL]; /* rows side by side: what one has too many is the next one's place */
-    UNROLL (i, rows)
-        UNROLL (j, nv) v_store(all + i * n + j * VL, sum[i][j]);
-    act_floats(all, rows * n, s);
-    UNROLL (i, rows)
-        UNROLL (j, nv) sum[i][j] = v_load(all + i * n + j * VL);
+    if (s->act == TF_NONE) return;
+    if (s->act == TF_CLIP) {
+        const vf lo = v_set1(s->alpha), hi = v_set1(s->hi);
+        UNROLL (i, rows)
+            UNROLL (j, nv) sum[i][j] = v_max(lo, sum[i][j]);
+        if (s->hi < INFINITY) /* not for a plain ReLU */
+            UNROLL (i, rows)
+                UNROLL (j, nv) sum[i][j] = v_min(hi, sum[i][j]);
+    } else if (s->act == TF_HSWISH) {
+        UNROLL (i, rows)
+            UNROLL (j, nv) sum[i][j] = v_hswish(sum[i][j]);
+    } else {
+        float all[24 * VL]; /* rows side by side: what one has too many is the next one's place */
+        UNROLL (i, rows)
+            UNROLL (j, nv) v_store(all + i * n + j * VL, sum[i][j]);
+        act_floats(all, rows * n, s);
+        UNROLL (i, rows)
+            UNROLL (j, nv) sum[i][j] = v_load(all + i * n + j * VL);
+    }
 }
 
 static inline vf v_prelu(vf v, vf slope)

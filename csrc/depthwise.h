@@ -96,17 +96,7 @@ INLINE void dw_strip(const int kh, const int kw, const int sw, const int flat, c
             const vf slope = dw_load(part, call->slope + c + j * VL, n);
             UNROLL (i, STRIP) sum[i][j] = v_prelu(sum[i][j], slope);
         }
-    } else if (s->act == TF_CLIP) {
-        const vf lo = v_set1(s->alpha), hi = v_set1(s->hi);
-        UNROLL (i, STRIP)
-            UNROLL (j, nv) sum[i][j] = v_max(lo, sum[i][j]);
-        if (s->hi < INFINITY) /* not for a plain ReLU */
-            UNROLL (i, STRIP)
-                UNROLL (j, nv) sum[i][j] = v_min(hi, sum[i][j]);
-    } else if (s->act == TF_HSWISH) { /* one question for all, unlike v_act */
-        UNROLL (i, STRIP)
-            UNROLL (j, nv) sum[i][j] = v_hswish(sum[i][j]);
-    } else if (s->act != TF_NONE) {
+    } else {
         act_rows(STRIP, nv, sum, tf_min(n, nv * VL), s);
     }
     UNROLL (i, STRIP)

@@ -93,17 +93,7 @@ INLINE void tile_finish(const int rows, const int nv, const tf_tile *t, float *c
         UNROLL (j, nv) slope[j] = v_load(t->slope + j * VL);
         UNROLL (i, rows)
             UNROLL (j, nv) sum[i][j] = v_prelu(sum[i][j], slope[j]);
-    } else if (s->act == TF_CLIP) {
-        const vf lo = v_set1(s->alpha), hi = v_set1(s->hi);
-        UNROLL (i, rows)
-            UNROLL (j, nv) sum[i][j] = v_max(lo, sum[i][j]);
-        if (s->hi < INFINITY) /* not for a plain ReLU */
-            UNROLL (i, rows)
-                UNROLL (j, nv) sum[i][j] = v_min(hi, sum[i][j]);
-    } else if (s->act == TF_HSWISH) {
-        UNROLL (i, rows)
-            UNROLL (j, nv) sum[i][j] = v_hswish(sum[i][j]);
-    } else if (s->act != TF_NONE) {
+    } else {
         act_rows(rows, nv, sum, n, s);
     }
     if (n == nv * VL)
