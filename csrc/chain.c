@@ -160,26 +160,28 @@ typedef struct {
     int64_t *spent; /* by the reader; NULL: not wanted */
 } handing;
 
-/* Row 0 of a vector as if all rows of this band followed each other; the new ones begin at next. */
-static float *new_rows(const member *conv, int64_t vector)
+/* Row 0 of a panel's first vector as if all rows of this band followed each other; the new ones
+ * begin at next. */
+static float *new_rows(const member *conv)
 {
     const panel_rows *v = &conv->panel;
-    return conv->y + vector % 2 * v->floats + (v->above - conv->next) * v->row;
+    return conv->y + (v->above - conv->next) * v->row;
 }
 
-/* The reader takes a vector of channels, and rows that the next band needs, too, are kept. */
-static void vector_ready(const handing *h, int64_t vector)
+/* The reader takes a panel's channels, and rows that the next band needs, too, are kept. */
+static void panel_ready(void *reader, int64_t panel)
 {
+    const handing *h = reader;
     const member *conv = h->conv, *dw = h->dw;
     const panel_rows *v = &conv->panel;
-    const int64_t c = vector * v->lanes, oldest = conv->next - conv->saved;
+    const int64_t begin = h->spent ? tf_now() : 0, wide = 2 * v->lanes, c = panel * wide;
+    const int64_t oldest = conv->next - conv->saved, apart = v->keep * v->row;
     const int64_t top = dw->next * dw->part.sh - v->above; /* first row under the windows */
-    float *new = new_rows(conv, vector);
-    float *kept = conv->y + 2 * v->floats + vector * v->keep * v->row;
+    float *new = new_rows(conv), *kept = conv->y + 2 * (v->floats + panel * apart);
     const float *old = kept - oldest * v->row; /* where row 0 would be */
     tf_step part = dw->part;
-    part.c = (int32_t)tf_min(v->lanes, part.oc - c);
-    part.x.row = v->row;
+    part.c = (int32_t)tf_min(wide, part.oc - c);
+    part.x.row = v->row, part.x.img = v->floats, part.z.img = apart; /* from vector to vector */
     part.first = (int32_t)(conv->saved > 0 ? conv->next - top : 0);
     tf_call call = dw->call;
     call.s = &part;
@@ -189,22 +191,13 @@ static void vector_ready(const handing *h, int64_t vector)
     if (call.slope) call.slope += c;
     h->k->flat(&call, 0, NULL);
     const int64_t keep = tf_min(v->keep, conv->end - oldest);
-    for (int64_t r = conv->end - keep; r < conv->end; r++, kept += v->row)
-        move_down(kept, (r < conv->next ? old : new) + r * v->row, v->row);
-}
-
-static void panel_ready(void *reader, int64_t panel)
-{
-    const handing *h = reader;
-    const member *conv = h->conv, *dw = h->dw;
-    const int64_t begin = h->spent ? tf_now() : 0, first = 2 * panel, wide = 2 * conv->panel.lanes;
-    vector_ready(h, first);
-    if (first + 1 < conv->panel.count) vector_ready(h, first + 1);
+    for (int64_t j = 0; j * v->lanes < part.c; j++, new += v->floats, old += apart, kept += apart)
+        for (int64_t r = conv->end - keep, i = 0; i < keep; r++, i++)
+            move_down(kept + i * v->row, (r < conv->next ? old : new) + r * v->row, v->row);
     /* the next panel's outputs are far apart: no prefetcher sees them */
-    const float *y = dw->call.y + (panel + 1) * wide;
-    for (int64_t r = 0; r < dw->part.oh && first + 2 < conv->panel.count; r++)
+    for (int64_t r = 0; r < dw->part.oh && c + wide < part.oc; r++)
         for (int64_t x = 0; x < dw->part.ow; x++)
-            __builtin_prefetch(y + r * dw->part.y.row + x * dw->part.y.ld, 1, 2);
+            __builtin_prefetch(call.y + wide + r * part.y.row + x * part.y.ld, 1, 2);
     if (h->spent) *h->spent += tf_now() - begin;
 }
 
@@ -219,10 +212,11 @@ static void run_panels(const tf_chain *c, member *m, int32_t j, int64_t *spent, 
     aim(c->call.s, m, j + 1);
     const int64_t below = (dw->end - 1) * s[1].sh - s[1].pt + s[1].kh - s->oh;
     if (below > 0)
-        for (int64_t i = 0; i < 2; i++) tf_zero(new_rows(conv, i) + s->oh * v->row, below * v->row);
+        for (int64_t i = 0; i < 2; i++)
+            tf_zero(new_rows(conv) + i * v->floats + s->oh * v->row, below * v->row);
     if (conv->end > conv->next) {
         aim(c->call.s, m, j);
-        conv->call.y = new_rows(conv, 0) + conv->next * v->row + s[1].pl * v->lanes;
+        conv->call.y = new_rows(conv) + conv->next * v->row + s[1].pl * v->lanes;
         conv->call.ready = panel_ready, conv->call.reader = &h, conv->call.apart = v->floats;
         c->k->run[s->op](&conv->call, 0, scratch);
     } else

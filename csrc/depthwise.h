@@ -10,8 +10,11 @@
  * A group's d-th input is taken to all its lanes, and then things are as with one filter per
  * channel, for each d: in the tiles of gemm.h groups of 4 would fill a quarter of a vector of 16.
  * Kernels as large as the map (GDC) and other shapes take one output and 4 vectors at a time.
- * Measured on a Zen 3 core (AVX2, peak 45.8 GMAC/s): 20.4 in MobileFaceNet's 3x3, 24.4 in 7x7.
- * Groups of 2, 4 and 8 on a Xeon with AVX-512 (peak 114 GMAC/s): 44, 50, 48 (as tiles 5, 13, 29).
+ * What a panel of a convolution hands on (chain.c) has zeros around it and no gaps, so that it
+ * needs no table and nine weights stay in registers: a loop of little else than its multiply-adds.
+ * Measured on a Zen 3 core (AVX2, peak 51 GMAC/s), in networks: 3x3 20 to 23 at stride 1 and 14 at
+ * 2, 7x7 24; behind a panel 24 to 31 and 15 to 22. Groups of 2, 4 and 8 on a Xeon with AVX-512
+ * (peak 114 GMAC/s): 44, 50, 48 (as tiles 5, 13, 29).
  */
 enum { STRIP = 4 };
 
@@ -38,43 +41,37 @@ static inline void dw_store(const int part, float *p, vf v, int64_t n)
         v_store(p, v);
 }
 
-/* Row ky of the kernel: each column of inputs goes to all outputs whose windows it is in. w: of the
- * row's first tap. */
-INLINE void dw_row(const int kw, const int sw, const int flat, const int group, const int nv,
-                   const int part, v_order order, const vf *filter, const tf_call *call,
-                   const float *const *table, int64_t pitch, const float *w, int64_t c, int64_t ky,
-                   vf sum[STRIP][2])
+/* Row ky of the kernel: each column of inputs goes to all outputs whose windows it is in. p: the
+ * pixels under it, w: its first tap, both for n channels from c on. */
+INLINE void dw_row(const int kw, const int sw, const int group, const int nv, const int part,
+                   v_order order, const float *const *p, const float *w, int64_t ldw, int64_t c,
+                   int64_t n, vf sum[STRIP][2])
 {
-    const int64_t ldw = call->s->oc, n = call->s->c - c;
-    const float *const *p = table + ky * pitch, *row = flat ? table[ky] + pitch : NULL;
     UNROLL (col, (STRIP - 1) * sw + kw) {
-        const float *at = (flat ? row + col * VL : p[col]) + c;
         vf x[2];
-        UNROLL (j, nv) x[j] = dw_load(part, at + j * VL, n);
+        UNROLL (j, nv) x[j] = dw_load(part, p[col] + c + j * VL, n);
         if (group)
             UNROLL (j, nv) x[j] = v_take(x[j], order);
         UNROLL (i, STRIP) {
             const int tap = col - i * sw;
             if (tap >= 0 && tap < kw)
                 UNROLL (j, nv) {
-                    const vf weight =
-                        flat ? filter[ky * kw + tap] : dw_load(part, w + tap * ldw + j * VL, n);
+                    const vf weight = dw_load(part, w + tap * ldw + j * VL, n);
                     sum[i][j] = v_fma(x[j], weight, sum[i][j]);
                 }
         }
     }
 }
 
-/* STRIP outputs x nv vectors of channels from c on; part: the last, incomplete vector. flat:
- * pixels are VL floats apart, the table points to rows and pitch is where the window begins in
- * them, filter has the weights. group: outputs are of several channels. kh (0: any), kw, sw, flat,
- * group, nv and part are constants at the call. */
-INLINE void dw_strip(const int kh, const int kw, const int sw, const int flat, const int group,
-                     const int nv, const int part, const vf *filter, const tf_call *call,
-                     const float *const *table, int64_t pitch, float *y, int64_t c)
+/* STRIP outputs x nv vectors of channels from c on; part: the last, incomplete vector. group:
+ * outputs are of several channels. kh (0: any), kw, sw, group, nv and part are constants at the
+ * call. */
+INLINE void dw_strip(const int kh, const int kw, const int sw, const int group, const int nv,
+                     const int part, const tf_call *call, const float *const *table, int64_t pitch,
+                     float *y, int64_t c)
 {
     const tf_step *s = call->s;
-    const int64_t n = s->c - c, ldw = s->oc;
+    const int64_t n = s->c - c, ldw = s->oc, ldy = s->y.ld;
     const int32_t depth = group ? s->c / s->groups : 1;
     vf sum[STRIP][2];
     UNROLL (i, STRIP)
@@ -84,12 +81,12 @@ INLINE void dw_strip(const int kh, const int kw, const int sw, const int flat, c
         const v_order order = v_order_of(d, depth);
         if (kh == 3) /* no loop: 0.85 times the time (AVX2) */
             UNROLL (ky, 3)
-                dw_row(kw, sw, flat, group, nv, part, order, filter, call, table, pitch,
-                       w + (d * 3 + ky) * kw * ldw, c, ky, sum);
+                dw_row(kw, sw, group, nv, part, order, table + ky * pitch,
+                       w + (d * 3 + ky) * kw * ldw, ldw, c, n, sum);
         else
             for (int64_t ky = 0; ky < s->kh; ky++)
-                dw_row(kw, sw, flat, group, nv, part, order, filter, call, table, pitch,
-                       w + ky * kw * ldw, c, ky, sum);
+                dw_row(kw, sw, group, nv, part, order, table + ky * pitch, w + ky * kw * ldw, ldw,
+                       c, n, sum);
     }
     if (s->act == TF_PRELU) {
         UNROLL (j, nv) {
@@ -100,7 +97,7 @@ INLINE void dw_strip(const int kh, const int kw, const int sw, const int flat, c
         act_rows(STRIP, nv, sum, tf_min(n, nv * VL), s);
     }
     UNROLL (i, STRIP)
-        UNROLL (j, nv) dw_store(part, y + i * s->y.ld + c + j * VL, sum[i][j], n);
+        UNROLL (j, nv) dw_store(part, y + i * ldy + c + j * VL, sum[i][j], n);
 }
 
 #define DW_STRIPS(name, kh, kw, sw, group)                                                         \
@@ -109,13 +106,12 @@ INLINE void dw_strip(const int kh, const int kw, const int sw, const int flat, c
         const int64_t n = call->s->c;                                                              \
         int64_t c = 0;                                                                             \
         for (; c + 2 * VL <= n; c += 2 * VL)                                                       \
-            dw_strip(kh, kw, sw, 0, group, 2, 0, NULL, call, table, pitch, y, c);                  \
-        for (; c + VL <= n; c += VL)                                                               \
-            dw_strip(kh, kw, sw, 0, group, 1, 0, NULL, call, table, pitch, y, c);                  \
+            dw_strip(kh, kw, sw, group, 2, 0, call, table, pitch, y, c);                           \
+        for (; c + VL <= n; c += VL) dw_strip(kh, kw, sw, group, 1, 0, call, table, pitch, y, c);  \
         if (c < n && n > VL)                                                                       \
-            dw_strip(kh, kw, sw, 0, group, 1, 0, NULL, call, table, pitch, y, n - VL);             \
+            dw_strip(kh, kw, sw, group, 1, 0, call, table, pitch, y, n - VL);                      \
         else if (c < n)                                                                            \
-            dw_strip(kh, kw, sw, 0, group, 1, 1, NULL, call, table, pitch, y, c);                  \
+            dw_strip(kh, kw, sw, group, 1, 1, call, table, pitch, y, c);                           \
     }
 DW_STRIPS(dw_3x3x1, 3, 3, 1, 0)
 DW_STRIPS(dw_3x3x2, 3, 3, 2, 0)
@@ -125,34 +121,66 @@ DW_STRIPS(dw_7x1, 0, 7, 1, 0)
 DW_STRIPS(dw_group_x1, 3, 3, 1, 1)
 DW_STRIPS(dw_group_x2, 3, 3, 2, 1)
 
-/* 3x3 on one vector of channels that a panel of a convolution made (chain.c), with zeros around the
- * map; the first rows stand in z. Pixels follow each other without a gap: loads of lower halves of
- * cache lines alone seem to wait for one bank (Zen 3: 6.8 and 9.8 cycles a vector at stride 1 and
- * 2, like this 6.0 and 8.2). The nine weights stay in registers. */
-INLINE void dw_flat(const int sw, const int part, const tf_call *call)
+/* Row oy of a 3x3 on vector j of the channels that a panel of a convolution made (chain.c), with
+ * zeros around the map; the first rows stand in z. Pixels follow each other without a gap: loads of
+ * lower halves of cache lines alone seem to wait for one bank. The weights stay in registers. sw,
+ * act (-1: any) and part are constants at the call. */
+INLINE void dw_flat(const int sw, const int act, const int part, const tf_call *call, int64_t oy,
+                    int64_t j)
 {
     const tf_step *s = call->s;
-    vf filter[9];
-    for (int k = 0; k < 9; k++) filter[k] = dw_load(part, call->w + k * s->oc, s->c);
-    for (int64_t oy = 0; oy < s->oh; oy++) {
-        const float *rows[3];
-        for (int64_t r = oy * sw, ky = 0; ky < 3; r++, ky++)
-            rows[ky] = (r < s->first ? call->z : call->x) + r * s->x.row;
-        for (int64_t k = 0; k < s->ow; k += STRIP) {
-            const int64_t ox = tf_min(k, s->ow - STRIP);
-            dw_strip(3, 3, sw, 1, 0, 1, part, filter, call, rows, ox * sw * VL,
-                     call->y + oy * s->y.row + ox * s->y.ld, 0);
-        }
+    const int64_t c = j * VL, n = s->c - c, ow = s->ow, ldy = s->y.ld;
+    const vf bias = dw_load(part, call->bias + c, n), lo = v_set1(s->alpha), hi = v_set1(s->hi);
+    const vf slope = s->act == TF_PRELU ? dw_load(part, call->slope + c, n) : bias;
+    const float *rows[3];
+    float *y = call->y + oy * s->y.row + c;
+    vf filter[3][3];
+    UNROLL (ky, 3) {
+        const int64_t r = oy * sw + ky;
+        rows[ky] = r * s->x.row + (r < s->first ? call->z + j * s->z.img : call->x + j * s->x.img);
+        UNROLL (kx, 3) filter[ky][kx] = dw_load(part, call->w + (ky * 3 + kx) * s->oc + c, n);
+    }
+    for (int64_t k = 0; k < ow; k += STRIP) {
+        const int64_t ox = tf_min(k, ow - STRIP);
+        vf sum[STRIP][2];
+        UNROLL (i, STRIP) sum[i][0] = bias;
+        UNROLL (ky, 3)
+            UNROLL (col, (STRIP - 1) * sw + 3) {
+                const vf x = v_load(rows[ky] + (ox * sw + col) * VL);
+                UNROLL (i, STRIP) {
+                    const int tap = col - i * sw;
+                    if (tap >= 0 && tap < 3) sum[i][0] = v_fma(x, filter[ky][tap], sum[i][0]);
+                }
+            }
+        if (act == TF_CLIP)
+            UNROLL (i, STRIP) sum[i][0] = v_min(hi, v_max(lo, sum[i][0]));
+        else if (act == TF_PRELU || s->act == TF_PRELU)
+            UNROLL (i, STRIP) sum[i][0] = v_prelu(sum[i][0], slope);
+        else
+            act_rows(STRIP, 1, sum, tf_min(n, VL), s);
+        UNROLL (i, STRIP) dw_store(part, y + (ox + i) * ldy, sum[i][0], n);
     }
 }
 
+#define DW_FLAT(act, part)                                                                         \
+    (s->sw == 1 ? dw_flat(1, act, part, call, oy, j) : dw_flat(2, act, part, call, oy, j))
+
+/* The panel's two vectors take turns row by row: they share cache lines of y. */
 static void depthwise_flat(const tf_call *call, int32_t task, void *scratch)
 {
+    const tf_step *s = call->s;
     (void)task, (void)scratch;
-    if (call->s->c < VL)
-        call->s->sw == 1 ? dw_flat(1, 1, call) : dw_flat(2, 1, call);
-    else
-        call->s->sw == 1 ? dw_flat(1, 0, call) : dw_flat(2, 0, call);
+    for (int64_t oy = 0; oy < s->oh; oy++)
+        for (int64_t j = 0; j * VL < s->c; j++) {
+            if (s->c - j * VL < VL)
+                DW_FLAT(-1, 1);
+            else if (s->act == TF_CLIP)
+                DW_FLAT(TF_CLIP, 0);
+            else if (s->act == TF_PRELU)
+                DW_FLAT(TF_PRELU, 0);
+            else
+                DW_FLAT(-1, 0);
+        }
 }
 
 /* One output pixel, any window, nv vectors of channels from c on. */
