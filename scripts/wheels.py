@@ -61,7 +61,9 @@ def zig(tag: str, target: str, *link: str, suffix: str = ".abi3.so") -> Platform
 
 # Python is there when the module is loaded; the name of the file is none of the linker's business.
 MAC = ("-Wl,-undefined,dynamic_lookup", "-Wl,-install_name,_engine.abi3.so")
-PLATFORMS = (
+PLATFORMS = (  # Windows first: zig compiles its C library, which takes two minutes
+    zig("win_amd64", "x86_64-windows-gnu", suffix=".pyd"),
+    zig("win_arm64", "aarch64-windows-gnu", suffix=".pyd"),
     zig("manylinux_2_17_x86_64", "x86_64-linux-gnu.2.17"),
     zig("manylinux_2_17_aarch64", "aarch64-linux-gnu.2.17"),
     Platform("manylinux_2_34_armv7l", ("arm-linux-gnueabihf-gcc",)),
@@ -69,8 +71,6 @@ PLATFORMS = (
     zig("musllinux_1_2_aarch64", "aarch64-linux-musl"),
     zig("macosx_11_0_arm64", "aarch64-macos.11.0", *MAC),
     zig("macosx_10_13_x86_64", "x86_64-macos.10.13", *MAC),
-    zig("win_amd64", "x86_64-windows-gnu", suffix=".pyd"),
-    zig("win_arm64", "aarch64-windows-gnu", suffix=".pyd"),
 )
 
 # What Python.h asks about a platform, as far as the limited API goes.
