@@ -128,7 +128,7 @@ detections that the teacher does not share, *error* is the mean distance of the 
 from the teacher's, over the distance of the eyes. *Recall* and the last two errors are against
 YuNet's faces instead, beside the teacher's own figures. `portraits` and `identities` come from
 sources that no training picture is of. All this is one look of the network at each picture;
-`tinyface detect` looks more often, and does better (figures in `training/README.md`): at half or
+`tinyface detect` looks more often, and does better (figures in `training/HISTORY.md`): at half or
 double the size where it found nothing or something very small; closely at every face whose score
 is doubtful or that is wider than 130 pixels in the network's picture, each in a square of its own
 in which it is 150 pixels high; and turned where no face is sure (`turned`).

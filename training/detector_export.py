@@ -15,7 +15,7 @@ from torch import nn
 from .detector_net import ANCHORS, MEAN_BGR, NMS_IOU, STRIDES, VARIANCES, RetinaFace
 
 THRESHOLD = 0.7
-DOUBT = (0.05, 0.95)  # scores that a close look decides about (training/README.md)
+DOUBT = (0.05, 0.95)  # scores that a close look decides about (training/HISTORY.md)
 
 
 @torch.no_grad()
