@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, groupby, product
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tinyface.networks import random_state
 from tinyface.ops.spec import Array
 from tinyface.passes import optimise
 from tinyface.plan import chain
+from tinyface.plan.model import Step
 
 pytestmark = pytest.mark.needs_c
 
@@ -52,6 +54,8 @@ def chains(executable: engine.CExecutable) -> list[list[str]]:
 def chain_all(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
     """Chain whatever can be; ``band``: bytes of the rows in use."""
     monkeypatch.setattr(chain, "LEAST", 0)
+    monkeypatch.setattr(chain, "CROSSING", 1e12)  # and is not cut
+    monkeypatch.setattr(chain, "CROSSING_BOARD", 1e12)
     monkeypatch.setattr(chain, "BAND", band)
 
 
@@ -174,6 +178,54 @@ def test_wide_maps_are_never_written_whole() -> None:
     assert ["conv", "depthwise", "conv"] in chains(chained)
     plain = engine.CExecutable(graph, 1, chains=False)
     assert chained.plan.arena_bytes + chained._scratch < 0.4 * plain.plan.arena_bytes
+
+
+def computed(members: list[Step], threads: int) -> float:
+    """Multiply-adds when every thread makes a strip of the last member's rows."""
+    work, height = 0.0, members[-1].y.shape[2]
+    for t in range(threads):
+        low, high = height * t // threads, height * (t + 1) // threads
+        for step in reversed(members):
+            work += step.compulsory.macs * (high - low) / step.y.shape[2]
+            low, high = chain._rows_under(step, low, high)
+    return work
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize("crossing", [0.5, 1, 2, 1e12])
+def test_chains_are_cut_for_the_least_work(
+    threads: int, crossing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all ways to cut the longest chain of CNN-14-DS none costs less than the chosen one."""
+    monkeypatch.setattr(chain, "CROSSING", crossing)
+    monkeypatch.setattr(chain, "CROSSING_BOARD", crossing / threads)
+    plain = engine.CExecutable(network("cnn-14-ds-x1"), 1, chains=False).plan.steps
+    members = plain[1:9]  # from the first convolution on
+    single = [computed([step], 1) for step in members]
+
+    def cost(lengths: list[int]) -> float:
+        ends = list(accumulate(lengths))
+        parts = [members[end - length : end] for length, end in zip(lengths, ends, strict=True)]
+        maps = sum(2 * members[end - 1].y.buffer.nbytes for end in ends[:-1])
+        return sum(computed(part, threads) for part in parts) + maps * crossing - sum(single)
+
+    every = [
+        [len(list(run)) for _, run in groupby(accumulate((0, *cuts)))]
+        for cuts in product((0, 1), repeat=len(members) - 1)
+    ]
+    found = chain._cut(members, threads)
+    assert cost(found) <= min(map(cost, every)) * (1 + 1e-9) + 1
+    assert (found == [8]) == (threads == 1 or crossing == 1e12)
+
+
+def test_several_threads_compute_little_twice() -> None:
+    """The whole of CNN-8-DS: no more than 2 % of it at every border between two threads."""
+    for threads in (2, 4, 8):
+        steps = engine.CExecutable(network("cnn-8-ds"), threads).plan.steps
+        found = [steps[i : i + step.chain] for i, step in enumerate(steps) if step.chain > 1]
+        once = sum(step.compulsory.macs for step in steps)
+        more = sum(computed(m, threads) - computed(m, 1) for m in found)
+        assert found and more < 0.02 * (threads - 1) * once
 
 
 def test_every_member_has_its_record() -> None:

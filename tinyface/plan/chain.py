@@ -2,8 +2,9 @@
 
 In expand -> depthwise -> project the maps in the middle are the widest of a network. A chain never
 writes them whole: each thread keeps the few rows in use in its scratch, so that they stay in the
-cache. The price is small: all members' weights pass through the cache once per band, and where the
-strips of two threads meet a few rows are computed twice.
+cache. The price: all members' weights pass through the cache once per band, and where the strips of
+two threads meet rows are computed twice, all the more of them the longer the chain. So several
+threads have shorter ones (CNN-14-DS: 7 % of its first chain at every border).
 
 Between a convolution and a depthwise 3x3 not even rows are kept: each panel of the convolution's
 outputs goes on before the next one is made.
@@ -25,18 +26,22 @@ LONGEST = 8  # TF_CHAIN_MAX
 WEIGHTS = CACHE  # bytes of all members: they are read once per band
 LEAST = 2 * CACHE  # bytes of the maps between the members; what is smaller stays in L2 anyway
 BAND = CACHE // 2  # bytes of the rows in use
+# Multiply-adds that take as long as a byte that goes to memory or comes from there: on x86, where
+# it mostly goes to L3; on boards, whose memory all threads share, for each of them.
+CROSSING, CROSSING_BOARD = 1, 2
 LONG_ROW = 4096  # floats: TF_LONG_ROW of csrc/chain.c
 
 
-def link(steps: list[Step]) -> None:
+def link(steps: list[Step], threads: int = 1) -> None:
     """Mark the chains among the steps, and move what they hand on out of the arena."""
     uses = Counter(buffer for step in steps for buffer in step.buffers)
     first = 0
     while first < len(steps):
         count = worthwhile(list(_reachable(steps, first, uses)))
-        if count > 1:
-            _join(steps[first : first + count], steps[first + count :])
-        first += count
+        for length in _cut(steps[first : first + count], threads):
+            if worthwhile(steps[first : first + length]) > 1:
+                _join(steps[first : first + length], steps[first + length :])
+            first += length
 
 
 def worthwhile(members: Sequence[Step]) -> int:
@@ -46,6 +51,31 @@ def worthwhile(members: Sequence[Step]) -> int:
     fits = sum(total <= WEIGHTS for total in accumulate(weights))
     between = sum(step.y.buffer.nbytes for step in members[: max(fits - 1, 0)])
     return fits if between > LEAST else 1
+
+
+def _cut(members: Sequence[Step], threads: int) -> list[int]:
+    """Lengths of the chains that these steps make for so many threads, for the least work: what
+    chains cost at the borders of their strips, and what the maps between chains cost."""
+    best: list[tuple[float, list[int]]] = [(0.0, [])]
+    for end in range(1, len(members) + 1):
+        last, isa = members[end - 1], members[end - 1].isa
+        per_byte = CROSSING_BOARD * threads if isa.rows_pack else CROSSING
+        crossing = 2 * last.y.buffer.nbytes * per_byte if end < len(members) else 0
+        costs = (
+            (cost + _twice(members[start:end], threads) + crossing, [*lengths, end - start])
+            for start, (cost, lengths) in enumerate(best)
+        )
+        best.append(min(costs))
+    return best[-1][1]
+
+
+def _twice(members: Sequence[Step], threads: int) -> float:
+    """Multiply-adds of the rows that two neighbouring strips compute both, all borders together."""
+    rows, work = 0, 0.0
+    for step in reversed(members):
+        work += step.compulsory.macs * rows / _number(step, "oh")
+        rows = max(0, min((rows - 1) * _number(step, "sh") + _reach(step), _number(step, "h")))
+    return (min(threads, _number(members[-1], "oh")) - 1) * work
 
 
 def _reachable(steps: Sequence[Step], first: int, uses: Counter[Buffer]) -> Iterator[Step]:

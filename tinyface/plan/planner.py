@@ -102,7 +102,7 @@ class Planner:
 
     def _finish(self, inputs: dict[str, Buffer]) -> Plan:
         if self.chains:
-            link(self.steps)
+            link(self.steps, self.threads)
         life = arena.lives(self.steps)
         size, bound = arena.place(life, len(self.steps))
         if size * FLOAT > MAX_ARENA_BYTES:
