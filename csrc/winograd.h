@@ -190,31 +190,38 @@ static void wino_input_run(const tf_call *call, int32_t task, void *scratch)
     for (int64_t t = from; t < to; t++) wino_gather(call, &w, t, call->y + t * s->y.ld, s->y.row);
 }
 
-/* The outputs of tile t, one vector of channels from c on, of which n exist. */
+/* The outputs of tile t, one vector of channels from c on, of which n exist. What the step says is
+ * asked for in front of the loops, since a store of y might change it. */
 static void wino_write(const tf_call *call, const wino_plan *w, int64_t t, float *y, int64_t c,
                        int64_t n)
 {
     const tf_step *s = call->s;
-    const int64_t i = t / w->map, oy = t % w->map / w->across * w->m;
-    const int64_t ox = t % w->map % w->across * w->m;
-    const int64_t rows = tf_min(w->m, s->oh - oy), cols = tf_min(w->m, s->ow - ox);
+    const int64_t i = t / w->map, oy = t % w->map / w->across * w->m, m = w->m;
+    const int64_t ox = t % w->map % w->across * w->m, ldy = s->y.ld, ldz = s->z.ld;
+    const int64_t rows = tf_min(m, s->oh - oy), cols = tf_min(m, s->ow - ox);
+    const int act = s->act, smooth = act > TF_PRELU, whole = n >= VL;
     const vf bias = v_load(call->bias + c), slope = call->slope ? v_load(call->slope + c) : bias;
-    const int smooth = s->act > TF_PRELU; /* asked once for all of the tile */
-    for (int64_t k = 0; k < rows; k++)
-        for (int64_t j = 0; j < cols; j++) {
-            vf v = v_add(v_load(y + (k * w->m + j) * VL), bias);
-            if (s->flags & TF_RESIDUAL)
-                v = v_add(v, v_load_n(call->z + tf_at(&s->z, i, oy + k, ox + j) + c, n));
-            if (smooth)
-                v_store(y + (k * w->m + j) * VL, v);
+    const vf lo = v_set1(s->alpha), hi = v_set1(s->hi);
+    for (int64_t k = 0; k < rows; k++) {
+        const float *z = s->flags & TF_RESIDUAL ? call->z + tf_at(&s->z, i, oy + k, ox) + c : NULL;
+        float *to = smooth ? y + k * m * VL : call->y + tf_at(&s->y, i, oy + k, ox) + c;
+        for (int64_t j = 0; j < cols; j++, to += smooth ? VL : ldy) {
+            vf v = v_add(v_load(y + (k * m + j) * VL), bias);
+            if (z) v = v_add(v, v_load_n(z + j * ldz, n));
+            if (act == TF_PRELU) v = v_prelu(v, slope);
+            if (act == TF_CLIP) v = v_min(hi, v_max(lo, v));
+            if (smooth || whole)
+                v_store(to, v);
             else
-                v_store_n(call->y + tf_at(&s->y, i, oy + k, ox + j) + c, v_any_act(v, s, slope), n);
+                v_store_n(to, v, n);
         }
-    if (smooth) act_floats(y, w->m * w->m * VL, s);
-    for (int64_t k = 0; smooth && k < rows; k++)
+    }
+    if (!smooth) return;
+    act_floats(y, m * m * VL, s);
+    for (int64_t k = 0; k < rows; k++)
         for (int64_t j = 0; j < cols; j++)
-            v_store_n(call->y + tf_at(&s->y, i, oy + k, ox + j) + c,
-                      v_load(y + (k * w->m + j) * VL), n);
+            v_store_n(call->y + tf_at(&s->y, i, oy + k, ox + j) + c, v_load(y + (k * m + j) * VL),
+                      n);
 }
 
 /* One panel: M = U V for all T^2 matrices. table: rows of V, `freq` floats from matrix to matrix,
