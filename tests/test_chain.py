@@ -20,7 +20,7 @@ from tinyface.graph import Graph
 from tinyface.networks import random_state
 from tinyface.ops.spec import Array
 from tinyface.passes import optimise
-from tinyface.plan import chain
+from tinyface.plan import Isa, chain, make_plan
 from tinyface.plan.model import Step
 
 pytestmark = pytest.mark.needs_c
@@ -218,14 +218,18 @@ def test_chains_are_cut_for_the_least_work(
     assert (found == [8]) == (threads == 1 or crossing == 1e12)
 
 
-def test_several_threads_compute_little_twice() -> None:
-    """The whole of CNN-8-DS: no more than 2 % of it at every border between two threads."""
+@pytest.mark.parametrize(
+    ("isa", "most"), [(Isa("avx2", 8, 6, 12), 0.02), (Isa("neon", 4, 8, 8, 12), 0.05)]
+)
+def test_several_threads_compute_little_twice(isa: Isa, most: float) -> None:
+    """Of the whole of CNN-8-DS, at every border between two threads. Boards pay more for memory."""
+    graph = network("cnn-8-ds")
     for threads in (2, 4, 8):
-        steps = engine.CExecutable(network("cnn-8-ds"), threads).plan.steps
+        steps = make_plan(graph, isa, threads=threads).steps
         found = [steps[i : i + step.chain] for i, step in enumerate(steps) if step.chain > 1]
         once = sum(step.compulsory.macs for step in steps)
         more = sum(computed(m, threads) - computed(m, 1) for m in found)
-        assert found and more < 0.02 * (threads - 1) * once
+        assert found and more < most * (threads - 1) * once
 
 
 def test_every_member_has_its_record() -> None:
