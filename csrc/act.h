@@ -148,6 +148,14 @@ static inline vf v_prelu(vf v, vf slope)
     return v_fma(slope, v_min(zero, v), v_max(zero, v));
 }
 
+/* No activation, a clip or PReLU, for loops that have asked in front which it is; smooth ones are
+ * not carried out. */
+static inline vf v_linear(const int act, vf v, vf lo, vf hi, vf slope)
+{
+    if (act == TF_PRELU) return v_prelu(v, slope);
+    return act == TF_CLIP ? v_min(hi, v_max(lo, v)) : v;
+}
+
 /* Every activation; slope: of PReLU. */
 static inline vf v_any_act(vf v, const tf_step *s, vf slope)
 {

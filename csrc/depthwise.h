@@ -131,7 +131,8 @@ INLINE void dw_flat(const int sw, const int act, const int part, const tf_call *
     const tf_step *s = call->s;
     const int64_t c = j * VL, n = s->c - c, ow = s->ow, ldy = s->y.ld;
     const vf bias = dw_load(part, call->bias + c, n), lo = v_set1(s->alpha), hi = v_set1(s->hi);
-    const vf slope = s->act == TF_PRELU ? dw_load(part, call->slope + c, n) : bias;
+    const int kind = act < 0 ? s->act : act;
+    const vf slope = kind == TF_PRELU ? dw_load(part, call->slope + c, n) : bias;
     const float *rows[3];
     float *y = call->y + oy * s->y.row + c;
     vf filter[3][3];
@@ -152,10 +153,8 @@ INLINE void dw_flat(const int sw, const int act, const int part, const tf_call *
                     if (tap >= 0 && tap < 3) sum[i][0] = v_fma(x, filter[ky][tap], sum[i][0]);
                 }
             }
-        if (act == TF_CLIP)
-            UNROLL (i, STRIP) sum[i][0] = v_min(hi, v_max(lo, sum[i][0]));
-        else if (act == TF_PRELU || s->act == TF_PRELU)
-            UNROLL (i, STRIP) sum[i][0] = v_prelu(sum[i][0], slope);
+        if (kind <= TF_PRELU)
+            UNROLL (i, STRIP) sum[i][0] = v_linear(kind, sum[i][0], lo, hi, slope);
         else
             act_rows(STRIP, 1, sum, tf_min(n, VL), s);
         UNROLL (i, STRIP) dw_store(part, y + (ox + i) * ldy, sum[i][0], n);

@@ -48,8 +48,7 @@ INLINE void elt_vectors(const int op, const int nv, const tf_call *call, const f
                             : part ? v_load_n(second, n)
                                    : v_load(second));
             }
-            if (act == TF_PRELU) v = v_prelu(v, own.slope[j]);
-            if (act == TF_CLIP) v = v_min(hi, v_max(lo, v));
+            v = v_linear(act, v, lo, hi, own.slope[j]);
             if (part)
                 v_store_n(y, v, n);
             else

@@ -208,8 +208,7 @@ static void wino_write(const tf_call *call, const wino_plan *w, int64_t t, float
         for (int64_t j = 0; j < cols; j++, to += smooth ? VL : ldy) {
             vf v = v_add(v_load(y + (k * m + j) * VL), bias);
             if (z) v = v_add(v, v_load_n(z + j * ldz, n));
-            if (act == TF_PRELU) v = v_prelu(v, slope);
-            if (act == TF_CLIP) v = v_min(hi, v_max(lo, v));
+            v = v_linear(act, v, lo, hi, slope);
             if (smooth || whole)
                 v_store(to, v);
             else
