@@ -8,6 +8,6 @@ cd "$(dirname "$0")/.."
 kind=address,undefined cases=60 level=1
 # With -O0 this compiles in 12 seconds, with -O1 in a minute and a half.
 [ "${1:-}" = thread ] && { kind=thread cases=15 level=0; shift; }
-export CFLAGS="-O$level -g -fno-omit-frame-pointer -fsanitize=$kind -fno-sanitize-recover=all"
+export CFLAGS="-O$level -g1 -fno-omit-frame-pointer -fsanitize=$kind -fno-sanitize-recover=all"
 export UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=detect_leaks=0
 exec scripts/c-tests.sh "build/$kind" "${1:-$cases}"

@@ -19,7 +19,8 @@ sed -i 's|#include <immintrin.h>|#include "../../../tests/c/simde_avx512.h"|' "$
 sed -i -e 's/const int has = x86_features();/const int has = HAS_AVX512 | (0 \& x86_features());/' \
     -e '/= &tf_scalar;/d' -e '/= &tf_sse;/d' -e '/= &tf_avx2;/d' "$copy/cpu.c"
 
-said=$(CSRC=$copy CFLAGS="-O2 -Wno-psabi" scripts/c-tests.sh build/avx512 "$cases") \
+# -O0: the same results as -O2, in 20 seconds and not 80, nearly all of them the compiler's
+said=$(CSRC=$copy CFLAGS="-O0 -Wno-psabi" scripts/c-tests.sh build/avx512 "$cases") \
     || { echo "$said"; exit 1; }
 [ "$said" = "avx512  ok" ] || { echo "avx512-test: expected one line, got: $said" >&2; exit 1; }
 echo "$said (emulated)"

@@ -104,7 +104,8 @@ static int run(const tf_kernels *k, const tf_step *s, int32_t n, const guarded *
 int chain_case(const tf_kernels *k, const tf_isa *isa)
 {
     tf_step s[TF_CHAIN_MAX];
-    const int32_t n = 2 + (int32_t)draw(3), last = n - 1, panels = draw(4) == 0;
+    const int32_t n = 2 + (int32_t)draw(3), last = n - 1;
+    const int panels = isa->lanes >= 8 && draw(4) == 0; /* no others hand them on */
     int64_t params = 300;
     for (int32_t j = 0; j < n; j++) s[j] = member(j ? s + j - 1 : NULL, j, panels, isa, &params);
     s[last].y = gappy(MAPS + n, s[last].oh, s[last].ow, s[last].oc);
