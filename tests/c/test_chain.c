@@ -105,7 +105,8 @@ int chain_case(const tf_kernels *k, const tf_isa *isa)
 {
     tf_step s[TF_CHAIN_MAX];
     const int32_t n = 2 + (int32_t)draw(3), last = n - 1;
-    const int panels = isa->lanes >= 8 && draw(4) == 0; /* no others hand them on */
+    /* vectors of fewer floats hand no panels on, and cut such rows into parts at most (roll_run) */
+    const int panels = draw(isa->lanes < 8 ? 16 : 4) == 0;
     int64_t params = 300;
     for (int32_t j = 0; j < n; j++) s[j] = member(j ? s + j - 1 : NULL, j, panels, isa, &params);
     s[last].y = gappy(MAPS + n, s[last].oh, s[last].ow, s[last].oc);
