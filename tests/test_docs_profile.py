@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tinyface.cli.main import run as cli
+from tinyface.traffic.device import SHIPPED
 
 PAGE = Path(__file__).parents[1] / "docs" / "profile.md"
 
@@ -23,7 +24,7 @@ def test_a_network_of_ones_own(
     exec(compile(code[1], str(PAGE), "exec"), {})
     assert cli(["profile", "mine.safetensors", "--runs", "1", "--json"]) == 0
     profiled = json.loads(capsys.readouterr().out)
-    for device in ("pi4", "epyc-avx2", "xeon-avx512"):
+    for device in SHIPPED:
         assert cli(["predict", "mine.safetensors", "--device", device, "--json"]) == 0
         predicted = json.loads(capsys.readouterr().out)
         assert predicted["network"] == profiled["network"] == "mine" and predicted["time_ns"] > 0

@@ -20,7 +20,7 @@ from tinyface.traffic.roofs import Roofs
 from tinyface.traffic.steps import COLUMNS, KINDS, StepFigures
 
 SCHEMAS = {"macs": "tinyface.device/1", "products": "tinyface.device/2"}
-SHIPPED = ("pi4", "xeon-avx512", "epyc-avx2")
+SHIPPED = ("pi4", "xeon-avx512", "epyc-avx512", "epyc-avx2")
 MAX_FILE = 1 << 20
 MAX_RATE = 1e9  # ns per unit
 
