@@ -19,6 +19,7 @@ onnx = pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
 from onnx_models import graph, model, node, read, save  # noqa: E402
 
 from tinyface.formats import onnx as importer  # noqa: E402
+from tinyface.formats import transposed  # noqa: E402
 from tinyface.formats.onnx_file import OnnxNode, open_onnx  # noqa: E402
 
 F32 = np.float32
@@ -52,6 +53,31 @@ def test_what_is_computed_counts(
     monkeypatch.setattr(limits, "MAX_PARAM_BYTES", 1 << 20)
     with pytest.raises(FormatError, match=r"makes 'y[34]'.*too much memory"):
         read(tmp_path, model(nodes, (1, 256, 256, 256), constants, opset))
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"group": 0}, {"strides": [1 << 31, 1]}, {"pads": [0, 1 << 31, 0, 0]},
+     {"output_padding": [1 << 31, 0]}, {"dilations": [1, 1 << 31]}, {"strides": [33, 33]},
+     {"pads": [4096] * 4}, {"output_shape": [1 << 31, 1 << 31]}],
+    ids=str,
+)  # fmt: skip
+def test_a_transposed_convolution_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attributes: dict[str, Any]
+) -> None:
+    """Each of these wants a kernel, or as many of them, as no memory holds."""
+    monkeypatch.setattr(transposed, "MAX_TENSOR_BYTES", 1 << 20)
+    nodes = [node("ConvTranspose", "x", "w", **attributes)]
+    proto = model(nodes, (1, 2, 8, 8), {"w": np.ones((2, 2, 3, 3), F32)})
+    with pytest.raises(FormatError, match="node 0, 'ConvTranspose'"):
+        read(tmp_path, proto)
+
+
+def test_parts_that_nobody_reads_are_not_counted_out(tmp_path: Path) -> None:
+    """num_outputs would make a list of as many sizes."""
+    nodes = [node("Split", "x", axis=1, num_outputs=1 << 62)]
+    with pytest.raises(FormatError, match=f"{1 << 62} sizes for 1 outputs"):
+        read(tmp_path, model(nodes, (1, 2, 8, 8), {}, 18))
 
 
 def test_products_of_constants_count_together(

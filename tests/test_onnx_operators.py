@@ -264,43 +264,6 @@ def test_same_padding_of_strides_beyond_the_kernel_takes_nothing_away(tmp_path: 
     assert y.ravel().tolist() == [0, 4]
 
 
-@pytest.mark.parametrize("how", ["align_corners", "half_pixel", "pytorch_half_pixel", "asymmetric"])
-def test_broken_factors(tmp_path: Path, how: str) -> None:
-    """PyTorch's interpolate with a scale_factor, as its exporters write it."""
-    torch = pytest.importorskip("torch")
-    for scales in ((1.3, 1.7), (0.6, 2.6), (2.9, 0.45), (3.2, 1.24)):
-        x = RNG.standard_normal((2, 3, 9, 8)).astype(np.float32)
-        mode = {"mode": "nearest", "nearest_mode": "floor"} if how == "asymmetric" else {}
-        nodes = [
-            node("Resize", "x", "", "s", **{"mode": "linear", **mode},
-                 coordinate_transformation_mode=how)
-        ]  # fmt: skip
-        y, _ = outputs(tmp_path, nodes, x, {"s": np.float32([1, 1, *scales])})
-        wanted = torch.nn.functional.interpolate(
-            torch.tensor(x), scale_factor=scales,
-            **({"mode": "nearest"} if mode else
-               {"mode": "bilinear", "align_corners": how == "align_corners"}),
-        ).numpy()  # fmt: skip
-        assert y.shape == wanted.shape
-        np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=2e-5)
-
-
-@pytest.mark.parametrize("mode", ["nearest", "linear"])
-@pytest.mark.parametrize("size", [(5, 10), (8, 15), (40, 20)])
-def test_sizes_of_broken_factors(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
-    """40 x 1.3 are 52, for every size of the picture, though 1.3 is a little less in float32."""
-    nodes = [
-        node("Resize", "x", "", "s", mode=mode, nearest_mode="floor",
-             coordinate_transformation_mode="asymmetric" if mode == "nearest" else "half_pixel")
-    ]  # fmt: skip
-    for factor in (1.3, 1.4, 0.7):
-        scales = {"s": np.float32([1, 1, factor, factor])}
-        x = np.ones((1, 1, *size), np.float32)
-        y, _ = outputs(tmp_path, nodes, x, scales, 13)
-        assert y.shape[2:] == tuple(round(factor * 10) * side // 10 for side in size)
-        assert (y == 1).all()
-
-
 @pytest.mark.parametrize("pad", ["SAME_UPPER", "SAME_LOWER"])
 def test_transposed_same_padding_adds_no_row(tmp_path: Path, pad: str) -> None:
     """Windows of 1 every 2: 5 columns, as onnxruntime and ONNX's shape inference have it."""
@@ -321,14 +284,6 @@ def test_from_the_end_is_from_the_end_of_every_size(tmp_path: Path, indices: Any
         warnings.simplefilter("ignore")
         (y,) = Session(graph, threads=1).run(x).values()
     assert np.array_equal(y, x.take(wanted, 2))
-
-
-def test_nearest_of_a_tie_is_chosen_in_float32(tmp_path: Path) -> None:
-    """(6 + 1/2) / 1.3 - 1/2 is 4.5 in float32, and a little more where 1.3's rounding is seen."""
-    x = np.arange(8, dtype=np.float32).reshape(1, 1, 1, 8)
-    nodes = [node("Resize", "x", "", "s", mode="nearest")]
-    y, _ = outputs(tmp_path, nodes, x, {"s": np.float32([1, 1, 1, 1.3])}, 13)
-    assert y.ravel().tolist() == [0, 1, 1, 2, 3, 4, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("op", ["Conv", "MaxPool", "AveragePool"])

@@ -70,7 +70,7 @@ class Converter:
                 raise layer.refuse(f"reads {blob!r}, which no earlier layer makes")
         try:
             made = make(self, layer, [self.blobs[blob] for blob in layer.inputs])
-        except (GraphError, IndexError, ValueError) as error:
+        except (GraphError, LookupError, ValueError, ArithmeticError, MemoryError) as error:
             raise layer.refuse(f"{error}{self.hint}") from None
         if len(made) != len(layer.outputs):
             raise layer.refuse(f"makes {len(made)} blobs, not {len(layer.outputs)}")

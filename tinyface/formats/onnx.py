@@ -203,7 +203,7 @@ class Converter:
         try:
             with np.errstate(all="ignore"):  # weights that are not finite are refused later
                 made = make(self, node)
-        except (GraphError, IndexError, ValueError, OverflowError) as error:
+        except (GraphError, LookupError, ValueError, ArithmeticError, MemoryError) as error:
             if isinstance(error, FormatError):
                 raise
             raise node.refuse(str(error)[:300]) from None

@@ -100,14 +100,15 @@ def make_Concat(c: Converter, node: OnnxNode) -> list[str]:
 
 def make_Split(c: Converter, node: OnnxNode) -> list[str]:
     x, axis = c.tensor(node, 0), node.attribute("axis", 0)
-    sizes = c.integers(node, 1, "split")
-    if sizes is None:  # equal parts, the last one smaller where they do not fit
-        count, side = node.attribute("num_outputs", len(node.outputs)), c.shape(x)[axis]
-        share = -(-side // max(count, 1))
-        sizes = tuple(min(share, side - share * i) for i in range(count))
     names = [c.checked(name or f"{node.outputs[0]}:{i}") for i, name in enumerate(node.outputs)]
-    if len(sizes) != len(names):
-        raise node.refuse(f"{len(sizes)} sizes for {len(names)} outputs")
+    sizes = c.integers(node, 1, "split")
+    count = len(sizes) if sizes is not None else node.attribute("num_outputs", len(names))
+    if count != len(names):
+        raise node.refuse(f"{count} sizes for {len(names)} outputs")
+    if sizes is None:  # equal parts, the last one smaller where they do not fit
+        side = c.shape(x)[axis]
+        share = -(-side // count)
+        sizes = tuple(min(share, side - share * i) for i in range(count))
     return list(c.builder.apply_many(Split(axis=axis, sizes=sizes), x, names=names))
 
 

@@ -30,11 +30,12 @@ _MODES: Final = {
 MAX_SIDE: Final = 1 << 20  # of what is made
 MAX_MATRIX: Final = 1 << 24  # elements
 _CORNERS: Final = "align_corners"
+TIE: Final = 1e-6  # so near to the middle between two, a position in float32 is the middle
 _ROUNDING: Final[dict[str, Callable[[Array], Array]]] = {
     "floor": np.floor,
     "ceil": np.ceil,
-    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
-    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    "round_prefer_floor": lambda x: np.ceil(x.astype(np.float64) - (0.5 + TIE)),
+    "round_prefer_ceil": lambda x: np.floor(x.astype(np.float64) + (0.5 + TIE)),
 }
 
 
@@ -186,7 +187,7 @@ def _positions(node: OnnxNode, mode: str, n: int, m: int, factor: float) -> Arra
 
     As PyTorch and onnxruntime compute it, which exporters rely on: corners fall on corners of the m
     outputs that there are, not on those of the n times ``factor`` that the specification's
-    formula has; and nearest ones are chosen in float32.
+    formula has; and nearest ones are chosen in float32, but for what its rounding makes of a tie.
     """
     legacy = node.kind == "Upsample" or node.opset < 11
     how = "asymmetric" if legacy else node.attribute("coordinate_transformation_mode", "half_pixel")

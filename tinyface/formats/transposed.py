@@ -14,9 +14,11 @@ import numpy as np
 
 from tinyface.builder import Builder
 from tinyface.formats.arrays import Array
+from tinyface.limits import MAX_KERNEL, MAX_PAD, MAX_TENSOR_BYTES
 from tinyface.ops import ChannelShuffle, Conv2d, Interleave, Slice, Split
 
 _END = (1 << 31) - 1
+MAX_STEP = 32  # Interleave's largest block
 Pair = tuple[int, int]
 
 
@@ -25,6 +27,9 @@ class Axis:
     """One axis of a transposed convolution.
 
     kernel: taps, dilated; more: rows that the output has beyond the last input's window.
+
+    Raises:
+        ValueError: sizes that no network has, before anything is made of them.
     """
 
     kernel: int
@@ -32,6 +37,16 @@ class Axis:
     before: int
     after: int
     more: int
+
+    def __post_init__(self) -> None:
+        around = (self.before, self.after, self.more)
+        if not (1 <= self.kernel <= MAX_KERNEL and 1 <= self.stride <= MAX_STEP):
+            raise ValueError(
+                f"transposed windows of {self.kernel}, {self.stride} apart; known here are those "
+                f"of 1 to {MAX_KERNEL}, 1 to {MAX_STEP} apart"
+            )
+        if not 0 <= min(around) <= max(around) <= MAX_PAD:
+            raise ValueError(f"{max(around)} rows around transposed windows; known are {MAX_PAD}")
 
     @property
     def beyond(self) -> int:
@@ -55,10 +70,16 @@ class Axis:
 
 
 def dilated(weight: Array, dilation: Pair) -> Array:
-    """(…, kh, kw) with zeros between the taps."""
-    kh, kw = weight.shape[-2:]
+    """(…, kh, kw) with zeros between the taps.
+
+    Raises:
+        ValueError: a larger kernel than is known here.
+    """
     dh, dw = dilation
-    wide = np.zeros((*weight.shape[:-2], dh * (kh - 1) + 1, dw * (kw - 1) + 1), weight.dtype)
+    kh, kw = (d * (side - 1) + 1 for d, side in zip(dilation, weight.shape[-2:], strict=True))
+    if max(kh, kw) > MAX_KERNEL:
+        raise ValueError(f"a dilated kernel of {kh}x{kw}; sides of at most {MAX_KERNEL} are known")
+    wide = np.zeros((*weight.shape[:-2], kh, kw), weight.dtype)
     wide[..., ::dh, ::dw] = weight
     return wide
 
@@ -77,6 +98,8 @@ def phases(weight: Array, axes: tuple[Axis, Axis], groups: int) -> Iterator[tupl
         for j in range(axes[1].stride):
             columns, (left, right) = axes[1].phase(j)
             picked = [[-1 if tap is None else tap for tap in taps] for taps in (rows, columns)]
+            if len(rows) * len(columns) * weight[:, :, 0, 0].nbytes > MAX_TENSOR_BYTES:
+                raise ValueError("its pads make a kernel that is too large")
             part = turned[:, :, picked[0]][:, :, :, picked[1]]
             yield part, Conv2d(pad=(top, left, bottom, right), groups=groups)
 
@@ -95,7 +118,7 @@ def transposed(
     bias: a parameter's name or "". apply: (operator, *inputs, part) -> tensor, where part "" makes
     the result; param: (part, array) -> name.
     """
-    if min(axes[0].kernel, axes[1].kernel, *weight.shape) < 1 or weight.shape[0] % groups:
+    if min(groups, *weight.shape) < 1 or weight.shape[0] % groups:
         raise ValueError("its sizes do not make a transposed convolution")
     block = (axes[0].stride, axes[1].stride)
     parts = []
