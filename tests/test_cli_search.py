@@ -165,9 +165,18 @@ def boastful() -> bytes:
     np.lib.format.write_array_header_1_0(
         stream, {"descr": "<f4", "fortran_order": False, "shape": (2 * 10**9, 16)}
     )
+    return member(stream.getvalue() + bytes(64))
+
+
+def headed(header: bytes) -> bytes:
+    """A member whose header, a dictionary as Python writes it, is none."""
+    return member(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64))
+
+
+def member(content: bytes) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as file:
-        file.writestr("embeddings.npy", stream.getvalue() + bytes(64))
+        file.writestr("embeddings.npy", content)
     return packed.getvalue()
 
 
@@ -179,6 +188,9 @@ BAD: dict[str, bytes] = {
     "cut.npz": archive()[:-50],
     "bomb.npz": bomb(),
     "boastful.npz": boastful(),
+    "unclosed.npz": headed(b"{'descr': (\n"),
+    "broken.npz": headed(b"{,}\n"),
+    "nested.npz": headed(b"(" * 9000),
     "objects.npz": archive(files=np.array([print], object)),
     "missing.npz": archive(boxes=None),
     "model.npz": archive(model=None),

@@ -135,7 +135,10 @@ def _member(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
     with archive.open(info) as stream:
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read(stream)
+        try:
+            shape, _, dtype = read(stream)
+        except Exception as error:  # those of Python's parser, too
+            raise ValueError(f"{key}: {error}") from None
     if math.prod(shape) * dtype.itemsize > info.file_size:
         raise ValueError(f"{key} of shape {shape}, of which the file holds a part")
     with archive.open(info) as stream:

@@ -46,7 +46,7 @@ class Axis:
                 f"of 1 to {MAX_KERNEL}, 1 to {MAX_STEP} apart"
             )
         if not 0 <= min(around) <= max(around) <= MAX_PAD:
-            raise ValueError(f"{max(around)} rows around transposed windows; known are {MAX_PAD}")
+            raise ValueError(f"{around} rows around transposed windows; known are 0 to {MAX_PAD}")
 
     @property
     def beyond(self) -> int:
