@@ -140,6 +140,9 @@ NAMED: dict[str, tuple[Graph, list[str]]] = {
     ),
     "gelu by tanh": (built(by_tanh, **GELU | BENT), ["gelu"]),
     "pad and convolution": (built(framed), ["conv2d"]),
+    "two pads and convolution": (
+        built(lambda b, x: framed(b, b.apply(ops.Pad((0, 0, 2, 0), (0, 0, 0, 1)), x))), ["conv2d"]
+    ),
     "pad and maximum": (
         built(lambda b, x: pooled(b, x, ops.MaxPool((3, 3), (2, 2)))), ["max_pool"]
     ),

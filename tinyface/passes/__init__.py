@@ -14,12 +14,13 @@ from tinyface.passes.fuse_activation import fuse_activation
 from tinyface.passes.half_weights import half_weights
 from tinyface.passes.name_patterns import name_patterns
 from tinyface.passes.reparameterize import reparameterize
+from tinyface.passes.split_multiplier import split_multiplier
 from tinyface.passes.through_interleave import through_interleave
 from tinyface.passes.turn_maps import turn_maps
 
 PASSES = (
     fold_constants, computed_weights, drop_noops, through_interleave, fold_batchnorm, fold_scale,
-    fold_affine, reparameterize, fuse_activation, name_patterns, turn_maps,
+    fold_affine, reparameterize, fuse_activation, split_multiplier, name_patterns, turn_maps,
 )  # fmt: skip
 
 
@@ -28,7 +29,7 @@ def optimise(graph: Graph) -> Graph:
 
     What follows an interleave goes in front of it once, so that the others can take it up.
     Six make work for each other (merged branches can take up the batch norm behind
-    their sum), so they go round until nothing is left to do; fusing ends it.
+    their sum), so they go round until nothing is left to do; fusing and splitting end it.
     ``name_patterns`` has been at work already when a file was imported.
     """
     graph = fold_constants(computed_weights(fold_constants(graph)))
@@ -37,11 +38,11 @@ def optimise(graph: Graph) -> Graph:
         size = len(graph.nodes)
         graph = fold_batchnorm(turn_maps(drop_noops(graph)))
         graph = reparameterize(fold_affine(fold_scale(graph)))
-    return fuse_activation(graph)
+    return split_multiplier(fuse_activation(graph))
 
 
 __all__ = [
     "PASSES", "computed_weights", "drop_noops", "fold_affine", "fold_batchnorm", "fold_constants",
     "fold_scale", "fuse_activation", "half_weights", "name_patterns", "optimise", "reparameterize",
-    "through_interleave", "turn_maps",
+    "split_multiplier", "through_interleave", "turn_maps",
 ]  # fmt: skip

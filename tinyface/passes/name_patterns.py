@@ -60,7 +60,8 @@ def name_patterns(graph: Graph) -> Graph:
     nodes = []
     for node in graph.nodes:
         for rule in RULES:
-            node = rule(seen, node) or node
+            while (named := rule(seen, node)) is not None:  # a convolution behind several pads
+                node = named
         seen.made.update(dict.fromkeys(node.outputs, node))
         nodes.append(node)
     return finish(graph, nodes, graph.params)
