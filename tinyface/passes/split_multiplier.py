@@ -1,4 +1,4 @@
-"""A depthwise convolution with several filters for each channel, as that many of one filter each."""
+"""A depthwise convolution with several filters for each channel, as several with one filter."""
 
 from __future__ import annotations
 
