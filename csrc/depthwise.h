@@ -118,6 +118,7 @@ DW_STRIPS(dw_3x3x2, 3, 3, 2, 0)
 DW_STRIPS(dw_5x1, 0, 5, 1, 0)
 DW_STRIPS(dw_5x2, 0, 5, 2, 0)
 DW_STRIPS(dw_7x1, 0, 7, 1, 0)
+DW_STRIPS(dw_7x2, 0, 7, 2, 0)
 DW_STRIPS(dw_group_x1, 3, 3, 1, 1)
 DW_STRIPS(dw_group_x2, 3, 3, 2, 1)
 
@@ -236,7 +237,8 @@ static void depthwise_run(const tf_call *call, int32_t task, void *scratch)
         return;
     }
 #endif
-    static strip_fn *const strips[3][2] = {{dw_3x3x1, dw_3x3x2}, {dw_5x1, dw_5x2}, {dw_7x1, NULL}};
+    static strip_fn *const strips[3][2] = {
+        {dw_3x3x1, dw_3x3x2}, {dw_5x1, dw_5x2}, {dw_7x1, dw_7x2}};
     const int listed =
         s->dw == 1 && s->sw <= 2 && ((s->kw == 3 && s->kh == 3) || s->kw == 5 || s->kw == 7);
     strip_fn *strip = listed && s->ow >= STRIP ? strips[(s->kw - 3) / 2][s->sw - 1] : NULL;

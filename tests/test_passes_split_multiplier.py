@@ -34,11 +34,11 @@ def multiplied(filters: int = 2, channels: int = 16, *, kernel: int = 3, stride:
 SPLIT = [
     {},
     {"filters": 3, "bias": False},
-    {"filters": 4, "channels": 17, "stride": 2},
+    {"filters": 6, "channels": 17, "stride": 2},
     {"kernel": 7, "stride": 2, "slopes": 32},
     {"kernel": 5, "slopes": 1},
 ]
-KEPT = [{"filters": 1}, {"filters": 5}, {"channels": 15}, {"shortcut": True}]
+KEPT = [{"filters": 1}, {"filters": 7}, {"channels": 15}, {"shortcut": True}]
 
 
 @pytest.mark.parametrize("options", SPLIT, ids=str)

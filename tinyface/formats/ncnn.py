@@ -71,7 +71,7 @@ class Converter:
         try:
             made = make(self, layer, [self.blobs[blob] for blob in layer.inputs])
         except (GraphError, LookupError, ValueError, ArithmeticError, MemoryError) as error:
-            raise layer.refuse(f"{error}{self.hint}") from None
+            raise layer.refuse(f"{str(error) or 'too much memory'}{self.hint}") from None
         if len(made) != len(layer.outputs):
             raise layer.refuse(f"makes {len(made)} blobs, not {len(layer.outputs)}")
         for blob, tensor in zip(layer.outputs, made, strict=True):

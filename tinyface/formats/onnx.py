@@ -206,7 +206,7 @@ class Converter:
         except (GraphError, LookupError, ValueError, ArithmeticError, MemoryError) as error:
             if isinstance(error, FormatError):
                 raise
-            raise node.refuse(str(error)[:300]) from None
+            raise node.refuse(str(error)[:300] or "too much memory") from None
         wanted = [name for name in node.outputs[len(made) :] if name]
         if wanted:
             raise node.refuse(f"its output {wanted[0][:80]!r} is not computed here")

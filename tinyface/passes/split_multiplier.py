@@ -8,7 +8,7 @@ from tinyface.graph import Graph, Node
 from tinyface.ops import ChannelShuffle, Concat, Conv2d
 from tinyface.passes.rewrite import Params, alive, finish, fresh
 
-MOST = 4  # filters of a channel: the input is read once for each
+MOST = 6  # filters of a channel: the input is read once for each
 LEAST = 16  # channels
 
 
