@@ -15,7 +15,7 @@ from tinyface.types import Shape
 
 CHANNELS, BYTES = 8, 40 << 10  # ROLL_CHANNELS, ROLL_BYTES
 STRIP = 4  # outputs
-STRIPS = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2), (7, 2))  # kernel columns and stride that have strips
+STRIPS = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2), (7, 2))  # kernel columns and stride with strips
 
 
 def may_roll(isa: Isa, fields: Mapping[str, Any], channels: int, width: int, out: int) -> bool:
