@@ -15,8 +15,7 @@ from tinyface.runtime import Session
 
 
 def multiplied(filters: int = 2, channels: int = 16, *, kernel: int = 3, stride: int = 1,
-               bias: bool = True, slopes: int = 0, shortcut: bool = False, computed: bool = False,
-               ) -> Graph:  # fmt: skip
+               bias: bool = True, slopes: int = 0, shortcut: bool = False) -> Graph:  # fmt: skip
     """``slopes``: of a PReLU behind, 1 or one for each channel."""
     b = Builder("multiplied")
     x = b.input("input", (2, channels, 9, 8))

@@ -79,3 +79,13 @@ class ImageError(TinyfaceError):
 
 class NoFaceError(ImageError):
     """A picture in which no face was found."""
+
+
+MISFITS = (GraphError, LookupError, ValueError, ArithmeticError, MemoryError)
+"""What comes of building an operator from a file's numbers where these make no sense. A
+``FormatError`` has been worded already, and is none of them."""
+
+
+def cause(error: BaseException) -> str:
+    """What the error says; Python's own about memory may say nothing."""
+    return str(error) or "too much memory"

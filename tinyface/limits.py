@@ -37,6 +37,7 @@ MAX_STRIDE: Final = 1024
 MAX_DILATION: Final = 1024
 MAX_PAD: Final = 4096
 MAX_INPUTS: Final = 1024  # of a concatenation; outputs of a split
+MAX_BLOCK: Final = 32  # side of an interleave's; stride of a transposed convolution
 MAX_INDEX: Final = (1 << 31) - 1  # ends of a slice; larger ones mean "to the end"
 MAX_FLOAT: Final = 3.4028234663852886e38  # an attribute must fit into a float32
 MAX_SCALE: Final = 1024.0  # of a resize, per axis

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from tinyface.builder import Builder
-from tinyface.errors import FormatError, GraphError
+from tinyface.errors import MISFITS, FormatError, GraphError, cause
 from tinyface.formats import ncnn_layers, ncnn_moves, ncnn_transposed
 from tinyface.formats.arrays import Array
 from tinyface.formats.ncnn_file import Layer, Weights, read_layers
@@ -70,8 +70,8 @@ class Converter:
                 raise layer.refuse(f"reads {blob!r}, which no earlier layer makes")
         try:
             made = make(self, layer, [self.blobs[blob] for blob in layer.inputs])
-        except (GraphError, LookupError, ValueError, ArithmeticError, MemoryError) as error:
-            raise layer.refuse(f"{str(error) or 'too much memory'}{self.hint}") from None
+        except MISFITS as error:
+            raise layer.refuse(f"{cause(error)}{self.hint}") from None
         if len(made) != len(layer.outputs):
             raise layer.refuse(f"makes {len(made)} blobs, not {len(layer.outputs)}")
         for blob, tensor in zip(layer.outputs, made, strict=True):

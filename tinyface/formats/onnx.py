@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyface import limits
 from tinyface.builder import Builder
-from tinyface.errors import FormatError, GraphError
+from tinyface.errors import MISFITS, FormatError, GraphError, cause
 from tinyface.formats import (
     onnx_attention,
     onnx_choose,
@@ -203,10 +203,8 @@ class Converter:
         try:
             with np.errstate(all="ignore"):  # weights that are not finite are refused later
                 made = make(self, node)
-        except (GraphError, LookupError, ValueError, ArithmeticError, MemoryError) as error:
-            if isinstance(error, FormatError):
-                raise
-            raise node.refuse(str(error)[:300] or "too much memory") from None
+        except MISFITS as error:
+            raise node.refuse(cause(error)[:300]) from None
         wanted = [name for name in node.outputs[len(made) :] if name]
         if wanted:
             raise node.refuse(f"its output {wanted[0][:80]!r} is not computed here")

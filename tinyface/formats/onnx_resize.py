@@ -34,8 +34,8 @@ TIE: Final = 1e-6  # so near to the middle between two, a position in float32 is
 _ROUNDING: Final[dict[str, Callable[[Array], Array]]] = {
     "floor": np.floor,
     "ceil": np.ceil,
-    "round_prefer_floor": lambda x: np.ceil(x.astype(np.float64) - (0.5 + TIE)),
-    "round_prefer_ceil": lambda x: np.floor(x.astype(np.float64) + (0.5 + TIE)),
+    "round_prefer_floor": lambda x: np.ceil(x - (0.5 + TIE)),
+    "round_prefer_ceil": lambda x: np.floor(x + (0.5 + TIE)),
 }
 
 
@@ -205,9 +205,10 @@ def _positions(node: OnnxNode, mode: str, n: int, m: int, factor: float) -> Arra
             x = x + n / 2 * (1 - m / (n * factor))
     else:
         raise node.refuse(f"the rule {how!r}")
+    x = np.asarray(x, np.float64)
     if mode == "nearest":
         rounding = "floor" if legacy else node.attribute("nearest_mode", "round_prefer_floor")
         if rounding not in _ROUNDING:
             raise node.refuse(f"rounding {rounding!r}")
         x = _ROUNDING[rounding](x)
-    return np.asarray(x, np.float64)
+    return x

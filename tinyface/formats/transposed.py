@@ -14,11 +14,10 @@ import numpy as np
 
 from tinyface.builder import Builder
 from tinyface.formats.arrays import Array
-from tinyface.limits import MAX_KERNEL, MAX_PAD, MAX_TENSOR_BYTES
+from tinyface.limits import MAX_BLOCK, MAX_KERNEL, MAX_PAD, MAX_TENSOR_BYTES
 from tinyface.ops import ChannelShuffle, Conv2d, Interleave, Slice, Split
 
 _END = (1 << 31) - 1
-MAX_STEP = 32  # Interleave's largest block
 Pair = tuple[int, int]
 
 
@@ -40,10 +39,10 @@ class Axis:
 
     def __post_init__(self) -> None:
         around = (self.before, self.after, self.more)
-        if not (1 <= self.kernel <= MAX_KERNEL and 1 <= self.stride <= MAX_STEP):
+        if not (1 <= self.kernel <= MAX_KERNEL and 1 <= self.stride <= MAX_BLOCK):
             raise ValueError(
                 f"transposed windows of {self.kernel}, {self.stride} apart; known here are those "
-                f"of 1 to {MAX_KERNEL}, 1 to {MAX_STEP} apart"
+                f"of 1 to {MAX_KERNEL}, 1 to {MAX_BLOCK} apart"
             )
         if not 0 <= min(around) <= max(around) <= MAX_PAD:
             raise ValueError(f"{around} rows around transposed windows; known are 0 to {MAX_PAD}")

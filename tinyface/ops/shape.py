@@ -265,7 +265,7 @@ class Interleave(Op):
     What transposed convolutions (a convolution for each part) and depth-to-space end with.
     """
 
-    block: tuple[int, int] = attr((2, 2), low=1, high=32)
+    block: tuple[int, int] = attr((2, 2), low=1, high=limits.MAX_BLOCK)
 
     kind: ClassVar[str] = "interleave"
     onnx: ClassVar[tuple[str, ...]] = ("DepthToSpace",)

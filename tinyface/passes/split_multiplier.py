@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tinyface.graph import Graph, Node
 from tinyface.ops import ChannelShuffle, Concat, Conv2d
-from tinyface.passes.rewrite import Params, alive, finish, fresh
+from tinyface.passes.rewrite import Params, finish, fresh
 
 MOST = 6  # filters of a channel: the input is read once for each
 LEAST = 16  # channels
@@ -19,7 +19,6 @@ def split_multiplier(graph: Graph) -> Graph:
     fill theirs. Their maps lie side by side, (j, g), and a shuffle of m groups puts the channels in
     order, which a pointwise convolution behind it does by itself.
     """
-    graph = alive(graph)
     params, nodes = dict(graph.params), []
     for node in graph.nodes:
         filters = _filters(graph, node)
