@@ -15,7 +15,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -94,6 +94,7 @@ class Journal:
         self.model, self.recipe, self.output, self.path = model, recipe, output, path
         self.past: dict[str, Done] = {}
         self.count = 0  # of pictures that the file at ``path`` has
+        self.fresh = False  # whether nothing of an earlier run is in that file
         self.stream: IO[bytes] | None = None
 
     def first(self, look: Callable[[str], Done]) -> Callable[[str], Done]:
@@ -127,9 +128,11 @@ class Journal:
             self._take_over()
         if self.path is None:
             return
+        self.fresh = not os.path.lexists(self.path)  # now: Ctrl-C may come as soon as it is there
         stream = self.stream = open(self.path, "a+b", opener=_no_link)  # noqa: SIM115
         if hasattr(os, "geteuid") and os.fstat(stream.fileno()).st_uid != os.geteuid():
-            raise UsageError(f"{self.path}: is another user's; choose another -o FILE")
+            path, self.path = self.path, None
+            raise UsageError(f"{path}: is another user's; choose another -o FILE")
         stream.seek(0)
         head = stream.readline(MAX_LINE)
         if head.strip() == self.recipe.encode():
@@ -138,6 +141,7 @@ class Journal:
             return
         if head:
             note(f"{self.path}: of other options, weights or another version; begun anew")
+        self.fresh = True
         stream.truncate(0)
         stream.write(self.recipe.encode())
         stream.flush()
@@ -158,6 +162,7 @@ class Journal:
             self.past[source] = Done(source, faces[0].stamp, faces)
 
     def _read(self, stream: IO[bytes]) -> None:
+        count = 0
         for line in iter(lambda: stream.readline(MAX_LINE), b""):
             try:
                 document = parse_json(line, str(self.path))
@@ -165,15 +170,23 @@ class Journal:
             except DAMAGE:  # cut off in the middle: not done, then
                 continue
             self.past[done.source] = done
-            self.count += 1
+            count += 1
+        self.count = count
 
     def close(self, remove: bool = False) -> None:
         """The end of the run; ``remove``: there is nothing to go on with."""
-        if self.stream is None:
-            return
-        self.stream.close()
-        if self.path and (remove or not self.count):
-            os.unlink(self.path)
+        if self.stream:
+            self.stream.close()
+        if self.path and (remove or (self.fresh and not self.count)):
+            with suppress(FileNotFoundError):
+                os.unlink(self.path)
+
+    def stopped(self) -> str:
+        """What to say of the file after Ctrl-C; "" where none is left."""
+        if not self.path or not self.stream or not os.path.exists(self.path):
+            return ""
+        count = f" (pictures: {self.count})" if self.count else ""
+        return f"stopped; {self.path} keeps what is done{count}, and the same command goes on there"
 
 
 @contextmanager
@@ -183,18 +196,15 @@ def journal(model: Model, recipe: str, output: str | None, pictures: int) -> Ite
     kept = Journal(model, recipe, output, f"{output}.part" if to_file and pictures > 1 else None)
     try:
         yield kept
+        kept.close(remove=True)
     except KeyboardInterrupt:
         kept.close()
-        if not kept.count:
-            raise
-        raise KeyboardInterrupt(
-            f"stopped; {kept.path} keeps what is done (pictures: {kept.count}), and the same "
-            "command goes on from there"
-        ) from None
+        if said := kept.stopped():
+            raise KeyboardInterrupt(said) from None
+        raise
     except BaseException as error:
         kept.close(remove=isinstance(error, TinyfaceError))
         raise
-    kept.close(remove=True)
 
 
 def _no_link(path: str, flags: int) -> int:
