@@ -233,7 +233,7 @@ def test_what_a_plot_needs_is_missed_before_minutes_are_spent(
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(design, "members", None)  # measuring would fail
     assert cli(["claim", "--plot", "x.png"]) == 2
-    assert "[plot]" in capsys.readouterr().err
+    assert "'plot'" in capsys.readouterr().err
 
 
 def test_the_plot(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_without_matplotlib_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert run(["evaluate", "pairs.txt", "--root", "lfw", "--plot", "roc.png"]) == 2
-    assert "pip install 'tinyface[plot]'" in capsys.readouterr().err
+    assert "pip install 'matplotlib>=3.7'" in capsys.readouterr().err
     assert not Path("roc.png").exists()
 
 

@@ -50,7 +50,7 @@ def installed(
 def test_a_phones_pictures_are_not_passed_over_in_silence(tmp_path: Path) -> None:
     for name in ("a.HEIC", "b.heic", "c.tif", ".d.heic"):
         (tmp_path / name).touch()
-    with pytest.raises(ImageError, match=r"\.heic, \.tif is not read, convert .*\(-r, recursive"):
+    with pytest.raises(ImageError, match=r"\.heic, \.tif is not read, convert .*\(-r\)"):
         collect_images(tmp_path)
     (tmp_path / "e.jpg").touch()
     with pytest.warns(UserWarning, match=r"3 of other formats \(\.heic, \.tif\) left out; .*JPEG"):
@@ -137,12 +137,43 @@ def test_names_and_terminals_of_another_encoding(encoding: str) -> None:
         ("verify a.png b.png --threshold nan", "a threshold of nan: give a cosine, from -1 to 1"),
         ("profile cnn-8-cifar -o trace.txt", "trace.txt: name a trace .json"),
         ("profile cnn-8-cifar -o nowhere/trace.json", "nowhere; make it first"),
+        ("embed one.png -o out.json", ".jsonl (--json prints one document)"),
     ],
 )
 def test_refused_at_once(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(line.split()) == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize(
+    "word, meant",
+    [
+        ("one.png", "tinyface embed one.png"),
+        ("compare", "tinyface verify"),
+        ("detct", "tinyface detect"),
+        ("help", "tinyface --help"),
+        ("qqqq", "No such command 'qqqq'.\n"),
+    ],
+)
+def test_what_is_no_command(word: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("one.png").touch()
+    assert run([word]) == 2
+    assert meant in capsys.readouterr().err
+
+
+def test_a_default_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TINYFACE_MODEL", "nope")
+    assert run(["verify", "a.png", "b.png"]) == 2
+    assert "TINYFACE_MODEL is set: no weights named 'nope'" in capsys.readouterr().err
+
+
+def test_what_a_model_does_is_looked_for_in_the_package() -> None:
+    with pytest.raises(AttributeError, match=r"load\(\) gives a Model, with \.embed\(\)"):
+        tinyface.embed  # type: ignore[attr-defined]  # noqa: B018
+    assert not hasattr(tinyface, "nothing")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

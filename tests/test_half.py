@@ -150,7 +150,7 @@ def test_the_plan_says_what_is_fp16_and_why_not() -> None:
     assert not any("fp16" in kernel + reason for kernel, reason in plain.values())
     assert half["dense"][0] == plain["dense"][0]
     assert "transformed weights are fp32" in half["dense"][1]
-    assert half["out"][0] == f"{plain['out'][0]}_fp16"
+    assert half["fc"][0] == f"{plain['fc'][0]}_fp16"
     kernel, reason = steps(half_weights(small(1e6, kernel=1)))["dense"]
     assert "fp16" not in kernel and reason.endswith("out of fp16's range: weights stay fp32")
 

@@ -62,13 +62,29 @@ def test_a_file_without_permission(tmp_path):
         (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
         (b"\xff\x4f\xff\x51\0\x29", "JPEG 2000"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-        (b"\0\0\0\x18ftypmp42", "video"),
+        (b"\0\0\0\x18ftypmp42", "ffmpeg"),
+        (b"\x1aE\xdf\xa3" + b"\0" * 20, "video"),
+        (b"PK\x03\x04" + b"\0" * 20, "npz"),
     ],
 )
 def test_other_formats_are_named_and_refused(tmp_path, data, word):
     path = tmp_path / "file.jpg"
     path.write_bytes(data)
     refused(path, "file.jpg", word)
+
+
+@pytest.mark.parametrize(
+    ("thing", "advice"),
+    [
+        (None, "OpenCV gives None"),
+        (np.zeros((4, 4, 3)), r"astype\('uint8'\)"),
+        (np.zeros(512, np.float32), r"tinyface\.cosine\(a, b\)"),
+        ("https://example.org/x.jpg", "nothing is downloaded"),
+    ],
+)
+def test_what_people_hand_over_in_its_place(thing, advice):
+    with pytest.raises(ImageError, match=advice):
+        read_image(thing)
 
 
 def test_formats_that_pillow_could_read_are_refused():

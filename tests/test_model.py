@@ -1,6 +1,7 @@
 """The Python API: load, run, embed, detect, align, verify; and where models are looked for."""
 
 import io
+import json
 import pickle
 import threading
 from contextlib import nullcontext
@@ -92,6 +93,7 @@ def test_a_list_gives_rows(model: Model) -> None:
     np.testing.assert_array_equal(embeddings[0], embeddings[2])
     np.testing.assert_array_equal(model.embed(np.stack(several)), embeddings)
     np.testing.assert_array_equal(model.embed(tuple(several)), embeddings)
+    np.testing.assert_array_equal(model.embed(iter(several)), embeddings)
     np.testing.assert_allclose(embeddings[1], model.embed(THREE), atol=1e-6)
     assert model.embed([]).shape == (0, 16)
     assert model.embed([ONE]).shape == (1, 16)
@@ -151,6 +153,16 @@ def test_aligned_crops_of_another_size_are_scaled(model: Model) -> None:
     # each pixel was doubled, so that scaling back gives the ramp again, but for rounding
     assert np.abs(fit(crop, 112, 112)[56, 5:-5, 0].astype(int) - np.arange(5, 107)).max() <= 1
     assert model.embed(crop, aligned=True).shape == (16,)
+
+
+def test_a_photograph_is_not_taken_for_a_crop_in_silence(
+    model: Model, recwarn: pytest.WarningsRecorder
+) -> None:
+    for side in (112, 224, 256):
+        model.embed(np.zeros((side, side, 3), np.uint8), aligned=True)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="512x512 are taken as aligned crops"):
+        model.embed(np.zeros((512, 512, 3), np.uint8), aligned=True)
 
 
 @pytest.mark.parametrize("shape", [(112, 112), (224, 224), (100, 300), (300, 100), (1, 1)])
@@ -246,6 +258,10 @@ def test_a_detector_goes_to_other_processes(model: Model) -> None:
     with pytest.raises(TypeError, match=r"load_detector\(\)"):
         pickle.dumps(model.detector)
     assert repr(finder).startswith("<tinyface.Detector ")
+    quick = tinyface.load_detector(max_side=320)
+    assert quick.max_side == 320 and pickle.loads(pickle.dumps(quick)) is quick
+    with pytest.raises(UsageError, match="max_side is 1"):
+        tinyface.load_detector(max_side=1)
 
 
 def test_verify(model: Model) -> None:
@@ -259,6 +275,8 @@ def test_verify(model: Model) -> None:
     assert other.cosine == pytest.approx(tinyface.cosine(model.embed(ONE), model.embed(THREE)))
     # "if verify(a, b):" lets no stranger in
     assert answer and not tinyface.verify(ONE, ONE[:, ::-1], threshold=1.0)
+    document = json.loads(json.dumps(answer.to_json()))
+    assert document["same"] and document["faces"][1]["of"] == 1
 
 
 def test_verify_sees_that_a_model_was_replaced(

@@ -159,10 +159,13 @@ def test_figures_are_those_of_the_tables(capsys: Any) -> None:
 
 
 def test_the_table_shows_them(capsys: Any) -> None:
-    assert run(["models"]) == 0
+    assert run(["models", "--networks"]) == 0
     out = capsys.readouterr().out
     line = next(line for line in out.splitlines() if line.split()[:1] == ["nfn-star"])
     assert "7.10 M, 660 M MACs" in line and "pinned" in line
+    assert run(["models"]) == 0
+    out = capsys.readouterr().out
+    assert ", nfn-star," in out and "models --networks" in out
     assert "tinyface models get: mobilefacenet-foamliu" in out
 
 

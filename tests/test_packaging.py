@@ -29,6 +29,22 @@ def python(code: str, *flags: str) -> str:
     return done.stdout
 
 
+@pytest.mark.skipif(not CHECKOUT, reason="pyproject.toml is not installed")
+def test_errors_name_the_packages_that_the_extras_bring() -> None:
+    """tinyface[onnx] would not do: on PyPI another project has the name."""
+    project = (ROOT / "pyproject.toml").read_text()
+    asked = [
+        match.groups()
+        for path in (ROOT / "tinyface").rglob("*.py")
+        for match in re.finditer(r'MissingExtraError\("([^"]+)", "(\w+)"', path.read_text())
+    ]
+    assert {extra for _, extra in asked} == {"onnx", "plot", "report"}
+    for requirement, extra in asked:
+        assert f'\n{extra} = ["{requirement}"]' in project
+        message = str(tinyface.MissingExtraError(requirement, extra, "it"))
+        assert f"pip install '{requirement}'" in message
+
+
 # ------------------------------------------------------------------------ import tinyface
 
 

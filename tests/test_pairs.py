@@ -90,6 +90,7 @@ def test_tables(tmp_path: Path) -> None:
         ("1 1\n..\t1\t2\nA\t1\tB\t1\n", "name must be"),
         ("1 1\nA\t1\t2\nA\t1\tC:\\x\t1\n", "name must be"),
         ("a,b\n1,2\n", "columns"),
+        ("a;b;same\n1;2;1\n", "commas"),
         ("a,b,same\n1,2\n", "row 2"),
         ("a,b,same\n1,2,1\n1,2,maybe\n", "row 3"),
         ("a,b,same\n1,2,1,4\n", "row 2"),

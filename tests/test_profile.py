@@ -13,6 +13,7 @@ import pytest
 import tinyface
 from tests.test_graph import small_graph, state_of
 from tinyface import machine
+from tinyface.backends import c
 from tinyface.backends.numpy import NumpyExecutable
 from tinyface.cli.main import run as cli
 from tinyface.errors import UsageError
@@ -156,7 +157,8 @@ def test_commands_print_tables_and_json(capsys: pytest.CaptureFixture[str]) -> N
     doc = json.loads(capsys.readouterr().out)
     assert doc["schema"] == "tinyface.profile/1" and doc["backend"] == "numpy"
     assert cli(["profile", "fdfacenet", "--runs", "1"]) == 0
-    assert "GMAC/s" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "GMAC/s" in out and ("memory: arena " in out) == c.available()
     assert cli(["bench", "fdfacenet", "-t", "1", "--rounds", "1", "-o", "json"]) == 0
     doc = json.loads(capsys.readouterr().out)
     assert doc["timings"][0]["network"] == "fdfacenet" and doc["machine"]["cpu"]

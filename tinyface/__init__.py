@@ -19,6 +19,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tinyface.errors import (
+        BackendError,
+        GraphError,
         ImageError,
         MissingExtraError,
         ModelError,
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
     )
     from tinyface.faces.locate import align, detect, load_detector
     from tinyface.faces.verify import Verification, cosine, verify
-    from tinyface.model import Model, load
+    from tinyface.model import FaceEmbedding, Model, load
     from tinyface.tracing import trace
     from tinyface.vision.detect import Detector, Face
 
 _HOME = {
     "tinyface.errors": (
+        "BackendError",
+        "GraphError",
         "ImageError",
         "MissingExtraError",
         "ModelError",
@@ -43,15 +47,19 @@ _HOME = {
     ),
     "tinyface.faces.locate": ("align", "detect", "load_detector"),
     "tinyface.faces.verify": ("Verification", "cosine", "verify"),
-    "tinyface.model": ("Model", "load"),
+    "tinyface.model": ("FaceEmbedding", "Model", "load"),
     "tinyface.tracing": ("trace",),
     "tinyface.vision.detect": ("Detector", "Face"),
 }
+_OF_MODEL = ("embed", "embed_crops", "embed_faces", "run")
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "BackendError",
     "Detector",
     "Face",
+    "FaceEmbedding",
+    "GraphError",
     "ImageError",
     "MissingExtraError",
     "Model",
@@ -73,7 +81,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
-        raise AttributeError(f"module 'tinyface' has no attribute {name!r}")
+        hint = f"; tinyface.load() gives a Model, with .{name}()" if name in _OF_MODEL else ""
+        raise AttributeError(f"module 'tinyface' has no attribute {name!r}{hint}")
     value = getattr(import_module(_WHERE[name]), name)
     globals()[name] = value
     return value

@@ -23,12 +23,17 @@ class UsageError(TinyfaceError):
 
 
 class MissingExtraError(UsageError):
-    """A feature needs a package that the light installation does not bring."""
+    """A feature needs a package that the light installation does not bring.
 
-    def __init__(self, package: str, extra: str, feature: str) -> None:
+    ``requirement`` is that of the extra in pyproject.toml. The message does not ask for
+    ``tinyface[…]``: on PyPI another project has that name.
+    """
+
+    def __init__(self, requirement: str, extra: str, feature: str) -> None:
+        package = requirement.partition(">")[0]
         super().__init__(
-            f"{feature} needs the package '{package}': install it with  "
-            f"pip install 'tinyface[{extra}]'"
+            f"{feature} needs the package '{package}' (the extra '{extra}'): install it with  "
+            f"pip install '{requirement}'"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,10 @@ ODD_SIZE: Final = (
     "LFW's own, 250x250, are no aligned crops, deep-funneled or not: leave out --aligned "
     "(aligned=True)"
 )
-
+LARGE: Final = (
+    "pictures of {}x{} are taken as aligned crops of one face each; if they are photographs, leave "
+    "out --aligned (aligned=True)"
+)
 
 BATCH: Final = 32  # crops that the network sees at once: more gain nothing, and their maps are kept
 
@@ -149,12 +152,13 @@ class Model:
 
     # -------------------------------------------------------------------- pictures
 
-    def embed(self, images: Source | Sequence[Source], aligned: bool = False) -> Floats:
+    def embed(self, images: Source | Iterable[Source], aligned: bool = False) -> Floats:
         """From pictures to embeddings, of the largest face of each.
 
         Args:
-            images: a path, encoded bytes, a Pillow image, an RGB uint8 array (H, W, 3), or a
-                list of them (a uint8 array (N, H, W, 3) is such a list).
+            images: a path, encoded bytes, a binary file, a Pillow image, a uint8 array (H, W, 3)
+                in RGB order (of OpenCV's BGR: ``frame[..., ::-1]``), or a list or an iterator of
+                them (a uint8 array (N, H, W, 3) is such a list).
             aligned: the pictures are aligned crops already, so nothing is detected. Crops of
                 112x112, 112x96, 128x128 and multiples are cut or filled up with black as the
                 network wants them; others are scaled (their middle, where proportions differ).
@@ -168,7 +172,9 @@ class Model:
             UsageError: no detector is installed.
         """
         many = isinstance(images, list | tuple)
-        if isinstance(images, np.ndarray) and images.ndim == 4:
+        if (isinstance(images, np.ndarray) and images.ndim == 4) or (
+            isinstance(images, Iterator) and not hasattr(images, "read")
+        ):
             many, images = True, list(images)
         pictures = cast("Sequence[Source]", images if many else [images])
         if not pictures:
@@ -301,6 +307,8 @@ def fit(crop: RGB, height: int, width: int) -> RGB:
     known, wanted = alignment.frame(*crop.shape[:2]), alignment.frame(height, width)
     if known is None:
         warnings.warn(ODD_SIZE, stacklevel=2)
+    elif known.scale > 2:  # 384x384, 512x512: many photographs have such a size
+        warnings.warn(LARGE.format(crop.shape[1], crop.shape[0]), stacklevel=2)
     if known is None or wanted is None:
         crop = _middle(crop, height, width)
     else:

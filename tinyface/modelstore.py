@@ -171,7 +171,10 @@ def default(task: str = "embed") -> Path:
     """
     wish = os.environ.get(OVERRIDES[task])
     if wish:
-        return find(wish)
+        try:
+            return find(wish)
+        except UsageError as error:
+            raise UsageError(f"{OVERRIDES[task]} is set: {error}") from None
     known = installed()
     preferred = DEFAULTS[task]
     if preferred in known:

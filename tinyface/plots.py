@@ -34,7 +34,7 @@ def figure(width: float, height: float, dpi: int = 100) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtraError("matplotlib", "plot", "a plot") from None
+        raise MissingExtraError("matplotlib>=3.7", "plot", "a plot") from None
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
 
 

@@ -28,8 +28,8 @@ WEIGHTS = ("fp32", "fp16")
 MAX_PLANS = 8  # input shapes kept per session; photographs come in many sizes
 
 
-class Executable(Protocol):
-    """A graph made ready to run for one set of input shapes.
+class Runnable(Protocol):
+    """What runs on arrays by name.
 
     With a list of ``records`` the run is timed step by step, and one
     :class:`~tinyface.tracing.Record` per step appended to it.
@@ -38,6 +38,16 @@ class Executable(Protocol):
     def run(
         self, inputs: Mapping[str, Array], records: list[Record] | None = None
     ) -> dict[str, Array]: ...
+
+
+class Executable(Runnable, Protocol):
+    """A graph made ready to run for one set of input shapes.
+
+    memory: bytes that it keeps, by what they are for: "arena", "scratch", "weights".
+    """
+
+    @property
+    def memory(self) -> dict[str, int]: ...
 
 
 def default_threads() -> int:

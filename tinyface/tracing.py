@@ -31,7 +31,7 @@ class Record:
     """One step of one run.
 
     Attributes:
-        name: of the node (of the last one, where a step fuses several).
+        name: of the node (of the first one, where a step fuses several).
         op: its kind.
         kernel: what computed it ("im2col", "gemm_avx2_6x16", …).
         output_shape: NCHW.

@@ -148,6 +148,15 @@ class CExecutable:
             ]
         return outputs
 
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes: of the arena and the scratch of a run (each in progress has its own), and of the
+        packed weights, which plans for other shapes share."""
+        scratch = self._scratch * self.threads
+        return {
+            "arena": self.plan.arena_bytes, "scratch": scratch, "weights": self.plan.weights.nbytes
+        }  # fmt: skip
+
     def _check(self) -> int:
         """Validate every step; bytes of scratch per thread."""
         ffi, lib, plan = _engine.ffi, _engine.lib, self.plan

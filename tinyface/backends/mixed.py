@@ -6,6 +6,7 @@ would be a pity to run the other ninety-nine in NumPy.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -65,6 +66,14 @@ class MixedExecutable:
                     break
                 self.parts.append(planned[names])
         self.foreign = tuple(node.name for node in graph.nodes if node.name in foreign)
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """That of the parts in C, which keep it between runs."""
+        total: Counter[str] = Counter()
+        for part in {id(part): part for part in self.parts}.values():
+            total.update(part.memory)
+        return dict(total)
 
     def run(
         self, inputs: Mapping[str, Array], records: list[Record] | None = None

@@ -59,6 +59,11 @@ class NumpyExecutable:
                     f"of {MAX_ARENA_BYTES >> 20}: use a smaller image or batch, or --backend c"
                 )
 
+    @property
+    def memory(self) -> dict[str, int]:
+        """Nothing is kept: NumPy allocates every map when it is made."""
+        return {}
+
     def run(
         self, inputs: Mapping[str, Array], records: list[Record] | None = None
     ) -> dict[str, Array]:

@@ -20,7 +20,7 @@ def command(model: str, output: str, optimised: bool, as_json: bool) -> int:
     MODEL is a model file or the name of installed weights. The preprocessing is not part of
     the ONNX graph; it is printed, so that you can do it yourself. The card (preprocessing,
     thresholds, licence) goes along as JSON in the file's metadata, under "tinyface.card", where
-    'tinyface import' finds it again. Needs the extra tinyface[onnx].
+    'tinyface import' finds it again. Needs the package onnx.
 
     \b
     Example:

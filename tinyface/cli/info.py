@@ -118,6 +118,8 @@ def headline(graph: Graph, card: Card | None) -> list[str]:
         if card.thresholds:
             pairs = (f"{value:.3f} at FMR {rate}" for rate, value in card.thresholds.items())
             lines.append(f"thresholds: {', '.join(pairs)}")
+        if card.notes:
+            lines.append(f"notes: {card.notes}")
     return lines
 
 

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import click
@@ -38,6 +39,10 @@ COMMANDS = {
     "doctor": "tinyface.cli.doctor",
 }
 
+OTHER_WORDS = {"compare": "verify", "match": "verify", "identify": "search", "find": "search",
+               "crop": "align", "convert": "import", "list": "models", "download": "models get",
+               "benchmark": "bench", "version": "--version", "help": "--help"}  # fmt: skip
+
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
@@ -55,6 +60,13 @@ class LazyGroup(click.Group):
         except BrokenPipeError:
             raise PipeClosed from None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"No such command {args[0]!r}.{_meant(args[0])}", ctx)
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -64,6 +76,14 @@ class LazyGroup(click.Group):
         command = importlib.import_module(COMMANDS[name]).command
         assert isinstance(command, click.Command)
         return command
+
+
+def _meant(word: str) -> str:
+    """What somebody who typed this for a command may want."""
+    if os.path.exists(word):
+        return f" To embed a picture:  tinyface embed {word}"
+    near = [OTHER_WORDS[word]] if word in OTHER_WORDS else get_close_matches(word, COMMANDS, 1)
+    return f" Did you mean  tinyface {near[0]}?" if near else ""
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,7 +97,8 @@ def cli() -> None:
       tinyface verify one.jpg other.jpg
 
     Data goes to stdout, everything else to stderr. Exit status: 0 done, 1 some inputs failed,
-    2 wrong usage, 3 a model was refused. With --json there is one document in any case.
+    2 wrong usage, 3 a model was refused, 10 'verify': different people, 'search': nobody found.
+    With --json there is one document in any case.
     """
 
 

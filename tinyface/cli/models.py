@@ -30,25 +30,27 @@ class NameOrCommand(click.Group):
     subcommand_metavar="[NAME | get [NAME]]",
     short_help="Networks and weights: installed ones, public ones.",
 )
+@click.option("--networks", is_flag=True, help="The networks as a table, with their figures.")
 @common.json_option
 @click.pass_context
-def command(ctx: click.Context, as_json: bool) -> int:
-    """List the networks that tinyface can build, and the trained weights that are installed.
+def command(ctx: click.Context, networks: bool, as_json: bool) -> int:
+    """List the trained weights that are installed, and the networks that tinyface can build.
 
     With NAME, that network's layers (the same as 'tinyface info NAME'); with 'get', public
-    weights are fetched. Parameters are the trainable ones, as papers count, MACs those of
-    convolutions and linear layers. F is the FDFaceNet paper's feature-map output, 8 bytes per
-    output element of every layer, (U) with batch norm as layers of its own and (Z) with it
-    folded. 'tinyface tables' holds them against what was printed.
+    weights are fetched. With --networks, parameters are the trainable ones, as papers count, MACs
+    those of convolutions and linear layers. F is the FDFaceNet paper's feature-map output, 8 bytes
+    per output element of every layer, (U) with batch norm as layers of its own and (Z) with it
+    folded. 'tinyface tables' holds them against what was printed. --json has all of it.
 
     \b
     Example:
       tinyface models
+      tinyface models --networks
       tinyface models fdfacenet
       tinyface models get mobilefacenet-foamliu
     """
     if ctx.invoked_subcommand is None:
-        return _list(as_json)
+        return _networks() if networks and not as_json else _list(as_json)
     return 0
 
 
@@ -69,11 +71,13 @@ command.add_command(get.command)
 
 
 def _list(as_json: bool) -> int:
-    weights, networks = installed_weights(), network_rows()
+    weights = installed_weights()
     if as_json:
-        document = {"weights": weights, "public": get.rows(), "networks": networks}
+        document = {"weights": weights, "public": get.rows(), "networks": network_rows()}
         common.print_json("models/1", document)
         return 0
+    from tinyface.networks import REGISTRY
+
     if not weights:
         click.echo("Trained weights: none; import some with  tinyface import\n")
     for folder, found in groupby(sorted(weights, key=_folder), _folder):
@@ -85,13 +89,19 @@ def _list(as_json: bool) -> int:
     click.echo(
         "Public weights, for  tinyface models get: " + ", ".join(r["name"] for r in get.rows())
     )
-    click.echo("Networks, for  tinyface info  and  tinyface import --network:")
+    names = ", ".join(REGISTRY)
+    common.print_text(f"Networks, for  tinyface info  and  tinyface import --network: {names}")
+    click.echo("Their figures:  tinyface models --networks")
+    return 0
+
+
+def _networks() -> int:
     common.print_table(
         ["network", "params", "MACs", "F (U)", "F (Z)", "printed", "status", "source"],
         [
             [n["name"], si(n["parameters"]), si(n["macs"]), si(n["fmap_unfused_bytes"], "B"),
              si(n["fmap_folded_bytes"], "B"), _printed(n["published"]), n["status"], n["source"]]
-            for n in networks
+            for n in network_rows()
         ],
         right=(1, 2, 3, 4),
     )  # fmt: skip

@@ -303,6 +303,9 @@ def print_profile(result: Profile, roofs: Roofs | None = None) -> None:
         f"{result.weights} weights, {result.runs} run{'s' * (result.runs != 1)}; "
         f"with step times {result.traced_ns / 1e6:.3f} ms"
     )
+    if result.memory:
+        sizes = ", ".join(f"{what} {si(size, 'B')}" for what, size in result.memory.items())
+        click.echo(f"memory: {sizes}")
     if result.measured:
         counts = result.measured.to_json()
         counts.pop("runs")

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
-
 import click
 
 from tinyface.cli import common
-
-if TYPE_CHECKING:
-    from tinyface.faces.verify import Verification
 
 DIFFERENT = 10  # exit status
 
@@ -56,7 +50,7 @@ def command(
     for name, taken in zip((a, b), answer.faces or (), strict=False):
         common.note_choice(name, taken.face, taken.of)
     if as_json:
-        common.print_json("verify/1", {"a": a, "b": b, **to_json(answer)})
+        common.print_json("verify/1", {"a": a, "b": b, **answer.to_json()})
     else:
         basis = "yours" if answer.fmr is None else f"false-match rate {answer.fmr:g}"
         click.echo(
@@ -64,11 +58,3 @@ def command(
             f"threshold={answer.threshold:.4f} ({basis}, {answer.model})"
         )
     return 0 if answer.same else DIFFERENT
-
-
-def to_json(answer: Verification) -> dict[str, Any]:
-    """The answer; of the faces, which were taken and of how many."""
-    document = {f.name: getattr(answer, f.name) for f in fields(answer) if f.name != "faces"}
-    if answer.faces:
-        document["faces"] = [{"of": f.of, **f.face.to_json()} for f in answer.faces]
-    return document

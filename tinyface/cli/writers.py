@@ -187,7 +187,9 @@ FILES: dict[str, type[Writer]] = {".npy": Npy, ".npz": Npz, ".csv": Csv, ".jsonl
 def check(output: str | None) -> None:
     """Refuse a file of unknown form before any work is done for it."""
     if output not in (None, "-") and Path(str(output)).suffix not in FILES:
-        raise UsageError(f"{output}: name a file that ends with {', '.join(FILES)}")
+        raise UsageError(
+            f"{output}: name a file that ends with {', '.join(FILES)} (--json prints one document)"
+        )
 
 
 @contextmanager

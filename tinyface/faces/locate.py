@@ -17,33 +17,43 @@ from tinyface.vision.detect import Detector, Face
 from tinyface.vision.image import RGB, Source, read_image
 
 Size: TypeAlias = int | tuple[int, int]  # side, or (height, width)
-ALIGNED = ", or say that it is an aligned crop already (--aligned, aligned=True)"
+ALIGNED = " (--aligned, aligned=True, is for faces that are cut out and upright already)"
 
 
 def load_detector(
     name_or_path: str | os.PathLike[str] | None = None,
     backend: str = "auto",
     threads: int | None = None,
+    max_side: int | None = None,
 ) -> Detector:
     """A face detector: installed weights by name, or a model file; None for the default one.
 
     Loading the same one again gives the same object.
 
+    Args:
+        name_or_path: installed weights by name, or a model file; None for the default one.
+        backend, threads: of the engine, as for :func:`tinyface.load`.
+        max_side: pixels to which larger pictures are scaled down for the first look; less is
+            faster and misses small faces. None for what the detector's card says.
+
     Raises:
-        UsageError: there is no such model, or none at all; says how to import one.
+        UsageError: there is no such model, or none at all (says how to import one); ``max_side``
+            out of range.
         ModelError: the file is malformed, or holds no detector.
     """
     path = modelstore.chosen(name_or_path, "detect")
-    return _load(os.path.abspath(path), path.stat().st_mtime_ns, backend, threads)
+    return _load(os.path.abspath(path), path.stat().st_mtime_ns, backend, threads, max_side)
 
 
 @lru_cache(maxsize=4)
-def _load(path: str, mtime_ns: int, backend: str, threads: int | None) -> Detector:
+def _load(
+    path: str, mtime_ns: int, backend: str, threads: int | None, max_side: int | None
+) -> Detector:
     graph, card = load_model(path)
     if card.task != "detect":
         raise ModelError(f"{path}: finds no faces (its task is {card.task!r}); name a detector")
-    detector = Detector(Session(graph, backend, threads), card)
-    detector.made_by = load_detector, (path, backend, threads)
+    detector = Detector(Session(graph, backend, threads), card, max_side)
+    detector.made_by = load_detector, (path, backend, threads, max_side)
     return detector
 
 

@@ -147,8 +147,8 @@ def fold_accuracies(
     numbers = np.unique(folds)
     if len(numbers) < 2:
         raise UsageError(
-            "one fold: the threshold must be chosen on other pairs than it is used on; "
-            "give more pairs, or two folds and more"
+            "one fold: the threshold is chosen on some folds and tried on the others; give more "
+            "pairs, or two folds and more (a column 'fold')"
         )
     failed = np.zeros(len(scores), bool) if failed is None else failed
     accuracies, thresholds = [], []

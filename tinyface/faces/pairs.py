@@ -58,6 +58,8 @@ def read_pairs(path: str | os.PathLike[str]) -> PairList:
     lines = _lines(path)
     if not lines:
         raise UsageError(f"{path}: empty; give LFW's pairs.txt, or a CSV file with a,b,same")
+    if ";" in lines[0][1] and "," not in lines[0][1]:
+        raise UsageError(f"{path}: separated by ';'; save it with commas between the columns")
     if "," in lines[0][1]:
         return PairList(_from_table(path, [text for _, text in lines]), "table")
     return PairList(_from_lfw(path, lines), "lfw")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,6 +48,13 @@ class Verification:
     def __bool__(self) -> bool:
         # Any other object would count as true: two strangers as one person.
         return self.same
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, for ``json.dumps``; of the faces, which were taken and of how many."""
+        document = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "faces"}
+        if self.faces:
+            document["faces"] = [{"of": f.of, **f.face.to_json()} for f in self.faces]
+        return document
 
 
 def cosine(a: ArrayLike, b: ArrayLike) -> float:

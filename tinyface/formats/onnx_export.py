@@ -336,7 +336,7 @@ def to_onnx(graph: Graph) -> Any:
         import onnx
         from onnx import TensorProto, helper, numpy_helper
     except ImportError:
-        raise MissingExtraError("onnx", "onnx", "writing ONNX files") from None
+        raise MissingExtraError("onnx>=1.16", "onnx", "writing ONNX files") from None
     w = Writer(graph)
     for node in graph.nodes:
         emit = EMIT.get(node.op.kind)

@@ -1,6 +1,6 @@
 """Open an ONNX file and hand out its nodes and constants, checked.
 
-Uses the ``onnx`` package (extra ``tinyface[onnx]``) for the protobuf; what the numbers in it may
+Uses the ``onnx`` package (the extra ``onnx``) for the protobuf; what the numbers in it may
 be is checked here and in onnx_tensor.py. Refused outright: loops, sparse tensors, quantised and
 custom operators, data outside of the file and its folder.
 """
@@ -132,7 +132,7 @@ def open_onnx(path: Path) -> OnnxFile:
     try:
         import onnx
     except ImportError:
-        raise MissingExtraError("onnx", "onnx", "importing ONNX files") from None
+        raise MissingExtraError("onnx>=1.16", "onnx", "importing ONNX files") from None
     if path.stat().st_size > limits.MAX_PARAM_BYTES:
         raise FormatError(f"{path}: over {limits.MAX_PARAM_BYTES} bytes")
     try:

@@ -93,7 +93,7 @@ def binary(p: Planner, node: Node) -> None:
     y = elementwise_place(p, node, result, a, x)
     fields, params = act_fields(p, node, x.shape[1], *tail_act(p, node))
     p.emit(
-        result, node.op.kind, node.op.kind, x, y, z, node=node, params=params,
+        node.name, node.op.kind, node.op.kind, x, y, z, node=node, params=params,
         op=f"TF_{node.op.kind.upper()}", tasks=tasks(x), **fields,
     )  # fmt: skip
 
@@ -153,7 +153,7 @@ def affine(p: Planner, node: Node, name: str, x: View, scale: Array, shift: Arra
     params["w"] = p.packer.add((node.name, "scale", len(scale)), lambda: scale)
     params["bias"] = p.packer.add((node.name, "shift", len(shift)), lambda: shift)
     p.emit(
-        result, node.op.kind, "affine", x, y, node=node, params=params,
+        node.name, node.op.kind, "affine", x, y, node=node, params=params,
         op="TF_AFFINE", tasks=tasks(x), **fields,
     )  # fmt: skip
 
@@ -180,7 +180,7 @@ def activation(p: Planner, node: Node) -> None:
         y = elementwise_place(p, node, result, name, x)
     fields, params = act_fields(p, node, x.shape[1], node.op, slope)
     p.emit(
-        result, node.op.kind, "activation", x, y, node=node, params=params,
+        node.name, node.op.kind, "activation", x, y, node=node, params=params,
         op="TF_AFFINE", tasks=tasks(x), **fields,
     )  # fmt: skip
 
@@ -196,7 +196,7 @@ def max_feature_map(p: Planner, node: Node) -> None:
     z = replace(whole, shape=half, offset=whole.offset + c // 2)
     fields, params = act_fields(p, node, c // 2, *tail_act(p, node))
     p.emit(
-        result, node.op.kind, "maximum", x, y, z, node=node, params=params,
+        node.name, node.op.kind, "maximum", x, y, z, node=node, params=params,
         op="TF_MAXIMUM", tasks=tasks(y), **fields,
     )  # fmt: skip
 

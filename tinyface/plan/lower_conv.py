@@ -126,8 +126,8 @@ def conv2d(p: Planner, node: Node) -> None:
     packed = packs(p.isa, o, op.groups)
     shape = f"{p.isa.rows_pack if packed else rows}x{width * p.isa.lanes}"
     p.emit(
-        result, op.kind, f"{'packed' if packed else 'gemm'}_{p.isa.name}_{shape}{stored}", x, y, z,
-        node=node, params=params, reason=blocks.reason + kept,
+        node.name, op.kind, f"{'packed' if packed else 'gemm'}_{p.isa.name}_{shape}{stored}",
+        x, y, z, node=node, params=params, reason=blocks.reason + kept,
         **fields | {"op": "TF_CONV", "groups": op.groups, "block": blocks.pixels,
                     "panels": blocks.panels, "tasks": blocks.tasks},
     )  # fmt: skip
@@ -217,7 +217,7 @@ def depthwise_step(
     elif may_roll(p.isa, fields, c, x.shape[3], ow):
         shape = "roll"
     p.emit(
-        result, node.op.kind, f"{name}_{p.isa.name}_{shape}", x, y, node=node, params=params,
+        node.name, node.op.kind, f"{name}_{p.isa.name}_{shape}", x, y, node=node, params=params,
         reason=reason, op=op, tasks=row_tasks(n * oh, n * oh * ow * weight.size), **fields,
     )  # fmt: skip
 
@@ -240,7 +240,7 @@ def gemv(
     keep = {key: v for key, v in fields.items() if key in ("act", "alpha", "beta", "hi")}
     keep["flags"] = fields["flags"] | flag
     p.emit(
-        result, node.op.kind, f"gemv_{p.isa.name}_{2 * p.isa.lanes}{stored}", x, y, z,
+        node.name, node.op.kind, f"gemv_{p.isa.name}_{2 * p.isa.lanes}{stored}", x, y, z,
         node=node, params=params, reason=f"one pixel: as fast as the weights arrive{kept}",
         op="TF_GEMV", tasks=max(1, min(8, -(-o // (2 * p.isa.lanes)), k * o // 60_000)), **keep,
     )  # fmt: skip
@@ -285,7 +285,7 @@ def linear(p: Planner, node: Node) -> None:
     blocks = conv_blocks(p.isa, rows, k, o, 1, k, p.threads)
     p.packer.need_zeros(max(k, 2 * p.isa.lanes))
     p.emit(
-        result, op.kind, f"gemm_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}{stored}",
+        node.name, op.kind, f"gemm_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}{stored}",
         x, y, z, node=node, params=params, reason=blocks.reason + kept, op="TF_CONV", zero=0,
         block=blocks.pixels, panels=blocks.panels, tasks=blocks.tasks, **fields,
     )  # fmt: skip

@@ -58,7 +58,7 @@ def matmul(p: Planner, node: Node) -> None:
     p.packer.need_zeros(max(k, 2 * p.isa.lanes))
     units = math.prod(loop[0] for loop in loops) * -(-n // (2 * p.isa.lanes))
     p.emit(
-        result, op.kind, f"matmul_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}",
+        node.name, op.kind, f"matmul_{p.isa.name}_{p.isa.rows_wide}x{2 * p.isa.lanes}",
         x_view, y_view, z_view, node=node, op="TF_MATMUL", zero=0, alpha=op.scale,
         flags=ACROSS if across else 0, tasks=row_tasks(units, m * n * k * math.prod(stack) // 4),
     )  # fmt: skip

@@ -65,7 +65,7 @@ def transpose(p: Planner, node: Node) -> None:
             out = p.new(result, as_map=False)
             n, c, h, w = x.shape
             y = View(out.buffer, x.shape, out.offset, out.img, w * c, c)
-            p.emit(result, "transpose", "copy", x, y, op="TF_AFFINE", node=node, tasks=tasks(x))
+            p.emit(node.name, "transpose", "copy", x, y, op="TF_AFFINE", node=node, tasks=tasks(x))
             return
         img = x.img if perm == NHWC else math.prod(p.shape(result)[1:])
         p.bind(result, View(x.buffer, p.shape(result), x.offset, img))

@@ -59,7 +59,7 @@ def winograd(
     stored = "; transformed weights are fp32" if weight.dtype == np.float16 else ""
     products = f"{tiles.side**2 * tiles.count * c * o / 1e6:.0f} M products"
     p.emit(
-        p.result(node), node.op.kind, kernel, x, y, z, node=node, params=params,
+        node.name, node.op.kind, kernel, x, y, z, node=node, params=params,
         reason=f"{products}, not {9 * pixels * c * o / 1e6:.0f} M{stored}",
         **fields | {"op": "TF_WINOGRAD", "block": tiles.block, "panels": tiles.panels,
                     "tasks": tiles.tasks},

@@ -132,7 +132,7 @@ Place = tuple[Buffer, int, tuple[int, ...]]
 class Step:
     """One C step.
 
-    name: node (of the last one, where several are fused); op: its kind; kernel: what runs;
+    name: node (the first, where several are fused); op: its kind; kernel: what runs;
     reason: why that kernel. compulsory: every operand once.
     fields: numbers of ``tf_step``, or names of its enumerations; x, y, z: operands; params:
     offsets of packed vectors by field name. chain: how many steps from here on run together, band

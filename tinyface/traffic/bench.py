@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from time import perf_counter_ns
 from typing import Any
 
-from tinyface.runtime import Executable
+from tinyface.runtime import Runnable
 
-Run = tuple["Case", Executable, Mapping[str, Any]]
+Run = tuple["Case", Runnable, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

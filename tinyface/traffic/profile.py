@@ -56,7 +56,7 @@ class Profile:
     kept, "fp32" or "fp16".
     measured: what the machine's counters say of a run; unmeasured: why there is nothing.
     cache, past: a last cache, and what of every step's bytes passes it by the model; none unless
-    asked for.
+    asked for. memory: bytes that the engine keeps, "arena", "scratch" and "weights"; none of NumPy.
     """
 
     network: str
@@ -72,6 +72,7 @@ class Profile:
     unmeasured: str = "not asked for"
     cache: Cache | None = None
     past: tuple[Past, ...] = ()
+    memory: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def cost(self) -> Cost:
@@ -121,6 +122,7 @@ class Profile:
                 **self.cost.byte_counts(),
                 "algorithmic": {"macs": self.algorithmic.macs, **self.algorithmic.byte_counts()},
             },
+            "memory": dict(self.memory),
             "measured": self.measured.to_json() if self.measured else None,
             "unmeasured": "" if self.measured else self.unmeasured,
             "cache_model": self._cache_json(),
@@ -178,7 +180,7 @@ def measure_in_turns(
     finally:
         if collecting:
             gc.enable()
-    return [sample.profile(session) for (session, _), sample in zip(cases, samples, strict=True)]
+    return [sample.profile(*case) for case, sample in zip(cases, samples, strict=True)]
 
 
 def count(
@@ -228,7 +230,7 @@ class _Samples:
             self.traced.append(end - middle)
             self.records.append(opened.runs[0])
 
-    def profile(self, session: Session) -> Profile:
+    def profile(self, session: Session, inputs: Mapping[str, Any]) -> Profile:
         return Profile(
             network=session.graph.name,
             backend=session.backend,
@@ -239,6 +241,7 @@ class _Samples:
             whole_ns=_median(self.plain),
             least_ns=min(self.plain),
             traced_ns=_median(self.traced),
+            memory=session.executable({name: a.shape for name, a in inputs.items()}).memory,
         )
 
 

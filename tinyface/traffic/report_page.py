@@ -30,7 +30,7 @@ def check_extra() -> None:
         MissingExtraError: the package that carries the plotting library is not installed.
     """
     if find_spec("vl_convert") is None:
-        raise MissingExtraError("vl-convert-python", "report", "an HTML report")
+        raise MissingExtraError("vl-convert-python>=1.3", "report", "an HTML report")
 
 
 def libraries() -> str:

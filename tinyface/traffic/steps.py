@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyface.errors import NoKernelError
 from tinyface.graph import Graph, Node
-from tinyface.ops import FUSABLE, Conv2d, Flatten, Linear, Reshape
+from tinyface.ops import Conv2d, Flatten, Linear, Reshape
 from tinyface.ops.spec import Array
 from tinyface.plan import Isa, make_plan
 from tinyface.types import Cost, Shape
@@ -143,17 +143,14 @@ def totals(steps: Iterable[StepFigures]) -> Mapping[str, int]:
 
 
 class _Kinds:
-    """Finds the kind of a step. A step is named after the last node that it computes."""
+    """Finds the kind of a step. A step is named after the first node that it computes."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.nodes = {key: node for node in graph.nodes for key in (*node.outputs, node.name)}
+        self.nodes = {node.name: node for node in graph.nodes}
 
     def of(self, step: Costed) -> str:
         node = self.nodes.get(step.name)
-        # an activation at the end of a convolution's step: go back to the convolution
-        while node is not None and node.op.kind != step.op and isinstance(node.op, FUSABLE):
-            node = self.nodes.get(node.inputs[0])
         return "other" if node is None or node.op.kind != step.op else self.kind(node)
 
     def kind(self, node: Node) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 from tinyface.errors import ImageError
 from tinyface.vision import foreign
 
-SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
+SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp")
 
 
 def collect_images(path: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
@@ -28,7 +28,7 @@ def collect_images(path: str | os.PathLike[str], recursive: bool = False) -> lis
     """
     root, shown = Path(path), os.fspath(path)  # as it was written: "./a.jpg", "photos/"
     if not root.exists():
-        raise ImageError(f"{shown}: no such file or directory; check the spelling")
+        raise ImageError(foreign.missing(shown, "file or directory"))
     if not root.is_dir():
         return [root]
     files = list(_walk(root, recursive))
@@ -36,7 +36,7 @@ def collect_images(path: str | os.PathLike[str], recursive: bool = False) -> lis
     other = [p for p in files if _ends_with(p, foreign.SUFFIXES)]
     kinds = ", ".join(sorted({p.suffix.lower() for p in other}))
     if not found:
-        where = "" if recursive else ", or ask for its sub-directories too (-r, recursive=True)"
+        where = "" if recursive else ", or ask for its sub-directories too (-r)"
         there = f"; {kinds} is not read, {foreign.CONVERT}" if other else ""
         raise ImageError(
             f"{shown}: no picture in this directory ({', '.join(SUFFIXES)}){there}; "

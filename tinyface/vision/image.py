@@ -118,8 +118,9 @@ def _read_bytes(source: object, name: str) -> bytes:
         if not isinstance(data, bytes):
             raise ImageError(f"{name}: opened as text; open it in binary mode ('rb')")
     else:
+        none = " (OpenCV gives None for what it could not read)" if source is None else ""
         raise ImageError(
-            f"a {type(source).__name__} is not a picture: "
+            f"a {type(source).__name__} is not a picture{none}: "
             "give a path, bytes, a binary file, a Pillow image or a uint8 array"
         )
     if not data:
@@ -139,7 +140,7 @@ def _read_file(path: str, name: str) -> bytes:
                 raise ImageError(_too_long(name))
             return file.read(MAX_IMAGE_BYTES + 1)
     except FileNotFoundError:
-        raise ImageError(f"{name}: no such file; check the spelling") from None
+        raise ImageError(foreign.missing(name, "file")) from None
     except IsADirectoryError:
         raise ImageError(f"{name}: is a directory; name a picture in it") from None
     except PermissionError:
@@ -202,8 +203,8 @@ def _is_one_scan(data: bytes) -> bool:
 
 
 def _not_a_picture(data: bytes, name: str) -> str:
-    if kind := foreign.kind(data):
-        return f"{name}: is {kind}, which is not read; {foreign.CONVERT}"
+    if refusal := foreign.refusal(data):
+        return f"{name}: {refusal}"
     return f"{name}: not a JPEG, PNG, WebP or BMP picture; check the file, or {foreign.CONVERT}"
 
 
@@ -292,8 +293,14 @@ def _on_white(rgba: NDArray[np.uint8]) -> RGB:
 
 
 def _from_array(array: NDArray[Any], name: str) -> RGB:
+    if array.ndim == 1:
+        raise ImageError(
+            f"{name}: one row of values is no picture; two embeddings are compared by "
+            "tinyface.cosine(a, b)"
+        )
     if array.dtype != np.uint8:
-        raise ImageError(f"{name}: {array.dtype} values; give uint8 RGB values from 0 to 255")
+        scale = ", of 0 to 1: (a * 255).astype('uint8')" if array.dtype.kind == "f" else ""
+        raise ImageError(f"{name}: {array.dtype} values; give uint8 RGB, 0 to 255{scale}")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(f"{name}: shape {array.shape}; give (H, W, 3), RGB")
     _check_pixels(array.shape[1], array.shape[0], name, MAX_PIXELS)
