@@ -75,7 +75,7 @@ info NAME` prints the card that travels inside a file.
 {terms}
 
 That means for you: in a course, a paper, an experiment, on your own photographs, use them freely.
-In a product or a service, or where a decision about a person hangs on them, do not: the people in
+Do not use them in a product or a service, or for decisions about a person: the people in
 the training pictures were not asked, the terms of the pictures allow research only, and the
 figures below say how often the answers are wrong. Neither the pictures nor the teachers' weights
 are in this project.
@@ -101,7 +101,7 @@ independent.
 """
 
 RECOGNISER_FAILS = """\
-**Where it fails.** The lower rows of the first table are the same pictures, spoilt. {groups}Not
+**Where it fails.** The lower rows of the first table are the same pictures, degraded. {groups}Not
 measured, for want of labelled pictures: the same person years later, faces in profile, relatives,
 real masks. The people of the test are actors, mostly photographed by professionals; a false-match
 rate holds for people and pictures like those. Measure your own: `tinyface evaluate`.
@@ -227,10 +227,14 @@ def recogniser_card(card: Card) -> Iterator[str]:
         [name, f"{r['accuracy']:.2%} ± {r['deviation']:.2%}", f"{r['auc']:.4f}",
          f"{r['tar@1e-02']:.1%}", f"{r['tar@1e-03']:.1%}"] for name, r in rows])  # fmt: skip
     yield THRESHOLD_TEXT
-    yield table(["FMR", "threshold", "interval", "let in", "TAR", "interval"], threshold_rows(card))
+    yield table(
+        ["FMR", "threshold", "interval", "false matches", "TAR", "interval"], threshold_rows(card)
+    )
     if "groups" in f:
         yield GROUPS_TEXT.format(pictures=f["groups"]["everyone"]["pictures"])
-        yield table(["people", "pictures", "pairs", "let in", "interval"], groups.rows(f["groups"]))
+        yield table(
+            ["people", "pictures", "pairs", "false matches", "interval"], groups.rows(f["groups"])
+        )
     yield _filled(RECOGNISER_FAILS.format(groups="" if "groups" in f else NO_GROUPS))
 
 

@@ -10,7 +10,7 @@ only reads memory:
     mixed.npy, mixed_<teacher>_<view>.npy   the same for pictures made of two faces
 
 Rows stand in random order, so that a training may start on the rows that are ready. A teacher's
-answer also hangs on what tells nothing about a person: two of its embeddings of one face, moved
+answer also depends on what tells nothing about a person: two of its embeddings of one face, moved
 by a pixel or mirrored, have a cosine of .94 to .97. So it may look several times (`--views`), and
 its target is the mean direction. At its first look the first teacher sees a picture as it is and
 the second the mirror image, at the second look the other way about; further looks are moved.

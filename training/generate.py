@@ -9,7 +9,7 @@ the teacher of the detector), aligns it, and asks the recognisers' teachers. In 
     made.npy               (count, 128, 128, 3) uint8
     made_<teacher>_0.npy   (count, 128) float32, NaN where not yet computed
 
-A picture hangs on the seed and its row alone, so that a run may stop, go on, and have a larger
+A picture depends on the seed and its row alone, so that a run may stop, go on, and have a larger
 count; a training that is under way takes in new rows at its next epoch.
 """
 

@@ -138,7 +138,7 @@ def print_report(report: Report, name: str, face: str) -> None:
     click.echo(f"AUC         {report.auc:.5f}")
     click.echo(f"equal error {report.eer:.2%} at {report.eer_threshold:.4f}")
     common.print_table(
-        ["FMR", "threshold", "95 %", "let in", "95 %", "TAR", "95 %", ""],
+        ["FMR", "threshold", "95 %", "false matches", "95 %", "TAR", "95 %", ""],
         [_row(point) for point in report.points],
         right=range(7),
     )

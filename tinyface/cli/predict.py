@@ -25,9 +25,9 @@ def command(model: str, device: str, as_json: bool) -> int:
 
     MODEL is a model file (one of another format that 'tinyface import' reads will do), the name of
     installed weights, or a network from 'tinyface models'. Nothing is run. pi4 is a Raspberry Pi 4B
-    as the FDFaceNet paper's printed times describe it: a rough guide. The others are server CPUs
-    (epyc-avx2 of Zen 3, epyc-avx512 of Zen 4), one thread, as measured. docs/claim.md has the form
-    of a device file.
+    as the FDFaceNet paper's printed times describe it: a rough guide. The others are server CPUs,
+    one thread, as measured (epyc-avx2 is Zen 3, epyc-avx512 Zen 4). docs/claim.md has the form of a
+    device file.
 
     \b
     Example:
