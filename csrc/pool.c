@@ -180,6 +180,7 @@ int32_t tf_pool_start(tf_pool *p, int32_t threads)
 
 void tf_pool_stop(tf_pool *p)
 {
+    if (p->threads == 0) return; /* zeros: never started */
     atomic_store(&p->stop, 1);
     wake_all(p);
     for (int32_t i = 1; i < p->threads; i++) pthread_join(p->workers[i].thread, NULL);

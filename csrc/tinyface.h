@@ -149,7 +149,7 @@ int32_t tf_run(const tf_kernels *k, const tf_step *steps, int32_t n, void *const
 /* A pool lives in memory of the caller, tf_pool_bytes() long and aligned to 64 bytes. start returns
  * how many threads (the caller included) there are: TF_MAX_THREADS at most, and fewer than asked
  * for where the system grants no more. They block all signals. A pool serves one tf_run at a time
- * and does not survive fork. */
+ * and does not survive fork. stop of one that is all zeros, never started, does nothing. */
 int64_t tf_pool_bytes(void);
 int32_t tf_pool_start(tf_pool *pool, int32_t threads);
 void tf_pool_stop(tf_pool *pool);

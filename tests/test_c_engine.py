@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -307,8 +308,13 @@ def test_runs_after_fork() -> None:
     expected = executable.run(inputs)
     child = os.fork()
     if child == 0:
-        outputs = executable.run(inputs)
-        os._exit(0 if all(np.array_equal(outputs[k], expected[k]) for k in expected) else 1)
+        status = 1
+        try:
+            signal.alarm(60)
+            outputs = executable.run(inputs)
+            status = 0 if all(np.array_equal(outputs[k], expected[k]) for k in expected) else 1
+        finally:
+            os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert all(np.array_equal(v, expected[k]) for k, v in executable.run(inputs).items())
 

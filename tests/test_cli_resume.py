@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,22 @@ from command_line import ONE, TWO, leftovers
 from tinyface.model import Model
 
 pytestmark = pytest.mark.usefixtures("surroundings")
+KILLED = """
+import os, signal, sys
+from tinyface.cli.main import run
+from tinyface.model import Model
+
+looked, real = [], Model.embed_faces
+
+def embed_faces(*args):
+    looked.append(args)
+    if len(looked) == 40:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args)
+
+Model.embed_faces = embed_faces
+run(sys.argv[1:])
+"""
 SUFFIXES = ("npy", "npz", "csv", "jsonl")
 REAL = Model.embed_faces
 
@@ -276,14 +291,10 @@ def test_a_killed_process_leaves_what_is_done(
     for i in range(120):
         Path(f"many/{i:03}.png").hardlink_to("two.png")
     command = ["embed", "many", "-o", "faces.csv", "-t", "2"]
-    process = subprocess.Popen([sys.executable, "-m", "tinyface", *command])
-    part, deadline = Path("faces.csv.part"), time.monotonic() + 60
-    while not (part.exists() and part.read_bytes().count(b"\n") > 3):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait(60)
-    assert not Path("faces.csv").exists()
+    process = subprocess.run([sys.executable, "-c", KILLED, *command], check=False, timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    part = Path("faces.csv.part")
+    assert part.exists() and not Path("faces.csv").exists()
     done = tinyface(*command)
     assert done.status == 0 and "goes on where" in done.err
     assert len(Path("faces.csv").read_text().splitlines()) == 121

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import socket
 import threading
 import time
 import urllib.request
@@ -20,7 +22,11 @@ from tinyface.fetch import Failed, Patience, Redirect, fetch
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SIZE, HASH = len(CONTENT), hashlib.sha256(CONTENT).hexdigest()
-HURRY = Patience(silence=0.5, window=0.4, slowest=100_000, attempts=5)
+CALM = Patience(silence=20, window=30, slowest=1)  # this machine may be busy
+HURRY = {
+    "stalls": Patience(silence=0.5, window=30, slowest=1),
+    "drips": Patience(silence=20, window=0.4, slowest=100_000),
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -146,7 +152,8 @@ def address(server: Any, behaviour: str) -> str:
 
 def get(server: Any, target: Path, *behaviours: str, **more: Any) -> Path:
     addresses = [address(server, b) for b in behaviours]
-    return fetch(addresses, target, size=SIZE, sha256=HASH, patience=HURRY, **more)
+    patience = HURRY.get(behaviours[0], CALM)
+    return fetch(addresses, target, size=SIZE, sha256=HASH, patience=patience, **more)
 
 
 def test_a_file_comes_once(server: Any, tmp_path: Path) -> None:
@@ -267,8 +274,34 @@ def test_the_next_address_is_tried(server: Any, tmp_path: Path) -> None:
 
 
 def test_nobody_there(server: Any, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="refused"):
-        fetch(["http://127.0.0.1:9/x"], tmp_path / "x", size=1, sha256="", patience=HURRY)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
+        with pytest.raises(DownloadError, match="refused"):
+            fetch([nobody], tmp_path / "x", size=1, sha256="", patience=CALM)
+
+
+def test_another_process_was_faster(server: Any, tmp_path: Path) -> None:
+    """It has put the file there, and what it shared with this one is gone."""
+
+    def other(there: int) -> None:
+        (tmp_path / "x.part").unlink(missing_ok=True)
+        (tmp_path / "x").write_bytes(CONTENT)
+
+    assert get(server, tmp_path / "x", "truncates", progress=other) == tmp_path / "x"
+    assert (tmp_path / "x").read_bytes() == CONTENT
+
+
+def test_a_full_disk_is_not_the_servers_fault(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "_copy", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        get(server, tmp_path / "x", "good", "good")
+    assert caught.value.filename == str(tmp_path / "x.part") and len(server.log) == 1
 
 
 def test_offline(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

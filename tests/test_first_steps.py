@@ -137,10 +137,12 @@ def test_names_and_terminals_of_another_encoding(encoding: str) -> None:
         ("verify a.png b.png --threshold nan", "a threshold of nan: give a cosine, from -1 to 1"),
         ("profile cnn-8-cifar -o trace.txt", "trace.txt: name a trace .json"),
         ("profile cnn-8-cifar -o nowhere/trace.json", "nowhere; make it first"),
+        ("evaluate a.csv --root . -o folder.csv", "folder.csv: is a folder; name a file in it"),
         ("embed one.png -o out.json", ".jsonl (--json prints one document)"),
     ],
 )
 def test_refused_at_once(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("folder.csv").mkdir()
     assert run(line.split()) == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and message in err

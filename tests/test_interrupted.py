@@ -1,5 +1,6 @@
 """Ctrl-C behind any instruction of what writes files: nothing is left, or the message says what."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -109,13 +110,31 @@ def test_a_file_is_whole_or_not_there(there: bool) -> None:
         with atomic_write("file") as stream:
             stream.write(b"new")
 
-    stops = 0
+    stops, umask = 0, os.umask(0o027)
     for _ in everywhere(files, write):
         stops += 1
         assert not leftovers(Path.cwd())
         assert not Path("file").exists() or Path("file").read_bytes() in (b"old", b"new")
         Path("file").write_bytes(b"old") if there else Path("file").unlink(missing_ok=True)
     assert stops > 100 and Path("file").read_bytes() == b"new"
+    assert os.umask(umask) == 0o027
+    assert there or Path("file").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_refused_command_does_not_need_is_kept(pictures: list[str]) -> None:
+    Path("out.csv.part").write_text(RECIPE)
+    with pytest.raises(journal.UsageError), journal.journal(MODEL, RECIPE, "out.csv", 3) as kept:
+        kept.begin(update=True)  # .csv
+    assert leftovers(Path.cwd()) == ["out.csv.part"]
+
+
+def test_two_runs_do_not_write_one_journal(pictures: list[str]) -> None:
+    with journal.journal(MODEL, RECIPE, "out.csv", 3) as kept:
+        kept.begin(update=False)
+        with pytest.raises(journal.UsageError, match="another run is writing now"):
+            embed(pictures, [])
+        assert leftovers(Path.cwd()) == ["out.csv.part"]
+    assert not leftovers(Path.cwd())
 
 
 def test_the_journal_of_another_user_stays(

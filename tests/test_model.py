@@ -289,6 +289,20 @@ def test_verify_sees_that_a_model_was_replaced(
     assert tinyface.verify(ONE, ONE).model == "another"
 
 
+def test_a_model_whose_file_was_replaced_is_not_taken_for_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its fingerprint would be that of other weights than those that embed."""
+    monkeypatch.setenv("TINYFACE_CACHE", str(models := samples.install(tmp_path)))
+    loaded, known = tinyface.load(), tinyface.load()
+    fingerprint = known.fingerprint
+    save_model(models / "fdfacenet.safetensors", *samples.recogniser(seed=7))
+    assert known.fingerprint == fingerprint
+    with pytest.raises(ModelError, match="load it again"):
+        _ = loaded.fingerprint
+    assert tinyface.load().fingerprint != fingerprint
+
+
 def test_verify_needs_a_threshold(model: Model) -> None:
     with pytest.raises(UsageError, match=r"no threshold for .* 0\.2; take 0\.01, 0\.001"):
         tinyface.verify(ONE, ONE, model, fmr=0.2)

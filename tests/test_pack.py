@@ -45,3 +45,22 @@ def test_what_is_packed_later_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert late[two:].view(np.float16)[:1004].tolist() == [1] * 3 + [2] * 1000 + [0]
     assert not late[packer.zeros : packer.zeros + 3000].any()
     assert all(offset % 16 == 0 for offset in (one, two, zeros, packer.zeros))
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_no_room_is_no_end(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    monkeypatch.setattr(pack, "FIRST", 16)
+    packer = Packer()
+    one = packer.add("one", lambda: np.arange(5.0))
+
+    def none_left(size: int) -> np.ndarray:
+        raise error
+
+    with monkeypatch.context() as short:
+        short.setattr(pack, "aligned", none_left)
+        with pytest.raises(error):
+            packer.add("two", lambda: np.ones(1000))
+    two = packer.add("two", lambda: np.full(1000, 2.0))
+    weights = packer.finish()
+    assert weights[one : one + 5].tolist() == [0, 1, 2, 3, 4]
+    assert (weights[two : two + 1000] == 2).all()

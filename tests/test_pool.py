@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -82,3 +83,33 @@ def test_threads_that_could_not_be_started_are_reported(monkeypatch: pytest.Monk
         (got,) = executable.run({"input": picture(8)}).values()
     assert np.array_equal(got, expected)
     assert isinstance(executable, c.CExecutable) and executable.threads == 2
+
+
+class _Interrupted(_Fewer):
+    """The C library while somebody presses Ctrl-C, once."""
+
+    pressed = False
+
+    def tf_pool_start(self, pool: Any, threads: int) -> int:
+        started = int(self.lib.tf_pool_start(pool, threads))
+        if not self.pressed:
+            self.pressed = True
+            raise KeyboardInterrupt
+        return started
+
+
+@pytest.mark.skipif(not THREADS.is_dir(), reason="no /proc here")
+def test_ctrl_c_while_threads_start_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would wake up in the memory of the next pool."""
+    expected = Session(bound(), "c", 1).run(picture(8))["act"]
+    monkeypatch.setattr(
+        c, "_engine", SimpleNamespace(ffi=c._engine.ffi, lib=_Interrupted(c._engine.lib))
+    )
+    session = Session(bound(), "c", 3)
+    before = set(os.listdir(THREADS))
+    with pytest.raises(KeyboardInterrupt):
+        session.run(picture(8))
+    gc.collect()
+    assert set(os.listdir(THREADS)) <= before
+    for _ in range(20):
+        assert np.array_equal(session.run(picture(8))["act"], expected)

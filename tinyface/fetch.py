@@ -8,6 +8,7 @@ next attempt asks for the rest only.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
@@ -26,6 +27,7 @@ OFFLINE: Final = "TINYFACE_OFFLINE"
 Progress = Callable[[int], object]  # called with the bytes that are there
 
 _CHUNK: Final = 1 << 16
+_OF_A_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ def fetch(
             _from(address, part, size, sha256, progress, patience)
             os.replace(part, target)
             return target
-        except Failed as error:
+        except (Failed, FileNotFoundError) as error:
+            if is_file(target, size, sha256):  # another process was faster
+                return target
             problems.append(f"{address}: {error}")
     raise DownloadError(f"{'; '.join(problems)}; {by_hand}")
 
@@ -174,6 +178,8 @@ def _receive(address: str, part: Path, size: int, progress: Progress, patience: 
     except TimeoutError:
         raise Failed(f"silent for {patience.silence:g} seconds", again=True) from None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _OF_A_DISK:
+            error.filename = error.filename or os.fspath(part)
         if isinstance(error, OSError) and error.filename is not None:
             raise  # of our own file, not of the network
         reason = getattr(error, "reason", None) or error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **how: Any) -> 
     """Open a temporary file beside ``path`` that replaces it when the block ends well.
 
     After an error, or Ctrl-C, the temporary file is gone and an older file at ``path`` is as
-    it was. Where ``path`` is a link, what it points to is replaced; a device or a pipe
+    it was. The new one is on the disk before it takes its place, so that a power cut leaves
+    either. Where ``path`` is a link, what it points to is replaced; a device or a pipe
     (``/dev/stdout``) is written to directly.
 
     Args:
@@ -40,9 +42,12 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **how: Any) -> 
     # The name first: Ctrl-C may come as soon as the file is there.
     name = target.parent / f".{target.name[:200]}.{os.urandom(4).hex()}.part"
     try:
-        with _create(name, mode, path, how) as file:
+        with _create(name, mode, path, how, target.exists()) as file:
             yield file
-        os.chmod(name, _permissions(target))
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            os.chmod(name, target.stat().st_mode & 0o777)
         os.replace(name, target)
     except BaseException as error:
         name.unlink(missing_ok=True)
@@ -51,20 +56,34 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **how: Any) -> 
         raise
 
 
-def _create(name: Path, mode: str, path: str | os.PathLike[str], how: dict[str, Any]) -> IO[Any]:
-    """A new file, for nobody else to read."""
+def lock(file: IO[Any]) -> bool:
+    """Have an open file to oneself, until it is closed; False where another process has it.
+
+    True, too, on a file system that knows no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(1 << 40)  # a byte that nobody reads
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
+
+
+def _create(
+    name: Path, mode: str, path: str | os.PathLike[str], how: dict[str, Any], private: bool
+) -> IO[Any]:
+    """A new file; ``private``: for nobody else to read, until it has the mode of another."""
+    rights = 0o600 if private else 0o666  # less what the umask takes away
     try:
         return open(
-            name, mode.replace("w", "x"), opener=lambda at, flags: os.open(at, flags, 0o600), **how
+            name, mode.replace("w", "x"), opener=lambda at, flags: os.open(at, flags, rights), **how
         )
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another") from error
-
-
-def _permissions(target: Path) -> int:
-    """Those of the file that is replaced, else what the umask leaves of rw-rw-rw-."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask

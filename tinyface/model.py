@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -18,6 +17,7 @@ from tinyface.errors import GraphError, ImageError, ModelError, UsageError
 from tinyface.faces.locate import largest, load_detector, name_of
 from tinyface.formats.modelfile import Card, load_model
 from tinyface.graph import Graph
+from tinyface.once import once
 from tinyface.runtime import Session
 from tinyface.vision import align as alignment
 from tinyface.vision.detect import Detector, Face
@@ -77,13 +77,18 @@ class Model:
         self._graph: Graph | Path = graph
         self.session = Session(graph, backend, threads, weights)
         self._detector = detector
+        self._file: tuple[int, ...] = ()  # which one the graph is read from again
         self._loaded: tuple[Any, ...] | None = None  # the arguments of load() that made it
 
     @property
     def graph(self) -> Graph:
-        return load_model(self._graph)[0] if isinstance(self._graph, Path) else self._graph
+        if not isinstance(self._graph, Path):
+            return self._graph
+        if self._file != _identity(self._graph):
+            raise ModelError(f"{self._graph}: is another file now than was loaded; load it again")
+        return load_model(self._graph)[0]
 
-    @cached_property
+    @once
     def fingerprint(self) -> str:
         """16 hexadecimal digits of a checksum of the weights and of how pictures are prepared:
         embeddings can be compared where it is the same, whatever the models' names are.
@@ -277,15 +282,25 @@ def load(
         ModelError: the file is malformed, or holds no recogniser.
     """
     path = modelstore.chosen(name_or_path, "embed")
+    file = _identity(path)
     graph, card = load_model(path)
     if card.task != "embed":
         raise ModelError(
             f"{path}: gives no embeddings (its task is {card.task!r}); name a recogniser"
         )
     model = Model(graph, card, backend=backend, threads=threads, detector=detector, weights=weights)
-    model._graph = path.absolute()  # the weights need not be in memory twice
+    model._graph, model._file = path.absolute(), file  # the weights need not be in memory twice
     model._loaded = (model._graph, backend, threads, detector, weights)
     return model
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What another file in its place would not share with this one."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def l2_normalise(x: Floats) -> Floats:

@@ -196,9 +196,11 @@ class _Context:
         self.pool = ffi.NULL
         if threads > 1:
             memory = _aligned(lib.tf_pool_bytes())
+            memory[:] = 0  # a pool without threads, which can be stopped
             self.pool = ffi.cast("tf_pool *", ffi.from_buffer(memory))
-            started = lib.tf_pool_start(self.pool, threads)
+            # First: Ctrl-C while threads start is raised as soon as all of them have.
             weakref.finalize(self, _stop, lib, self.pool, memory, self.pid)
+            started = lib.tf_pool_start(self.pool, threads)
             if started < threads:
                 warnings.warn(
                     f"only {started} of {threads} threads could be started (a limit on "

@@ -96,12 +96,16 @@ def engine_options(command: Decorated) -> Decorated:
 
 
 def check_folders(*paths: str | None, inputs: Iterable[str] = ()) -> None:
-    """UsageError where a file's folder is missing, or it is one of the ``inputs``: better refused
+    """UsageError where a file cannot be written, or is one of the ``inputs``: better refused
     before minutes of work."""
     for path in filter(None, paths):
         folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
             raise UsageError(f"{path}: there is no folder {folder}; make it first")
+        if os.path.isdir(path):
+            raise UsageError(f"{path}: is a folder; name a file in it")
+        if not os.access(folder, os.W_OK) and (os.path.isfile(path) or not os.path.exists(path)):
+            raise UsageError(f"{path}: {folder} may not be written in; choose another")
     check_kept(inputs, *paths)
 
 

@@ -46,8 +46,11 @@ def command(name: str | None, as_json: bool) -> int:
     if held and held.checksum != sha256:
         raise UsageError(f"{model} is a model of other weights; rename or remove it first")
     target = folder / "downloads" / f"{name}-{file.addresses[0].rpartition('/')[2]}"
-    with _bytes_bar(file.size, target.name) as progress:
-        fetch(file.addresses, target, size=file.size, sha256=sha256, progress=progress)
+    try:
+        with _bytes_bar(file.size, target.name) as progress:
+            fetch(file.addresses, target, size=file.size, sha256=sha256, progress=progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; what came is kept for the next time") from None
     imported = import_file(target)
     if imported.card.checksum != sha256:
         raise FormatError(f"{target}: changed while it was read; run the command again")

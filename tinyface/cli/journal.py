@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
@@ -26,7 +26,8 @@ from tinyface import limits
 from tinyface.cli.common import note, origin
 from tinyface.cli.readers import DAMAGE, check_embedding, read_embeddings, recipe_of, to_face
 from tinyface.cli.writers import Row
-from tinyface.errors import TinyfaceError, UsageError
+from tinyface.errors import ImageError, UsageError
+from tinyface.files import lock
 from tinyface.formats.safetensors import parse_json
 
 if TYPE_CHECKING:
@@ -131,8 +132,9 @@ class Journal:
         self.fresh = not os.path.lexists(self.path)  # now: Ctrl-C may come as soon as it is there
         stream = self.stream = open(self.path, "a+b", opener=_no_link)  # noqa: SIM115
         if hasattr(os, "geteuid") and os.fstat(stream.fileno()).st_uid != os.geteuid():
-            path, self.path = self.path, None
-            raise UsageError(f"{path}: is another user's; choose another -o FILE")
+            self._leave("is another user's")
+        if not lock(stream):
+            self._leave("is what another run is writing now")
         stream.seek(0)
         head = stream.readline(MAX_LINE)
         if head.strip() == self.recipe.encode():
@@ -145,6 +147,10 @@ class Journal:
         stream.truncate(0)
         stream.write(self.recipe.encode())
         stream.flush()
+
+    def _leave(self, why: str) -> NoReturn:
+        path, self.path = self.path, None  # nothing happens to it
+        raise UsageError(f"{path}: {why}; choose another -o FILE")
 
     def _take_over(self) -> None:
         """Count as done what an older file of embeddings has."""
@@ -203,7 +209,7 @@ def journal(model: Model, recipe: str, output: str | None, pictures: int) -> Ite
             raise KeyboardInterrupt(said) from None
         raise
     except BaseException as error:
-        kept.close(remove=isinstance(error, TinyfaceError))
+        kept.close(remove=isinstance(error, ImageError))  # no picture had a face
         raise
 
 

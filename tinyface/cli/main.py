@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -43,7 +44,6 @@ OTHER_WORDS = {"compare": "verify", "match": "verify", "identify": "search", "fi
                "crop": "align", "convert": "import", "list": "models", "download": "models get",
                "benchmark": "bench", "version": "--version", "help": "--help"}  # fmt: skip
 
-INTERRUPTED = 130  # 128 + SIGINT, what shells report
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 
@@ -139,13 +139,23 @@ def _refusal(error: BaseException) -> tuple[str, int]:
             return error.format_message(), error.exit_code
         case KeyboardInterrupt() | click.Abort():
             said = str(error.__cause__ or error)  # click's Abort hides the other
-            return said or "stopped; nothing half-done was left behind", INTERRUPTED
+            return said or "stopped; nothing half-done was left behind", 128 + _signal
         case MemoryError():
             return "out of memory; use smaller pictures, a smaller model, or fewer threads", 1
         case OSError():
             name = f"{error.filename}: " if error.filename else ""
             return f"{name}{error.strerror or error}; check the disk and the permissions", 1
     raise error
+
+
+_signal = signal.SIGINT  # which one stopped the command; shells report 128 + its number
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    """The end of a session or of the machine's day, taken like Ctrl-C: files are tidied up."""
+    global _signal
+    _signal = signal.Signals(number)
+    raise KeyboardInterrupt
 
 
 def main() -> NoReturn:
@@ -159,6 +169,10 @@ def main() -> NoReturn:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (to the end)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a Latin-1 terminal has no "…"
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one of them
+            signal.signal(number, _stop)
     status = run(sys.argv[1:])
     with suppress(OSError):  # said already, and the status shows it
         sys.stdout.flush()

@@ -197,6 +197,7 @@ def open_writers(
     output: str | None, as_json: bool, model: Model, recipe: str = ""
 ) -> Iterator[list[Writer]]:
     """What a row must be given to. A file is moved into place when the block ends well."""
+    _ = output and model.fingerprint  # now: its file may be another one in the end
     if output is None:
         yield [(Document if as_json else Summary)(sys.stdout, model)]
     elif output == "-":

@@ -91,8 +91,6 @@ def save_model(
         raise FormatError(f"{path}: the graph and the card take {len(text)} bytes as JSON")
     with atomic_write(path) as file:
         safetensors.write(file, params, {KEY: text})
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _document(file: TensorFile) -> dict[str, Any]:

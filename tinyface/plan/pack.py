@@ -131,12 +131,13 @@ class Packer:
 
     def _grow(self, floats: int) -> Array:
         """Room for so many more, up to a whole cache line."""
-        offset, self._size = self._size, self._size + round_up(floats, ALIGN)
-        if self._size > self._whole.size:
-            larger = aligned(max(self._size, 2 * self._whole.size))
+        offset, end = self._size, self._size + round_up(floats, ALIGN)
+        if end > self._whole.size:
+            larger = aligned(max(end, 2 * self._whole.size))
             larger[:offset] = self._whole[:offset]
             self._whole = larger  # plans made before keep the old one
-        return self._whole[offset : self._size]
+        self._size = end  # last: there may be no memory, or Ctrl-C come
+        return self._whole[offset:end]
 
     def need_zeros(self, count: int) -> None:
         """Some step pads with ``count`` zeros."""
