@@ -98,7 +98,7 @@ static void norm_row(const tf_call *call, int64_t i, int64_t oy)
             norm = (float)sqrt(norm_sum(1, x, s->c, mean) / s->c + (double)s->alpha);
         } else {
             norm = (float)sqrt(norm_sum(1, x, s->c, 0.0f));
-            norm = norm > s->alpha ? norm : s->alpha;
+            norm = norm < s->alpha ? s->alpha : norm; /* NaN stays */
         }
         norm_apply(call, y, x, s->c, mean, 1.0f / norm);
     }

@@ -67,13 +67,15 @@ def conv(g: Grower, x: str) -> str:
     """Convolution of any kind, mostly with batch norm, often with an activation."""
     c = g.b.channels(x)
     k = g.draw(st.sampled_from([1, 3, 5]))
+    apart = g.draw(st.sampled_from([1, 1, 1, 2]))
     groups = g.draw(st.sampled_from([1, c, 2 if c % 2 == 0 else 1]))
     x = g.b.conv(
         x,
         c if groups == c else g.draw(st.sampled_from([2, 4])),
         k,
         key=g.key(),
-        pad=k // 2,
+        pad=apart * (k // 2),
+        dilation=apart,
         groups=groups,
         stride=g.draw(st.sampled_from([1, 1, 2])),
         bias=g.draw(st.booleans()),
@@ -98,7 +100,8 @@ def shortcut(g: Grower, x: str) -> str:
 
 def residual_block(g: Grower, x: str) -> str:
     c = g.b.channels(x)
-    y = g.b.conv(x, c, 3, key=g.key(), pad=1)
+    apart = g.draw(st.sampled_from([1, 2]))
+    y = g.b.conv(x, c, 3, key=g.key(), pad=apart, dilation=apart)
     y = g.b.batch_norm(y, key=g.key()) if g.draw(st.booleans()) else y
     y = g.b.apply(ops.Add(), *g.draw(st.permutations([x, y])))
     return activation(g, y)

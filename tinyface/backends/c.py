@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from tinyface.errors import BackendError
+from tinyface.errors import BackendError, NoKernelError
 from tinyface.graph import Graph
-from tinyface.limits import MAX_NODE_OPERATIONS
+from tinyface.limits import MAX_ARENA_BYTES, MAX_NODE_OPERATIONS
 from tinyface.ops.spec import Array
 from tinyface.plan import Isa, Plan, Step, View, make_plan
 from tinyface.plan.pack import Packer
@@ -169,7 +169,15 @@ class CExecutable:
         if status != lib.TF_OK:
             step = plan.steps[bad[0]]
             why = ffi.string(lib.tf_strerror(status)).decode()
-            raise BackendError(f"{self.graph.name}: step {step.name} ({step.kernel}): {why}")
+            message = f"{self.graph.name}: step {step.name} ({step.kernel}): {why}"
+            if status == lib.TF_BAD_SHAPE:  # larger than a step may be: NumPy can do it
+                raise NoKernelError(message, step.name)
+            raise BackendError(message)
+        if scratch[0] * self.threads > MAX_ARENA_BYTES:
+            raise BackendError(
+                f"{self.graph.name} needs {scratch[0] >> 20} MiB beside its maps for each of "
+                f"{self.threads} threads: use fewer, a smaller image or batch, or --backend numpy"
+            )
         return int(scratch[0])
 
     def _borrow(self) -> _Context:
@@ -199,7 +207,9 @@ class _Context:
             memory[:] = 0  # a pool without threads, which can be stopped
             self.pool = ffi.cast("tf_pool *", ffi.from_buffer(memory))
             # First: Ctrl-C while threads start is raised as soon as all of them have.
-            weakref.finalize(self, _stop, lib, self.pool, memory, self.pid)
+            stop = weakref.finalize(self, _stop, lib, self.pool, memory, self.pid)
+            # Not when Python ends: a daemon thread may still be at work, with what this keeps.
+            stop.atexit, self._memory = False, memory
             started = lib.tf_pool_start(self.pool, threads)
             if started < threads:
                 warnings.warn(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from time import perf_counter_ns
 from typing import Any
+
+import numpy as np
 
 from tinyface.errors import BackendError
 from tinyface.graph import Graph, Node
@@ -37,7 +39,14 @@ def run_graph(
         for name in {*node.inputs, *node.outputs} - kept:
             if last_reader.get(name, node.name) == node.name:
                 values.pop(name, None)
-    return {name: values[name] for name in graph.outputs}
+    others = [*inputs.values(), *graph.params.values()]
+    return {name: _own(values[name], others) for name in graph.outputs}
+
+
+def _own(result: Array, others: Iterable[Array]) -> Array:
+    """The result, copied where it is a view of what others may change."""
+    seen = any(np.may_share_memory(result, other) for other in others)
+    return result.copy() if seen else result
 
 
 class NumpyExecutable:

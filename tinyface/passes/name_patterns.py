@@ -221,13 +221,16 @@ def _bent(s: _Seen, factors: list[str], x: str) -> bool:
     return False
 
 
-def _factors(s: _Seen, tensor: str, node: Node | None = None) -> tuple[float, list[str]]:
+def _factors(
+    s: _Seen, tensor: str, node: Node | None = None, depth: int = 5
+) -> tuple[float, list[str]]:
     """A product that Mul and Div wrote out: its constant, and its other factors.
 
-    node: the last operator of it, where it is not among the producers yet.
+    node: the last operator of it, where it is not among the producers yet. depth: how many
+    operators are looked through, one behind the other; each may double the factors.
     """
     node = node or s.maker(tensor, Mul) or s.maker(tensor, Div)
-    if node is None:
+    if node is None or depth == 0:
         return 1.0, [tensor]
     constant, factors = 1.0, []
     for place, name in enumerate(node.inputs):
@@ -235,7 +238,7 @@ def _factors(s: _Seen, tensor: str, node: Node | None = None) -> tuple[float, li
         divisor = place == 1 and isinstance(node.op, Div)
         if divisor and not value:
             return 1.0, [tensor]
-        more, others = _factors(s, name) if value is None else (value, [])
+        more, others = _factors(s, name, None, depth - 1) if value is None else (value, [])
         constant *= 1 / more if divisor else more
         factors += others
     return constant, factors

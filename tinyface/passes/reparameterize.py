@@ -85,9 +85,11 @@ def _inside_sum(graph: Graph, tensor: str) -> bool:
 
 def _terms(graph: Graph, total: Node) -> Iterator[str]:
     """The summands of nested additions: a + (b + c) -> a, b, c."""
-    for name in total.inputs:
+    waiting = [*reversed(total.inputs)]
+    while waiting:
+        name = waiting.pop()
         if _inside_sum(graph, name):
-            yield from _terms(graph, graph.producers[name])
+            waiting += reversed(graph.producers[name].inputs)
         else:
             yield name
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tinyface.graph import Graph, Node
 from tinyface.ops import FUSABLE, BatchNorm, Conv2d, Interleave
-from tinyface.passes.rewrite import alive, finish, private
+from tinyface.passes.rewrite import alive, finish, fresh, private
 
 
 def through_interleave(graph: Graph) -> Graph:
@@ -23,13 +23,14 @@ def through_interleave(graph: Graph) -> Graph:
         for name, maker in graph.producers.items()
         if isinstance(maker.op, Conv2d) and private(graph, name)
     }
+    names = {node.name for node in graph.nodes}
     for node in graph.nodes:
         join = joined.pop(node.inputs[0], None) if node.inputs else None
         if join is not None and isinstance(node.op, (BatchNorm, *FUSABLE)):
             nodes.remove(join)
             parts = []
             for i, part in enumerate(join.inputs):
-                name = f"{node.outputs[0]}:{i}"
+                name = fresh(f"{node.outputs[0]}:{i}", graph.types, names)
                 nodes.append(Node(name, node.op, (part, *node.inputs[1:]), (name,)))
                 parts.append(name)
             node = replace(join, inputs=tuple(parts), outputs=node.outputs)

@@ -84,7 +84,8 @@ def _reachable(steps: Sequence[Step], first: int, uses: Counter[Buffer]) -> Iter
     for a, b in zip(steps[first:], steps[first + 1 : first + LONGEST], strict=False):
         own = a.y.buffer.kind == "arena" and not a.y.buffer.shared and uses[a.y.buffer] == 2
         kernels = a.fields["op"] in MEMBERS and b.fields["op"] in MEMBERS
-        if not (own and kernels and a.y == b.x and a.y.dense and _reach(b) < _number(b, "h")):
+        map_ = a.y.is_map and a.y.dense  # rows of a matrix are none
+        if not (own and kernels and a.y == b.x and map_ and _reach(b) < _number(b, "h")):
             return
         yield b
 

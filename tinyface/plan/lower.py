@@ -236,7 +236,9 @@ def global_pool(p: Planner, node: Node) -> None:
     kernel, op = ("max_pool", "TF_MAXPOOL") if maximum else ("average_pool", "TF_AVGPOOL")
     bands = equal_bands(h) if n == 1 and math.prod(x.shape) > BANDED else 1
     if bands > 1:
-        part = p.new(f"{node.outputs[0]}.bands", (n, c, bands, x.shape[3] // w), as_map=True)
+        part = p.new(
+            p.spare(f"{node.outputs[0]}.bands"), (n, c, bands, x.shape[3] // w), as_map=True
+        )
         p.emit(
             f"{node.name}.bands", node.op.kind, kernel, x, part, node=node,
             op=op, kh=h // bands, sh=h // bands, kw=w, tasks=tasks(part, h * w // bands),

@@ -90,7 +90,7 @@ def conv2d(p: Planner, node: Node) -> None:
     fields, params = act_fields(p, node, o, act, slope, groups)
     bias = p.param(bias_name, node) if bias_name else np.zeros(o, np.float32)
     params["bias"] = p.packer.add(
-        (node.name, "bias"), lambda: padded_vector(bias, groups, p.isa.lanes)
+        (node.name, "bias", groups), lambda: padded_vector(bias, groups, p.isa.lanes)
     )
     top, left, bottom, right = op.pad
     fields |= {
@@ -102,7 +102,8 @@ def conv2d(p: Planner, node: Node) -> None:
     x, fields, weight = conv_input(p, node, weight, fields)
     z = p.as_map(residual) if residual else None
     result = p.result(node)
-    y = p.new(result) if z is None else p.take_over(result, z, node, node.inputs.count(residual))
+    # 1: where the residual is the input, too, windows have yet to read what would be written over
+    y = p.new(result) if z is None else p.take_over(result, z, node, 1)
     fields["flags"] = RESIDUAL if z is not None else 0
     tiles = winograd_cut(p, op, weight, y)
     if tiles is not None:
@@ -117,7 +118,8 @@ def conv2d(p: Planner, node: Node) -> None:
         return gemv(p, node, result, x, y, z, weight, fields, params)
     k = fields["kh"] * fields["kw"] * x.shape[1] // op.groups
     fresh = x.shape[1] * min(fields["kh"], fields["sh"]) * min(fields["kw"], fields["sw"])
-    blocks = conv_blocks(p.isa, n * oh * ow, k, o, op.groups, fresh, p.threads)
+    taps = fields["kh"] * fields["kw"]
+    blocks = conv_blocks(p.isa, n * oh * ow, k, o, op.groups, fresh, p.threads, taps)
     rows = p.isa.rows_wide if o // op.groups > p.isa.lanes else p.isa.rows_slim
     width = 2 if o // op.groups > p.isa.lanes else 1
     flag, stored, kept = halves(p, weight)
@@ -180,7 +182,7 @@ def shuffled_input(
         view.img, view.row, order.each,
     )  # fmt: skip
     taps = weight.reshape(o, per_group // g, 1, g)
-    return x, fields | {"kw": g, "sw": fields["sw"] * g}, taps
+    return x, fields | {"kw": g, "sw": fields["sw"] * g, "dw": 1}, taps
 
 
 def depthwise_step(

@@ -76,12 +76,14 @@ def put(p: Planner, name: str, at: Place) -> None:
 
 def read_by_product(p: Planner, name: str) -> bool:
     """Is a tensor, or what is cut from it or renamed, an operand of a product?"""
-    readers = () if name in p.graph.outputs else p.graph.readers[name]
-    return any(
-        isinstance(node.op, MatMul)
-        or (isinstance(node.op, MOVES) and any(read_by_product(p, y) for y in node.outputs))
-        for node in readers
-    )
+    waiting = [name]
+    while waiting:
+        tensor = waiting.pop()
+        for node in () if tensor in p.graph.outputs else p.graph.readers[tensor]:
+            if isinstance(node.op, MatMul):
+                return True
+            waiting += node.outputs if isinstance(node.op, MOVES) else ()
+    return False
 
 
 def constant(p: Planner, key: tuple[str | int, ...], value: Array) -> Place:

@@ -104,7 +104,7 @@ def matrix(at: Place, i: int, loops: list[tuple[int, ...]], rows: int, side: int
 
 def reordered(p: Planner, node: Node, order: Sequence[int]) -> tuple[Place, Shape]:
     """A copy of a node's operand, row-major with its axes in this order, and its shape."""
-    source, name = node.inputs[0], f"{node.outputs[0]}.turned"
+    source, name = node.inputs[0], p.spare(f"{node.outputs[0]}.turned")
     shape = tuple(p.shape(source)[axis] for axis in order)
     to = target(p, name, shape)
     elementwise(p, node, name, shape, (permuted(known(p, source), order), to), "TF_AFFINE")
@@ -158,25 +158,26 @@ def reduce(p: Planner, node: Node) -> None:
         axes = [order.index(axis) for axis in axes]
     first, inner = axes[0], math.prod(shape[axes[-1] + 1 :])
     if op.mode == "l2":
-        square = target(p, f"{result}.square", shape)
+        square = target(p, p.spare(f"{result}.square"), shape)
         elementwise(p, node, f"{result}.square", shape, (x, square, x), "TF_MUL")
         x = square
     outer = math.prod(shape[:first]) // n
     *parts, whole = windows_of(p, node, length)
     for part in parts:
         high = outer * length // part
-        between = target(p, f"{result}.parts", (n, high, inner))
+        between = target(p, p.spare(f"{result}.parts"), (n, high, inner))
         pooled(p, node, f"{result}.parts", x, between, part, (n, inner, high))
         x = between
-    y = target(p, result)
-    pooled(p, node, result, x, y, whole, (n, inner, outer))
+    y, goal = target(p, result), p.shape(result)
+    gaps = n < goal[0] and y[2] != row_major(goal)  # a part of a joint tensor, image by image
+    pool = target(p, p.spare(f"{result}.pooled"), goal) if gaps else y
+    pooled(p, node, result, x, pool, whole, (n, inner, outer))
     if op.mode in ("sum", "l2"):
-        goal = p.shape(result)
-        times = constant(p, (str(length),), np.full(1, length, np.float32))
+        times = broadcast(constant(p, (str(length),), np.full(1, length, np.float32)), (1,), goal)
         fields = {"act": "TF_SQRT"} if op.mode == "l2" else {}
-        elementwise(
-            p, node, f"{result}.sum", goal, (y, y, broadcast(times, (1,), goal)), "TF_MUL", fields
-        )
+        elementwise(p, node, f"{result}.sum", goal, (pool, y, times), "TF_MUL", fields)
+    elif gaps:
+        elementwise(p, node, f"{result}.moved", goal, (pool, y), "TF_AFFINE")
 
 
 def windows_of(p: Planner, node: Node, length: int) -> list[int]:

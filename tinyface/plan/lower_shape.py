@@ -44,7 +44,7 @@ def reshape(p: Planner, node: Node) -> None:
 
 def compact(p: Planner, name: str, rows: View) -> View:
     """A copy without gaps between the images."""
-    out = p.new(f"{name}.dense", rows.shape, as_map=False)
+    out = p.new(p.spare(f"{name}.dense"), rows.shape, as_map=False)
     x, y = one_pixel(rows), one_pixel(out)
     p.emit(f"{name}.dense", "copy", "copy", x, y, op="TF_AFFINE")
     return out
@@ -160,11 +160,11 @@ def slices(p: Planner, node: Node) -> None:
     strides = (x.img, 1, x.row, x.ld)
     offset = x.offset + sum(r.start * s for r, s in zip(ranges, strides, strict=True))
     n, c, h, w = (len(r) for r in ranges)
+    images, _, rows, pixels = (r.step if len(r) > 1 else 1 for r in ranges)
     p.bind(
         node.outputs[0],
-        View(x.buffer, (n, c, h, w), offset, x.img * ranges[0].step,
-             x.row * ranges[2].step, x.ld * ranges[3].step),
-    )  # fmt: skip
+        View(x.buffer, (n, c, h, w), offset, x.img * images, x.row * rows, x.ld * pixels),
+    )
 
 
 def shuffle(p: Planner, node: Node) -> None:

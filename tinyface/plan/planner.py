@@ -184,6 +184,12 @@ class Planner:
             view = whole_map(buffer, shape) if as_map else whole(buffer, shape)
         return self.bind(name, view)
 
+    def spare(self, name: str) -> str:
+        """``name`` for what is no tensor of the graph, changed until it is none."""
+        while name in self.graph.types or name in self.views:
+            name += "'"
+        return name
+
     def joint(self, name: str) -> View:
         """The place of a tensor of which several steps write a part each."""
         view = self.views.get(name) or self.new(name)

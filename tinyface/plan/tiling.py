@@ -23,6 +23,7 @@ LEAST_WORK = 5_000  # MACs or elements below which handing a task over costs mor
 
 LITTLE, LARGE, LEAST_TILES = 25, 96, 4  # tiles of a block; 25 are half of a map of 28 x 28
 AGAIN = 6  # so many weights may be read again for a number of transformed input from another core
+MAX_TABLE = 2 << 20  # pointers to the rows of a block: more than any usual window needs
 PACK_PANELS = 5  # panels of a task from which on packing its inputs pays
 
 
@@ -37,11 +38,13 @@ class Blocks:
 
 
 def conv_blocks(
-    isa: Isa, pixels: int, k: int, outputs: int, groups: int, fresh: int, threads: int
-) -> Blocks:
+    isa: Isa, pixels: int, k: int, outputs: int, groups: int, fresh: int, threads: int,
+    taps: int = 1,
+) -> Blocks:  # fmt: skip
     """Blocks for ``pixels`` outputs of ``outputs`` channels, a reduction of ``k`` in each group.
 
-    fresh: input floats that one more output pixel brings in. One thread has nothing to share, and
+    fresh: input floats that one more output pixel brings in. taps: of the window; each is a pointer
+    in the table of a block's rows. One thread has nothing to share, and
     short blocks begin every panel anew: GhostFaceNet-v2 takes 0.97 of the time (Zen 3) in long
     ones. But packed inputs of short ones stay in L1 (MobileFaceNet on a Pi 4: 2.18 M misses, in
     long ones 2.42 M).
@@ -55,7 +58,7 @@ def conv_blocks(
     most = MAX_TASKS if threads > 1 or isa.rows_pack else 1
     tasks = max(1, min(most, work // (16 * LEAST_WORK)))
     per_pixel = (fresh + outputs) * FLOAT
-    fits = max(isa.rows_wide, CACHE // max(per_pixel, 1))
+    fits = max(isa.rows_wide, min(CACHE // max(per_pixel, 1), MAX_TABLE // (taps + 2)))
     if weights > CACHE and fits >= pixels:
         # Weights dominate: read each once, all pixels at hand; threads share the panels.
         per_task = -(-panels // tasks)
