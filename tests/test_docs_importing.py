@@ -99,6 +99,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("face.param").write_text(attack.param(attack.INPUT, head))
     Path("face.bin").write_bytes(attack.tagged(np.arange(96.0)))
     samples.save_png(Path("photo.jpg"), samples.picture((1, 2)))
+    Path("photos").mkdir()
+    for i in range(4):
+        samples.save_png(Path(f"photos/{i}.png"), samples.picture((1, i)))
+    pairs = [f"{i}.png,{j}.png,{i % 2 == j % 2:d}" for i in range(4) for j in range(i)]
+    Path("pairs.csv").write_text("\n".join(["a,b,same", *pairs]))
     shutil.copy(ROOT / "tests" / "images" / "group_of_four.jpg", "group.jpg")
     state = networks.random_state(networks.find("shufflefacenet-x0.5").build())
     downloads = cache / "downloads"

@@ -89,7 +89,7 @@ def threshold_for(card: Card, fmr: float = DEFAULT_FMR) -> float:
     if not known:
         raise UsageError(
             f"{card.name} carries no thresholds, so it cannot say what is the same: give one "
-            "(--threshold, threshold=…), measured on pairs that you know"
+            "(--threshold, threshold=…), measured on pairs that you know (tinyface evaluate)"
         )
     known_rates = ", ".join(f"{rate:g}" for rate in known)
     raise UsageError(

@@ -252,7 +252,10 @@ def _import_graph(
         found.append(_one_size(graph, "canvas" in read.detector, file))
     if not public and not entry and not given.keys() - {"height", "width"} and not read.note:
         guess = f"(x - {usual.mean[0]:g}) x {usual.scale[0]:.6g}, {usual.colour}"
-        found.append(f"it does not say how pixels go in; taken is {guess}")
+        found.append(
+            f"it does not say how pixels go in; taken is {guess} (--colour, --mean and --scale "
+            "change it)"
+        )
     fields = {
         "name": graph.name[:200] or "imported",
         "task": task,
