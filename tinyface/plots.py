@@ -38,6 +38,17 @@ def figure(width: float, height: float, dpi: int = 100) -> Any:
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
 
 
+def plain_ticks(axes: Any) -> None:
+    """1, 2, 5, 10, 20 on logarithmic axes, where matplotlib would write powers of ten and, on a
+    short axis, products like 6 x 10^1 in a larger font."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def save(drawn: Any, path: str) -> None:
     """Write a figure in the form that the file's name asks for, whole or not at all."""
     with atomic_write(path) as file:

@@ -65,6 +65,7 @@ def _fitted(axes: Any, claim: Claim) -> None:
     ends = [0.7 * measured.min(), 1.4 * measured.max()]
     axes.plot(ends, ends, color="black", linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlabel="measured, ms", ylabel="fitted, ms")
+    plots.plain_ticks(axes)
     axes.legend(fontsize=7)
     axes.set_title("Full model: each point is a network", fontsize=10)
 

@@ -85,7 +85,7 @@ def kind(row: Row) -> str:
 
 OTHERS = "others"  # the kinds for which no colour is left
 COLOURS = (  # of assets/charts.js by day
-    *("#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490", "#4d7c0f"),
+    *("#3525a0", "#b9830e", "#058571", "#7681ff", "#840f00", "#ff2f85", "#2198b5", "#666f20"),
     "#57534e",
 )
 

@@ -92,7 +92,8 @@ def chart_data(subjects: Sequence[Subject], context: Context) -> dict[str, Any]:
 
 def _header(subjects: Sequence[Subject], context: Context) -> Element:
     first = subjects[0].profile
-    how = f"{first.backend} engine, {first.weights}, threads: {first.threads}, runs: {first.runs}"
+    engine = f"{first.backend} engine, {first.weights} weights"
+    how = f"{engine}, threads: {first.threads}, runs: {first.runs}"
     title = " against ".join(label(subjects, i) for i in range(len(subjects)))
     lines = [
         element("h1", title),

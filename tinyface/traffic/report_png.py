@@ -8,6 +8,7 @@ from typing import Any, Final
 from tinyface import plots
 from tinyface.traffic.report import (
     COLOURS,
+    OTHERS,
     QUANTITIES,
     Context,
     Subject,
@@ -25,14 +26,18 @@ MOST: Final = 120  # bars of a network; with more, the slowest
 def draw(path: str, subjects: Sequence[Subject], context: Context) -> None:
     """Per network a row of bars, shares of the network's totals; below, one roofline of all."""
     plots.check(path)
-    shown = [_slowest(points(subject, context.roofs)) for subject in subjects]
+    every = [points(subject, context.roofs) for subject in subjects]
+    shown = [_slowest(rows) for rows in every]
     heights = [0.6 + 0.16 * len(rows) for rows in shown]
     figure = plots.figure(11, 1.2 + sum(heights) + 4.5)
     grid = figure.add_gridspec(len(shown) + 1, 1, height_ratios=[*heights, 4.5])
     colours = _colours(shown)
     for number, rows in enumerate(shown):
         columns = grid[number, 0].subgridspec(1, len(QUANTITIES), wspace=0.05)
-        _bars(figure, columns, rows, colours, label(subjects, number))
+        title = label(subjects, number)
+        if len(rows) < len(every[number]):
+            title += f": the slowest {len(rows)} of {len(every[number])} steps"
+        _bars(figure, columns, rows, colours, title)
     _roofline(figure.add_subplot(grid[-1, 0]), subjects, shown, context, colours)
     warning = f"\ntimes doubtful: {context.warning}" if context.warning else ""
     _text(figure.suptitle, f"{context.machine}, {context.created}{warning}", fontsize=8)
@@ -46,9 +51,12 @@ def _slowest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _colours(shown: list[list[dict[str, Any]]]) -> dict[str, str]:
+    """Kind -> colour. Rows of a kind for which none is left are of OTHERS from here on."""
     rows = [row for rows in shown for row in rows]
     of_kind = dict(zip(coloured(rows), COLOURS, strict=False))
-    return {row["kind"]: of_kind.get(row["kind"], COLOURS[-1]) for row in rows}
+    for row in rows:
+        row["kind"] = row["kind"] if row["kind"] in of_kind else OTHERS
+    return of_kind
 
 
 def _bars(
@@ -94,6 +102,10 @@ def _roofline(
                 )  # fmt: skip
                 drawn.add(title)
                 xs.append(row["intensity"])
+    placed = {row["kind"] for rows in shown for row in rows if row["macs"] and row["time"]}
+    for kind in [kind for kind in colours if kind not in placed]:
+        # of the bars, which have no legend of their own
+        axes.scatter([], [], s=24, marker="s", color=colours[kind], label=kind[:60])
     for number, line in enumerate(roof_lines(subjects, context.roofs)):
         if line["gb"] and line["gmac"] and xs:
             ridge = line["gmac"] / line["gb"]
@@ -102,6 +114,7 @@ def _roofline(
             style = STYLES[number % len(STYLES)] if line["measured"] else "--"
             axes.plot(x, y, linestyle=style, color=COLOURS[-1], linewidth=1, label=line["label"])
     axes.set(xscale="log", yscale="log")
+    plots.plain_ticks(axes)
     axes.set_xlabel("arithmetic intensity (MAC per compulsory byte)", fontsize=8)
     axes.set_ylabel("achieved GMAC/s", fontsize=8)
     axes.tick_params(labelsize=7)

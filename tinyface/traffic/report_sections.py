@@ -29,7 +29,7 @@ COLUMNS = {
     "scratch": ("scratch B", "bytes of scratch that the kernel touches"),
     "past": ("past cache B", "bytes that pass the last cache, by the model"),
     "time": ("µs", "median time, microseconds"),
-    "share": ("time", "share of the network's time"),
+    "share": ("share", "share of the network's time"),
     "gmac": ("GMAC/s", "achieved"),
     "gb": ("GB/s", "achieved, of the bytes that the kernel touches"),
     "intensity": ("MAC/B", "arithmetic intensity"),
@@ -86,7 +86,7 @@ def kinds_table(subjects: Sequence[Subject], number: int) -> Element:
         )
         for key, (steps, ns, cost) in profile.by_kernel().items()
     ]  # fmt: skip
-    heads = head("kind", "steps", "MACs", "maps B", "weights B", "µs", "time", "GMAC/s")
+    heads = head("kind", "steps", "MACs", "maps B", "weights B", "µs", "share", "GMAC/s")
     return table(f"{label(subjects, number)}: by kind", heads, rows)
 
 
@@ -269,7 +269,7 @@ def maps_section(subjects: Sequence[Subject], number: int) -> Element:
         caption = f"{found.name} · {found.kind} · {shape_text(found.shape)}"
         detail = element("span", f"{which}; {found.low:.3g} … {found.high:.3g}")
         image = element("img", src=found.uri, alt=alt)
-        pictures.append(element("figure", image, element("figcaption", caption, " ", detail)))
+        pictures.append(element("figure", image, element("figcaption", caption, " · ", detail)))
     note = (
         "Of every operator the channels that vary most; each from its least value (black) to "
         "its largest (white)."

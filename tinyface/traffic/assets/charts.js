@@ -1,8 +1,8 @@
 // What the charts of all reports share: colours of the page, drawing, and drawing again.
 "use strict";
 const charts = (() => {
-  const LIGHT = ["#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d", "#0e7490", "#4d7c0f", "#57534e"];
-  const DARK = ["#6cb6ff", "#ff9e64", "#73daa0", "#c4a0ff", "#e6c34a", "#ff8fc0", "#5fd3e6", "#9ad13c", "#bfb8b0"];
+  const LIGHT = ["#3525a0", "#b9830e", "#058571", "#7681ff", "#840f00", "#ff2f85", "#2198b5", "#666f20", "#57534e"];
+  const DARK = ["#4a75ff", "#ffda2e", "#4cffbe", "#e3ccff", "#a87542", "#f52b8f", "#10a8b0", "#81b300", "#bfb8b0"];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const views = new Map(); // id of the element -> Vega view
 
@@ -19,7 +19,7 @@ const charts = (() => {
       legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, symbolBaseFillColor: ink,
                 symbolBaseStrokeColor: ink }, header: { labelColor: ink, titleColor: ink,
               labelFontWeight: 600, labelFontSize: 12, titleFontSize: 12 },
-      text: { color: ink }, rule: { color: ink }, line: { color: ink }, mark: { color: ink },
+      title: { color: ink }, text: { color: ink }, rule: { color: ink }, line: { color: ink }, mark: { color: ink },
     };
   }
 

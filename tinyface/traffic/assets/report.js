@@ -35,8 +35,18 @@
   ];
   const hot = { name: "hot", value: null };
   const faded = { condition: { test: "hot === null || datum.id === hot", value: 1 }, value: 0.25 };
-  const color = (columns) => ({ field: "coloured", type: "nominal", scale: { domain: data.coloured },
-    legend: { title: null, orient: "top", columns, symbolType: "square" } });
+  const color = (room) => ({ field: "coloured", type: "nominal", scale: { domain: data.coloured },
+    legend: { title: null, orient: "top", columns: legendColumns(room), symbolType: "square" } });
+
+  function legendColumns(room) { // as many as fit
+    const widths = data.coloured.map((kind) => 7 * kind.length + 26);
+    for (let n = widths.length; n > 1; n--) {
+      let sum = 0;
+      for (let c = 0; c < n; c++) sum += Math.max(...widths.filter((_, i) => i % n === c));
+      if (sum <= room) return n;
+    }
+    return 1;
+  }
 
   function sorted(rows) { // as the tables have them
     const place = new Map([...document.querySelectorAll(".sortable tbody tr")]
@@ -56,7 +66,7 @@
     const values = keys.flatMap((key) => shown.map((p) => ({
       ...p, quantity: data.quantities[key],
       value: shares ? p.shares[key] : key === "time" ? p.us : p[key] })));
-    const columns = paired ? (narrow ? 1 : 2) : shares ? (narrow ? 2 : 4) : 1;
+    const columns = paired ? (narrow ? 1 : 2) : shares ? (width < 900 ? 2 : 4) : 1;
     const axes = paired ? columns : 1; // each network names its own operators
     const each = Math.max(60, (width - axes * (labels + 20) - (columns - 1) * 25 - 10) / columns);
     const title = shares ? "share of the network's total"
@@ -69,10 +79,13 @@
                      labelExpr: "slice(datum.label, indexof(datum.label, ' ') + 1)" } },
         x: { field: "value", type: "quantitative", title: null,
              axis: { format: shares ? "%" : "~s", tickCount: Math.max(2, Math.floor(each / 60)) } },
-        color: color(narrow ? 2 : 8), opacity: faded, tooltip,
+        color: color(width - labels), opacity: faded, tooltip,
       },
     };
-    const common = { params: [hot], data: { values }, description:
+    const cut = data.networks.some((network) => network.points.length > MOST);
+    const common = { params: [hot], data: { values },
+      ...(cut ? { title: { text: `the first ${MOST} operators in this order`, fontSize: 12 } } : {}),
+      description:
       `Bars of ${title}, one per operator. The table of operators has the same figures.` };
     if (!paired && !shares) {
       chart.encoding.x.title = title;
@@ -83,7 +96,7 @@
       facet: { field: paired ? "network" : "quantity", type: "nominal",
                sort: paired ? null : Object.values(data.quantities),
                header: { title, titleOrient: "bottom", titleFontWeight: 500 } },
-      spec: chart, resolve: paired ? { scale: { y: "independent" } } : {},
+      spec: chart, resolve: paired ? { scale: { y: "independent" }, axis: { x: "independent" } } : {},
     };
   }
 
@@ -96,14 +109,17 @@
     const left = Math.min(...xs, ...ridges) / 2, right = Math.max(...xs, ...ridges) * 2;
     const roofs = data.roofs.filter((r) => r.gb > 0 && r.gmac > 0).flatMap((r) =>
       [left, r.gmac / r.gb, right].map((x) => ({ ...r, x, y: Math.min(r.gmac, r.gb * x) })));
+    const ys = [...placed.map((p) => p.gmac), ...roofs.map((r) => r.y)];
+    const low = Math.min(...ys) / 1.5, high = Math.max(...ys) * 1.5;
     const axis = { gridOpacity: 0.4, format: "~g" };
     const x = { field: "x", type: "quantitative", scale: { type: "log", domain: [left, right] },
                 axis: { ...axis, tickCount: 6 }, title: "arithmetic intensity (MAC per compulsory byte)" };
-    const y = { field: "y", type: "quantitative", scale: { type: "log" }, axis: { ...axis, tickCount: 5 },
-                title: "achieved GMAC/s" };
+    const y = { field: "y", type: "quantitative", scale: { type: "log", domain: [low, high], nice: false },
+                axis: { ...axis, tickCount: 5 }, title: "achieved GMAC/s" };
     const dots = { ...x, field: "intensity" };
     return {
       params: [hot], width: width - 75, height: narrow ? 300 : 420,
+      config: { legend: { layout: { top: { direction: "vertical" } } } }, // kinds, then networks
       description: "Roofline: achieved GMAC/s over arithmetic intensity, one point per operator.",
       layer: [
         { data: { values: roofs }, mark: { type: "line", strokeWidth: 1.5 },
@@ -114,7 +130,7 @@
                         symbolSize: 400, symbolType: "stroke" } } } },
         { data: { values: placed }, mark: { type: "point", filled: true, size: 80, cursor: "pointer" },
           encoding: { x: dots, y: { ...y, field: "gmac" }, opacity: faded, tooltip,
-            color: color(narrow ? 2 : 8),
+            color: color(width - 75),
             shape: paired ? { field: "network", type: "nominal", scale: { range: ["circle", "triangle-up"] },
               legend: { title: null, orient: "top", labelLimit: width / 2 } } : { value: "circle" } } },
       ],
@@ -124,14 +140,16 @@
   function strip(width) {
     const without = points.filter((p) => !(p.macs > 0) && p.gb > 0);
     if (!without.length) return null;
+    const room = width - 35 - 7 * Math.max(...without.map((p) => p.kind.length));
     return {
-      params: [hot], data: { values: without }, width: width - 130, height: { step: 26 },
+      params: [hot], data: { values: without }, width: room, height: { step: 26 },
       description: "Achieved GB/s of the operators without MACs.",
       mark: { type: "point", filled: true, size: 80, cursor: "pointer" },
       encoding: {
-        x: { field: "gb", type: "quantitative", title: "achieved GB/s (bytes that the kernel touches)" },
+        x: { field: "gb", type: "quantitative", axis: { tickCount: Math.max(3, Math.floor(room / 90)) },
+             title: room < 290 ? "achieved GB/s" : "achieved GB/s (bytes that the kernel touches)" },
         y: { field: "kind", type: "nominal", title: null },
-        color: { ...color(8), legend: null }, opacity: faded, tooltip,
+        color: { ...color(room), legend: null }, opacity: faded, tooltip,
         shape: paired ? { field: "network", type: "nominal", legend: null,
                           scale: { range: ["circle", "triangle-up"] } } : { value: "circle" },
       },
