@@ -295,12 +295,12 @@ def load(
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """What another file in its place would not share with this one."""
+    """Size and time of change, which another file in its place would not share with this one."""
     try:
         status = path.stat()
     except OSError:
         return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def l2_normalise(x: Floats) -> Floats:
