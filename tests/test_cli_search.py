@@ -74,6 +74,18 @@ def test_a_file_of_embeddings_stands_for_its_pictures(tinyface: Any, suffix: str
     assert both["compared"] == 5
 
 
+def test_a_picture_of_the_same_name_is_not_the_query(
+    tinyface: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cameras call them alike: the file may have been written in another folder."""
+    Path("other").mkdir()
+    shutil.copy("two.png", "other/one.png")
+    tinyface("embed", "one.png", "two.png", "--all-faces", "-o", "faces.npz")
+    assert tinyface("search", "one.png", "faces.npz", "--json").json["compared"] == 2
+    monkeypatch.chdir("other")
+    assert tinyface("search", "one.png", "../faces.npz", "--json").json["compared"] == 3
+
+
 def test_aligned_crops_have_no_place(tinyface: Any) -> None:
     tinyface("align", "copy.png", "-o", "crops")
     for suffix in ("npz", "jsonl"):

@@ -93,8 +93,8 @@ def test_a_second_look_finds_what_is_too_large_or_too_small():
     assert len(Detector(plain, card()).detect(blank)) == 1 and widths(plain) == [640]
     nothing = Oracle([], (300, 300))
     assert Detector(nothing, card()).detect(blank[:300, :300]) == []
-    # small pictures are enlarged, up to 640; and at half the size they are turned
-    assert widths(nothing) == [300, 150, 600, 150, 150, 150]
+    # small pictures are enlarged, up to 640; and turned, at half the size where faces are known
+    assert widths(nothing) == [300, 150, 600, 300, 300, 300]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3), (31, 700)])

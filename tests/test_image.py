@@ -252,9 +252,23 @@ def test_a_jpeg_of_more_pixels_than_the_limit_is_read_at_half_its_size(monkeypat
         half = read_image(data, name="photo.jpg")
     assert half.shape == (320, 320, 3)
     assert np.abs(half.astype(float) - resize(full, 320, 320)).mean() < 3
-    assert read_image(data, max_side=400).shape == (320, 320, 3)  # whoever asks is not told
+    for side in (320, 321, 400, 639, 640):  # whoever asks is not told
+        assert read_image(data, max_side=side).shape == (320, 320, 3)
     with pytest.raises(ImageError, match="megapixels"):
         read_image(encode(Image.fromarray(full)))  # a PNG has no halves
+
+
+def test_transparency_of_a_palette_in_memory_and_of_an_empty_byte():
+    rgba = np.zeros((8, 8, 4), np.uint8)
+    rgba[:4] = (200, 30, 30, 255)
+    quantised = Image.fromarray(rgba).quantize(4)
+    np.testing.assert_array_equal(read_image(quantised), read_image(encode(quantised, "PNG")))
+    assert read_image(quantised)[7].min() == 255
+    bmp = bytearray(encode(Image.fromarray(np.full((4, 4, 4), 99, np.uint8)), "BMP"))
+    assert bmp[28] == 32  # bits of a pixel
+    start = int.from_bytes(bmp[10:14], "little")
+    bmp[start + 3 :: 4] = bytes(16)
+    assert (read_image(bytes(bmp)) == 99).all()
 
 
 def test_max_side_scales_down_and_never_up():

@@ -86,6 +86,19 @@ def test_equal_error(genuine: Any, impostor: Any) -> None:
     assert abs(fmr - fnmr) == pytest.approx(least, abs=1e-12)
 
 
+def test_of_equal_gaps_the_lowest_threshold_counts() -> None:
+    """1/6 and 2/15 lie as far apart as 1/6 and 1/5, but not as floats."""
+    genuine = np.array([0.7, 0.9, 0.9, 0.9, 0.9, 0.9])
+    impostor = np.array([0.8, 0.8, 0.75, *[0.1] * 12])
+    impostor[2] = 0.8
+    rates = {
+        t: (float((impostor >= t).mean()), float((genuine < t).mean())) for t in (0.7, 0.8, 0.9)
+    }
+    gaps = {t: round(abs(a - b) * 90) for t, (a, b) in rates.items()}
+    lowest = min(t for t, gap in gaps.items() if gap == min(gaps.values()))
+    assert metrics.equal_error_rate(genuine, impostor)[1] == lowest
+
+
 def test_normal_scores_have_the_figures_of_the_closed_form() -> None:
     """Two normal distributions of deviation 1, d apart: AUC = Phi(d/sqrt 2), EER = Phi(-d/2)."""
     from statistics import NormalDist

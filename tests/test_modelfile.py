@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tinyface.formats import safetensors
 from tinyface.formats.card import to_gray
 from tinyface.formats.modelfile import Card, Preprocess, load_model, read_card, save_model
 from tinyface.graph import Graph, Node
+from tinyface.model import load
 from tinyface.ops import Conv2d, Flatten
 from tinyface.types import TensorType
 
@@ -254,6 +256,24 @@ def test_where_and_how_to_save(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="as JSON"):
         notes = {str(i): "x" * 15_000 for i in range(300)}
         save_model(tmp_path / "m", small(), replace(CARD, figures=notes))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"thresholds": {"1e-3": 0.9, "0.001": -0.5}},
+        {"preprocess": {"height": 8, "width": 6, "scale": [1e-300, 1, 1]}},
+    ],
+)
+def test_cards_that_would_call_everybody_the_same(change: dict[str, Any]) -> None:
+    with pytest.raises(FormatError, match=r"each once|other than 0"):
+        Card.from_json({**CARD.to_json(), **change})
+
+
+def test_a_card_of_another_embedding(tmp_path: Path) -> None:
+    save_model(tmp_path / "m.safetensors", small(), replace(CARD, embedding_size=77))
+    with pytest.raises(ModelError, match="embeddings of 77 values"):
+        load(tmp_path / "m.safetensors")
 
 
 # ------------------------------------------------------------- preprocessing

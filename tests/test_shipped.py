@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tinyface
 from tinyface import modelstore
@@ -50,6 +51,25 @@ def test_small_enough_and_described() -> None:
 
 def test_a_changed_copy_is_the_same_and_another_person_is_not(model: Model) -> None:
     check_pairs(model)
+
+
+@pytest.mark.needs_c
+@pytest.mark.parametrize("degrees", [-44, -7, -6, 31, 32])
+def test_a_face_is_found_once(model: Model, degrees: int) -> None:
+    """Two answers may be one face when they are looked at closely."""
+    for path in (A, B):
+        turned = Image.open(path).rotate(degrees)
+        assert len(model.detector.detect(np.asarray(turned))) == 1
+
+
+@pytest.mark.needs_c
+def test_small_faces_of_a_picture_on_its_side_are_found(model: Model) -> None:
+    canvas = Image.new("RGB", (2000, 1500), (128, 128, 128))
+    for i, path in enumerate((A, B, A)):
+        canvas.paste(Image.open(path).resize((150, 150)), (200 + 600 * i, 600))
+    upright = np.asarray(canvas)
+    counts = [len(model.detector.detect(np.rot90(upright, n).copy())) for n in range(4)]
+    assert counts == [3] * 4
 
 
 def test_the_small_recogniser_tells_them_apart_too() -> None:

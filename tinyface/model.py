@@ -284,6 +284,12 @@ def load(
     path = modelstore.chosen(name_or_path, "embed")
     file = _identity(path)
     graph, card = load_model(path)
+    made = {graph.types[name].shape[1:] for name in graph.outputs}
+    if card.embedding_size and made != {(card.embedding_size,)}:
+        raise ModelError(
+            f"{path}: its card says embeddings of {card.embedding_size} values, and its network "
+            "gives others; import it again"
+        )
     if card.task != "embed":
         raise ModelError(
             f"{path}: gives no embeddings (its task is {card.task!r}); name a recogniser"

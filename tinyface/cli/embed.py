@@ -107,15 +107,12 @@ def _embedder(model: Model, aligned: bool, all_faces: bool) -> Callable[[str], D
 
     def embed(source: str) -> Done:
         when = stamp(source)  # before it is read: it may change meanwhile
-        try:
-            if aligned:
-                crop = model.embed(source, aligned=True)
-                return Done(source, when, [Row(source, 0, None, crop, stamp=when)])
-            found = model.embed_faces(source, None if all_faces else 1)
-            if not found:
-                raise no_face(source)
-        except ImageError as error:
-            return Done(source, when, [], str(error))
+        if aligned:
+            crop = model.embed(source, aligned=True)
+            return Done(source, when, [Row(source, 0, None, crop, stamp=when)])
+        found = model.embed_faces(source, None if all_faces else 1)
+        if not found:  # other errors are not kept: a disk may be mended, a permission given
+            return Done(source, when, [], str(no_face(source)))
         faces = enumerate(found)
         rows = [Row(source, i, f.face, f.embedding, f.of, when) for i, f in faces]
         return Done(source, when, rows)

@@ -17,7 +17,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import groupby
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
@@ -162,10 +161,13 @@ class Journal:
         if recipe_of(output) != self.recipe:
             note(f"{output}: made with other options, weights or by another version; made anew")
             return
-        rows = read_embeddings(output, self.model)
-        for source, found in groupby(rows, lambda row: row.file):
-            faces = list(found)
-            self.past[source] = Done(source, faces[0].stamp, faces)
+        faces: dict[str, list[Row]] = {}
+        for row in read_embeddings(output, self.model):
+            if row.index == 0:  # of a picture that was named twice, once
+                faces[row.file] = []
+            faces.setdefault(row.file, []).append(row)
+        for source, found in faces.items():
+            self.past[source] = Done(source, found[0].stamp, found)
 
     def _read(self, stream: IO[bytes]) -> None:
         count = 0

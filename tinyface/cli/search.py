@@ -126,7 +126,7 @@ class Search:
 
         batch.sources = [source for source in batch.sources if not self._is_query(source)]
         for path in files:
-            rows = [r for r in read_embeddings(path, self.model) if not self._is_query(r.file)]
+            rows = [r for r in read_embeddings(path, self.model) if not self._is_query_row(r)]
             self.pictures += len({row.file for row in rows})
             for row in rows:
                 self._compare(row)
@@ -154,6 +154,13 @@ class Search:
 
     def _is_query(self, file: str) -> bool:
         return os.path.realpath(file) == os.path.realpath(self.query)
+
+    def _is_query_row(self, row: Row) -> bool:
+        """The name may be that of another picture, in the folder where the file was written."""
+        from tinyface.cli.journal import stamp
+
+        same = row.file != "-" and self._is_query(row.file)
+        return same and row.stamp in ((0, 0), stamp(self.query))
 
     def report(self, top: int, as_json: bool) -> None:
         """The ``top`` faces on stdout, and on stderr what they were chosen from and by."""

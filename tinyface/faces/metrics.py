@@ -196,7 +196,9 @@ def equal_error_rate(genuine: Floats, impostor: Floats) -> tuple[float, float]:
     At the threshold where they differ least, their mean; the lowest where several do.
     """
     far, tar, thresholds = roc(genuine, impostor)
-    gap = np.abs(far - (1 - tar))
+    # Both as shares of one number, and so whole: equal gaps are equal.
+    n, m = len(genuine), len(impostor)
+    gap = np.abs(np.rint(far * m) * n - np.rint((1 - tar) * n) * m)
     at = len(gap) - 1 - int(gap[::-1].argmin())
     return float((far[at] + 1 - tar[at]) / 2), float(thresholds[at])
 

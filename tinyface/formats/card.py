@@ -56,7 +56,7 @@ class Preprocess:
             if len(values) != channels or any(abs(v) > 1e6 for v in values):
                 raise _refuse(f"preprocess.{name}", values, f"{channels} numbers up to 1e6")
             object.__setattr__(self, name, tuple(map(float, values)))
-        if 0 in self.scale:
+        if not all(map(np.float32, self.scale)):  # of 1e-300, too, nothing is left there
             raise _refuse("preprocess.scale", self.scale, "other than 0")
 
     def apply(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -178,14 +178,19 @@ def _object(name: str, value: Any, known: set[str], needed: set[str]) -> dict[st
 def _check_thresholds(table: Any) -> None:
     if not isinstance(table, Mapping) or len(table) > MAX_ENTRIES:
         raise _refuse("thresholds", table, "an object")
+    seen: set[float] = set()  # "1e-3" and "0.001" are one rate
     for rate, value in table.items():
         try:
             good = 0 < float(rate) <= 1 and _is_number(value) and -1 <= value <= 1
+            good = good and float(rate) not in seen
+            seen.add(float(rate))
         except (TypeError, ValueError):
             good = False
         if not good:
             raise _refuse(
-                "thresholds", {rate: value}, "false-match rates (0 to 1) with cosines (-1 to 1)"
+                "thresholds",
+                {rate: value},
+                "false-match rates (0 to 1), each once, with cosines (-1 to 1)",
             )
 
 

@@ -192,8 +192,9 @@ class Detector:
     def _turned(self, image: RGB, faces: list[Face], least: float) -> list[Face]:
         """The faces that an upright picture shows, or those of the turn that shows surer ones."""
         height, width = image.shape[:2]
-        half = self._side(image) / 2 / max(height, width)
-        small = resize(image, max(1, round(height * half)), max(1, round(width * half)))
+        side = self._side(image) // 2 if faces else self._side(image)  # small ones may be all
+        scale = side / max(height, width)
+        small = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
         side = max(SMALLEST_SIDE, *small.shape[:2])
         scores = [0.0] * 4
         for n in range(4) if faces else range(1, 4):
@@ -220,8 +221,8 @@ class Detector:
         double = min(2 * side, max(longest, self.max_side), self.largest)
         smallest = min((face.height for face in faces), default=0.0)
         if double > side and smallest * side < SMALL_FACE * longest:
-            faces = self._merge(faces + self._seen(image, double, least, MAX_CLOSE, faces))
-        return faces
+            faces += self._seen(image, double, least, MAX_CLOSE, faces)
+        return self._merge(faces)  # two close looks may have found one face
 
     def _seen(
         self, image: RGB, side: int, least: float, most: int, known: Sequence[Face] = ()
@@ -253,11 +254,12 @@ class Detector:
         corner = ((face.box[:2] + face.box[2:] - extent) / 2).clip(0, last).astype(int)
         part = image[corner[1] :, corner[0] :][:extent, :extent]
         longest = max(1, max(part.shape[:2]) * CLOSE_SIDE // extent)
+        low, high = self.priors.doubt
         seen = (
             replace(f, box=f.box + np.tile(corner, 2), landmarks=f.landmarks + corner)
-            for f in self._look(part, longest, least / 2, (CLOSE_SIDE, CLOSE_SIDE))
+            for f in self._look(part, longest, max(least, low) / 2, (CLOSE_SIDE, CLOSE_SIDE))
         )
-        doubtful = face.score < self.priors.doubt[1]
+        doubtful = face.score < high
         here = [f for f in seen if f.overlap(face) > self.priors.overlap]
         if not doubtful:
             return replace(max(here, key=lambda f: f.score, default=face), score=face.score)

@@ -260,8 +260,8 @@ def _reduce(image: PILImage.Image, name: str, max_side: int | None) -> None:
     at 1/2, 1/4 or 1/8 of its size. To pictures of other formats nothing happens."""
     (width, height), longest = image.size, max(image.size)
     limit = min(max_side or longest, longest)
-    too_large = width * height * limit**2 > MAX_PIXELS * longest**2
-    limit = longest // 2 if too_large else limit
+    too_large = width * height > MAX_PIXELS
+    limit = min(limit, longest // 2) if too_large else limit
     wanted = max(1, width * limit // longest), max(1, height * limit // longest)
     if limit < longest and image.draft(None, wanted) and too_large and max_side is None:
         sizes = "{}x{} pixels are read as {}x{}".format(width, height, *image.size)
@@ -276,10 +276,13 @@ def _to_rgb(image: PILImage.Image, name: str) -> RGB:
         return np.repeat(((grey * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
     if mode in ("F", "LAB"):
         raise ImageError(f"{name}: a picture of mode {mode}; convert it to RGB first")
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if mode in ("RGBa", "La") or image.has_transparency_data:
         if mode in ("La", "PA"):  # two modes with fewer direct conversions than the others
             image = image.convert("LA" if mode == "La" else "RGBA")
-        return _on_white(np.asarray(image.convert("RGBA")))
+        rgba = np.asarray(image.convert("RGBA"))
+        if image.format == "BMP" and not rgba[..., 3].any():  # a byte that many leave empty
+            return np.ascontiguousarray(rgba[..., :3])
+        return _on_white(rgba)
     return np.asarray(image if mode == "RGB" else image.convert("RGB"))
 
 
