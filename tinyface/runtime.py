@@ -125,7 +125,7 @@ class Session:
         self.chains = chains
         self._may_fall_back = backend == "auto"
         self._warned = False
-        self._one_only = False  # does the network hold for a batch of 1 only?
+        self._one_only: set[tuple[Shape, ...]] = set()  # sizes for which a batch of 1 alone holds
         self._plans: dict[tuple[bool, tuple[Shape, ...]], Executable] = {}
         # Plans for several shapes share the packed weights: by the operators of a part.
         self._packers: dict[tuple[str, ...], Packer] = {}
@@ -143,7 +143,7 @@ class Session:
         """
         inputs = self._named(x)
         several = self._several(inputs)
-        if several and self._one_only:
+        if several and self._sizes(inputs) in self._one_only:
             return self._one_by_one(inputs, several)
         try:
             executable = self.executable({name: a.shape for name, a in inputs.items()})
@@ -153,9 +153,28 @@ class Session:
             return self._one_by_one(inputs, several)
         trace = tracing.current()
         if trace is None:
-            return executable.run(inputs)
-        trace.runs.append([])
-        return executable.run(inputs, trace.runs[-1])
+            outputs = executable.run(inputs)
+        else:
+            trace.runs.append([])
+            outputs = executable.run(inputs, trace.runs[-1])
+        if self._cut(inputs, outputs):
+            if several:
+                return self._one_by_one(inputs, several)
+            raise GraphError(f"{self.graph.name} takes a picture of this size for several")
+        return outputs
+
+    def _cut(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> bool:
+        """Does a network of one picture give another number of results than it got pictures? It
+        cuts the batch where that of one ends (mirrored copies behind the originals), or a reshape
+        took a larger picture for several."""
+        types = self.graph.types
+        counts = {array.shape[:1] for array in inputs.values()}
+        if len(counts) != 1 or any(types[name].shape[:1] != (1,) for name in inputs):
+            return False
+        return any(
+            types[name].shape[:1] == (1,) and array.shape[:1] not in counts
+            for name, array in outputs.items()
+        )
 
     def _several(self, inputs: Mapping[str, Array]) -> int:
         """How many pictures these are, for a network that was written down for one; else 0."""
@@ -166,13 +185,17 @@ class Session:
         (count,) = batches.pop() or (0,)
         return count if count > 1 else 0
 
+    @staticmethod
+    def _sizes(inputs: Mapping[str, Array]) -> tuple[Shape, ...]:
+        return tuple(array.shape[1:] for array in inputs.values())
+
     def _one_by_one(self, inputs: Mapping[str, Array], count: int) -> dict[str, Array]:
         """Of a network whose reshapes hold for one picture: one after another, results stacked."""
         runs = [
             self.run({name: array[i : i + 1] for name, array in inputs.items()})
             for i in range(count)
         ]
-        self._one_only = True
+        self._one_only.add(self._sizes(inputs))
         return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
 
     def executable(self, shapes: Mapping[str, Shape], *, chains: bool | None = None) -> Executable:

@@ -13,7 +13,7 @@ from itertools import groupby
 from time import perf_counter_ns
 
 from tinyface.backends.c import CExecutable
-from tinyface.backends.numpy import NumpyExecutable
+from tinyface.backends.numpy import NumpyExecutable, callers_own
 from tinyface.errors import NoKernelError
 from tinyface.graph import Graph, Node
 from tinyface.ops import Conv2d, Linear
@@ -88,7 +88,8 @@ class MixedExecutable:
             values.update(part.run(given, own))
             if records is not None and own is not None:
                 records += [replace(r, start_ns=r.start_ns + start) for r in own]
-        return {name: values[name] for name in self.graph.outputs}
+        others = [*inputs.values(), *self.graph.params.values()]
+        return {name: callers_own(values[name], others) for name in self.graph.outputs}
 
 
 def _runs(nodes: Iterable[Node], foreign: set[str]) -> list[tuple[list[Node], bool]]:

@@ -40,10 +40,10 @@ def run_graph(
             if last_reader.get(name, node.name) == node.name:
                 values.pop(name, None)
     others = [*inputs.values(), *graph.params.values()]
-    return {name: _own(values[name], others) for name in graph.outputs}
+    return {name: callers_own(values[name], others) for name in graph.outputs}
 
 
-def _own(result: Array, others: Iterable[Array]) -> Array:
+def callers_own(result: Array, others: Iterable[Array]) -> Array:
     """The result, copied where it is a view of what others may change."""
     seen = any(np.may_share_memory(result, other) for other in others)
     return result.copy() if seen else result

@@ -145,8 +145,9 @@ def _parse_params(
 
 def _number(text: str) -> Number:
     value = float(text)
-    if not math.isfinite(value) or abs(value) > limits.MAX_FLOAT:
+    if not math.isfinite(value) or abs(value) > limits.MAX_FLOAT * (1 + 1e-8):
         raise ValueError
+    value = max(-limits.MAX_FLOAT, min(value, limits.MAX_FLOAT))  # ncnn writes 3.40282347e38
     return int(text) if text.lstrip("+-").isdecimal() else value
 
 

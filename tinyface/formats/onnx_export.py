@@ -18,10 +18,11 @@ import numpy as np
 from tinyface.errors import GraphError, MissingExtraError
 from tinyface.files import atomic_write
 from tinyface.formats.card import Card
+from tinyface.formats.onnx_axes import batch_of, larger
 from tinyface.formats.onnx_file import CARD_KEY
 from tinyface.formats.onnx_writer import Emit, Writer, simple
 from tinyface.graph import Graph, Node
-from tinyface.ops import FUSABLE, LayerNorm
+from tinyface.ops import FUSABLE
 from tinyface.ops.activation import CUBIC
 
 OPSET = 17
@@ -344,13 +345,13 @@ def to_onnx(graph: Graph) -> Any:
             raise GraphError(f"{node.name}: operator {node.op.kind!r} has no ONNX counterpart here")
         emit(w, node, node.op)
 
-    bigger = _bigger(graph)
+    bigger, batch = larger(graph), batch_of(graph)
 
     def value(name: str) -> Any:
         own, other = graph.types[name].shape[1:], bigger.types[name].shape[1:]
         pairs = enumerate(zip(own, other, strict=True), 1)
         sides = (a if a == b else f"{name}_{i}" for i, (a, b) in pairs)
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", *sides))
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, (batch, *sides))
 
     proto = helper.make_graph(
         w.nodes,
@@ -364,32 +365,3 @@ def to_onnx(graph: Graph) -> Any:
     model.ir_version = IR_VERSION
     onnx.checker.check_model(model)
     return model
-
-
-def _bigger(graph: Graph) -> Graph:
-    """The same network for larger images; the network itself where it allows none.
-
-    One with an embedding was made for one size of crop, even if its layers would take others:
-    whoever reads the file must learn that size from it. So must they where pads were made for one
-    size: ONNX's explicit ones do not say so.
-    """
-    if any(getattr(node.op, "made_for", (0, 0)) != (0, 0) for node in graph.nodes):
-        return graph
-    shapes = {
-        name: (*t.shape[:2], t.shape[2] + 32, t.shape[3] + 64)
-        for name, t in graph.inputs.items()
-        if t.rank == 4
-    }
-    if any(graph.types[name].rank < 3 for name in graph.outputs):
-        return graph
-    try:
-        bigger = graph.with_inputs(shapes)
-    except GraphError:
-        return graph
-    for node in graph.nodes:  # ONNX's layer norm has a weight, which has one length
-        x = node.inputs[0]
-        if isinstance(node.op, LayerNorm) and (
-            graph.types[x].shape[node.op.axis] != bigger.types[x].shape[node.op.axis]
-        ):
-            return graph
-    return bigger

@@ -68,6 +68,8 @@ def make_DepthToSpace(c: Converter, node: OnnxNode) -> list[str]:
     """Channel groups as the pixels of a block; in the mode CRD the block is the inner one."""
     inner = node.attribute("mode", "DCR") == "CRD"
     prefix = f"{c.checked(node.outputs[0])}:"
+    while f"{prefix}part0" in c.tensors:  # in a file of our own
+        prefix += "parts:"
     op, parts = depth_to_space(
         c.builder, c.tensor(node, 0), node.attribute("blocksize", 0), inner, prefix
     )

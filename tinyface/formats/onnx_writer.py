@@ -23,6 +23,7 @@ class Writer:
         from onnx import helper
 
         given = {key: value for key, value in attrs.items() if value is not None}
+        inputs = [self.param(name) for name in inputs]
         self.nodes.append(helper.make_node(kind, inputs, outputs, outputs[0] + ":" + kind, **given))
 
     def part(self, name: str, part: str) -> str:

@@ -17,8 +17,9 @@ T = TypeVar("T")
 # in order of preference, where a checkpoint has several
 CONTAINERS: Final = (
     "state_dict", "model_state_dict", "net_state_dict", "model_state", "model", "net",
-    "network", "backbone", "backbone_state_dict", "embedder", "encoder", "generator",
-    "weights", "params", "ema", "state_dict_ema", "model_ema", "module",
+    "network", "backbone", "backbone_state_dict", "state_dict_backbone",
+    "embedder", "encoder", "generator", "weights", "params", "ema", "state_dict_ema", "model_ema",
+    "module",
 )  # fmt: skip
 PREFIXES: Final = ("module.", "model.", "net.", "network.", "backbone.", "encoder.", "_orig_mod.")
 _MAX_DEPTH: Final = 4

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyface.errors import GraphError
 from tinyface.graph import Graph, Node
+from tinyface.limits import MAX_DIM
 from tinyface.ops import (
     Add,
     ChannelShuffle,
@@ -52,7 +53,7 @@ def drop_noops(graph: Graph) -> Graph:
         node = _past_reshape(_renamed(node, same_as), made, seen)
         made |= dict.fromkeys(node.outputs, node)
         x, y = _kept(node, graph.params), node.outputs[0]
-        if not all(is_noop(node, x, types) for types in seen):
+        if not all(is_noop(node, x, types) for types in seen) or _cuts(node, seen):
             nodes.append(node)
             continue
         if y not in graph.outputs:
@@ -95,7 +96,7 @@ def is_noop(node: Node, x: str, types: Mapping[str, TensorType]) -> bool:
     if isinstance(op, Concat):
         return len(node.inputs) == 1
     if isinstance(op, Slice):
-        return all(step > 0 for step in op.steps)
+        return not any(op.starts) and set(op.steps) == {1}
     if isinstance(op, Resize):
         return len(node.inputs) == 2 or op.size != (0, 0) or op.scale == (1.0, 1.0)
     if isinstance(op, Transpose):
@@ -105,6 +106,15 @@ def is_noop(node: Node, x: str, types: Mapping[str, TensorType]) -> bool:
     if isinstance(op, Pool):
         return op.kernel == op.stride == (1, 1) and not any(op.pad)
     return isinstance(op, (Identity, Reshape, Flatten, Split, Pad, *NEUTRAL))
+
+
+def _cuts(node: Node, seen: Typings) -> bool:
+    """Has a slice an end that a larger input would reach, along an axis that may be larger?"""
+    op, shapes = node.op, [types[node.inputs[0]].shape for types in seen]
+    return isinstance(op, Slice) and any(
+        end < MAX_DIM and len({shape[axis] for shape in shapes}) > 1
+        for axis, end in zip(op.axes, op.ends, strict=True)
+    )
 
 
 def _renamed(node: Node, names: Mapping[str, str]) -> Node:

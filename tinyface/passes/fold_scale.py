@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from tinyface.graph import Graph, Node
+from tinyface.limits import MAX_STRIDE
 from tinyface.ops import Conv2d
 from tinyface.ops.spec import Array
 from tinyface.passes.rewrite import Params, folded, merge_pairs, private
@@ -60,12 +61,15 @@ def _fold(graph: Graph, scale: Node, node: Node, params: Params) -> Node | None:
     with np.errstate(all="ignore"):
         new_weight = (wide * of_group(params[scale.inputs[1]].ravel())).astype(weight.dtype)
         new_bias = (old + (wide * shift).sum(axis=(1, 2, 3))).astype(weight.dtype)
+    (down, right), (again_down, again_right) = scale.op.stride, node.op.stride
+    stride = (down * again_down, right * again_right)
+    if max(stride) > MAX_STRIDE:
+        return None
     names = folded(graph, node.name, new_weight, new_bias, params)
     if names is None:
         return None
-    (down, right), (again_down, again_right) = scale.op.stride, node.op.stride
     return replace(
         node,
-        op=replace(node.op, stride=(down * again_down, right * again_right)),
+        op=replace(node.op, stride=stride),
         inputs=(scale.inputs[0], *names, *node.inputs[3:]),
     )

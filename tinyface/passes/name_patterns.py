@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tinyface.graph import Graph, Node
+from tinyface.limits import MAX_PAD
 from tinyface.ops import (
     GELU,
     Add,
@@ -257,6 +258,8 @@ def _pad(s: _Seen, node: Node) -> Node | None:
         return None
     more = (*before[2:], *after[2:])  # top, left, bottom, right
     top, left, bottom, right = (a + b for a, b in zip(op.pad, more, strict=True))
+    if max(top, left, bottom, right) > MAX_PAD:
+        return None
     wide = replace(op, pad=(top, left, bottom, right))
     if isinstance(wide, Pool) and not _meets_map(wide):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -12,25 +13,37 @@ from tinyface.graph import Graph, Node
 from tinyface.ops.spec import Array, Op
 from tinyface.types import TensorType
 
+AXES = ((0,), (1,), (2, 3), (2,), (3,))  # batch, channels or tokens, the image, its sides
 Typings = tuple[Mapping[str, TensorType], ...]
 Params = dict[str, Array]
 Merge = Callable[[Graph, Node, Node, Params], "Node | None"]
 
 
 def typings(graph: Graph) -> Typings:
-    """Types of all tensors for the graph's inputs, for twice the batch, for twice the image.
+    """Types of all tensors for the graph's inputs, and for larger ones: all of them together and
+    each alone, along ``AXES``, twice as long and by one longer.
 
     A rewrite that looks at shapes must be right for every input that the graph can be given
     later, not just for today's: a resize to 112x112 does nothing to an image of that size, and
-    does something to the next one. So it has to hold in all three (as far as the graph takes
-    such inputs at all).
+    does something to the next one. So it has to hold in all of these (as far as the graph takes
+    such inputs at all). One more, since what is halved and doubled again is even.
     """
     found = [graph.types]
-    for factors in ((2, 1, 1, 1), (1, 1, 2, 2)):
+    tried = {tuple(t.shape for t in graph.inputs.values())}
+    together = tuple(graph.inputs)
+    for names, axes, (times, more) in product(
+        (together, *((name,) for name in together)), AXES, ((2, 0), (1, 1))
+    ):
         shapes = {
-            name: tuple(a * b for a, b in zip(t.shape, factors, strict=False)) + t.shape[4:]
+            name: tuple(
+                side * times + more if i in axes and name in names else side
+                for i, side in enumerate(t.shape)
+            )
             for name, t in graph.inputs.items()
         }
+        if (key := tuple(shapes.values())) in tried:
+            continue
+        tried.add(key)
         try:
             found.append(graph.with_inputs(shapes).types)
         except GraphError:  # fixed to one size, or too large
