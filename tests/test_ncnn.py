@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import SHARED, needs_shared
 
+from tinyface import limits
 from tinyface.backends.numpy import run_graph
 from tinyface.errors import FormatError, UsageError
 from tinyface.formats.importer import import_file
 from tinyface.formats.ncnn import LAYERS, read_ncnn
+from tinyface.formats.ncnn_file import _number
 
 
 def write_ncnn(tmp_path: Path, text: str, data: bytes) -> Path:
@@ -39,6 +41,14 @@ def test_broken_ncnn(tmp_path: Path, rule: str) -> None:
     with pytest.raises(FormatError, match=says) as caught:
         read_ncnn(write_ncnn(tmp_path, text, data))
     assert str(caught.value).isprintable()
+
+
+def test_the_largest_float_of_ncnn() -> None:
+    """FLT_MAX in nine digits is a little more than it is: what pnnx writes of clamp(min=0.5)."""
+    assert _number("3.40282347e38") == -_number("-3.40282347e38") == limits.MAX_FLOAT
+    for text in ("3.403e38", "inf", "nan"):
+        with pytest.raises(ValueError):
+            _number(text)
 
 
 def test_ncnn_files(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tinyface.passes import optimise
 onnx = pytest.importorskip("onnx", reason="needs the extra tinyface[onnx]")
 pytest.importorskip("onnxruntime", reason="compares with onnxruntime")
 
-from onnx_models import assert_close, onnxruntime_outputs  # noqa: E402
+from onnx_models import assert_close, model, node, onnxruntime_outputs, read  # noqa: E402
 
 from tinyface.formats import onnx_export  # noqa: E402
 from tinyface.formats.onnx import read_onnx  # noqa: E402
@@ -185,6 +185,17 @@ def test_names_of_its_own_keep_clear_of_those_in_the_graph(tmp_path: Path) -> No
     compare(graph, tmp_path / "x.onnx")
     again = read_onnx(tmp_path / "x.onnx")
     compare(again, tmp_path / "y.onnx")
+
+
+def test_our_pixel_shuffle_is_read_again(tmp_path: Path) -> None:
+    """Its parts are called after the result, as those that the import makes are."""
+    nodes = [node("DepthToSpace", blocksize=2, mode="CRD")]
+    graph = read(tmp_path, model(nodes, [1, 8, 3, 3]))
+    onnx_export.export_onnx(graph, tmp_path / "ours.onnx")
+    again = read_onnx(tmp_path / "ours.onnx", (3, 3))
+    x = np.random.default_rng(0).standard_normal((1, 8, 3, 3)).astype(np.float32)
+    for name, wanted in run_graph(graph, {"x": x}).items():
+        assert np.array_equal(run_graph(again, {"x": x})[name], wanted)
 
 
 def test_a_failed_export_leaves_nothing_behind(tmp_path: Path) -> None:

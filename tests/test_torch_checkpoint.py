@@ -256,6 +256,20 @@ def test_names(tmp_path: Path, names: tuple[str, ...], prefix: str, result: list
     assert (checkpoint.prefix, list(checkpoint.tensors)) == (prefix, result)
 
 
+def test_of_several_sets_of_tensors_the_backbone_is_the_network(tmp_path: Path) -> None:
+    """As arcface_torch of insightface keeps them, with the head that is of use in training."""
+    sets = b"".join(
+        attack.text(key) + b"}(" + attack.text(name) + attack.tensor() + b"u"
+        for key, name in (("state_dict_softmax_fc", "weight"), ("state_dict_backbone", "conv.w"))
+    )
+    checkpoint = open_checkpoint(
+        write(tmp_path, attack.zipped(attack.pickled(b"}(" + sets + b"u")))
+    )
+    assert checkpoint.found_at == ("state_dict_backbone",) and list(checkpoint.tensors) == [
+        "conv.w"
+    ]
+
+
 def test_no_state_dict_or_several(tmp_path: Path) -> None:
     refused(tmp_path, attack.zipped(attack.pickled(b"}")), "no state dict")
     refused(tmp_path, attack.zipped(attack.pickled(b"]")), "no state dict")
