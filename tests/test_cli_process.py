@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,13 @@ pytestmark = pytest.mark.usefixtures("surroundings")
 
 def spawn(*args: str, **how: Any) -> subprocess.Popen[bytes]:
     """Start a command as a terminal does: what a script starts in its background would be born
-    with Ctrl-C ignored."""
+    with Ctrl-C ignored, and behind nohup with SIGHUP ignored."""
+
+    def give_back() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
     command = [sys.executable, "-m", "tinyface", *args]
-    give_back = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, preexec_fn=give_back, **how)
 

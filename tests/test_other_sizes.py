@@ -123,6 +123,28 @@ def test_strides_and_pads_beyond_the_limits_stay_apart() -> None:
         assert np.allclose(got, wanted, atol=1e-5)
 
 
+def test_what_a_file_computes_of_the_size_holds_for_no_other(tmp_path: Path) -> None:
+    """x minus its mean by its height, which the file takes from the shape of x."""
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    from onnx_models import model, node, read
+
+    number = [
+        node("Shape", outputs="shape"),
+        node("Gather", "shape", "side", outputs="height"),
+        node("Cast", "height", outputs="count", to=1),
+        node("ReduceMean", "x", outputs="mean", axes=[2, 3], keepdims=1),
+        node("Div", "mean", "count", outputs="share"),
+        node("Sub", "x", "share"),
+    ]
+    counts = read(tmp_path, model(number, (1, 3, "h", "w"), {"side": np.array(2)}))
+    plain = read(tmp_path, model([node("Relu")], (1, 3, "h", "w")))
+    own, other = np.zeros((1, 3, 112, 112), np.float32), np.zeros((1, 3, 96, 96), np.float32)
+    for backend in ("numpy", "auto"):
+        assert Session(counts, backend).run(own) and Session(plain, backend).run(other)
+        with pytest.raises(GraphError, match="one size"):
+            Session(counts, backend).run(other)
+
+
 @pytest.mark.needs_c
 @pytest.mark.filterwarnings("ignore:.*no C kernel")
 def test_results_of_both_engines_are_the_callers_own() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Final
@@ -41,6 +42,7 @@ from tinyface.formats.freesize import size_hint
 from tinyface.formats.onnx_batch import free_batch
 from tinyface.formats.onnx_constants import FOLD, MAX_ALL_PRODUCTS, fold, products
 from tinyface.formats.onnx_file import Branch, OnnxFile, OnnxNode, in_order, open_onnx
+from tinyface.formats.onnx_sizes import hold_size
 from tinyface.graph import Graph
 from tinyface.ops import Op, Transpose
 from tinyface.types import Shape
@@ -303,14 +305,15 @@ def read_onnx(path: str | os.PathLike[str], size: tuple[int, int] = (112, 112)) 
 def to_graph(file: OnnxFile, size: tuple[int, int] = (112, 112)) -> Graph:
     """The network of an ONNX file that is open; see :func:`read_onnx`."""
 
-    def read(batch: int) -> Graph:
+    def read(batch: int, size: tuple[int, int] = size) -> Graph:
         converter = Converter(file, size, batch)
         for node in file.nodes:
             converter.convert(node)
         return _finish(converter)
 
     try:
-        return free_batch(read) if file.free else read(1)
+        graph = free_batch(read) if file.free else read(1)
+        return hold_size(graph, partial(read, 1), size) if _sizeless(file) else graph
     except GraphError as error:
         raise FormatError(f"{file.path}: {error}{_hint(file, size)}") from None
     except FormatError as error:
@@ -319,9 +322,12 @@ def to_graph(file: OnnxFile, size: tuple[int, int] = (112, 112)) -> Graph:
 
 def _hint(file: OnnxFile, size: tuple[int, int]) -> str:
     """What to do about maps that do not fit each other, where the size was our choice."""
-    if not any(len(shape) == 4 and None in shape[1:] for shape in file.inputs.values()):
-        return ""
-    return size_hint(*size)
+    return size_hint(*size) if _sizeless(file) else ""
+
+
+def _sizeless(file: OnnxFile) -> bool:
+    """Does the file leave the picture's size free?"""
+    return any(len(shape) == 4 and None in shape[1:] for shape in file.inputs.values())
 
 
 def _finish(c: Converter) -> Graph:

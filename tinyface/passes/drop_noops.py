@@ -50,10 +50,11 @@ def drop_noops(graph: Graph) -> Graph:
     nodes: list[Node] = []
     made: dict[str, Node] = {}
     for node in graph.nodes:
-        node = _past_reshape(_renamed(node, same_as), made, seen)
+        node = _past_reshape(_renamed(node, same_as), made, graph, seen)
         made |= dict.fromkeys(node.outputs, node)
         x, y = _kept(node, graph.params), node.outputs[0]
-        if not all(is_noop(node, x, types) for types in seen) or _cuts(node, seen):
+        needed = _cuts(node, seen) or _holds(node, graph)
+        if needed or not all(is_noop(node, x, types) for types in seen):
             nodes.append(node)
             continue
         if y not in graph.outputs:
@@ -65,10 +66,12 @@ def drop_noops(graph: Graph) -> Graph:
     return finish(graph, (_renamed(node, called) for node in nodes), graph.params)
 
 
-def _past_reshape(node: Node, made: Mapping[str, Node], seen: Typings) -> Node:
+def _past_reshape(node: Node, made: Mapping[str, Node], graph: Graph, seen: Typings) -> Node:
     """A reshape of a reshape as one of what the first one reads, where that gives the same."""
     source = made.get(node.inputs[0])
     if source is None or not all(isinstance(n.op, (Reshape, Flatten)) for n in (source, node)):
+        return node
+    if _holds(source, graph):
         return node
     try:
         same = all(
@@ -115,6 +118,12 @@ def _cuts(node: Node, seen: Typings) -> bool:
         end < MAX_DIM and len({shape[axis] for shape in shapes}) > 1
         for axis, end in zip(op.axes, op.ends, strict=True)
     )
+
+
+def _holds(node: Node, graph: Graph) -> bool:
+    """Is it a reshape that lets pass pictures of one size only (``formats.onnx_sizes``)?"""
+    sides = node.op.shape if isinstance(node.op, Reshape) else ()
+    return len(sides) == 4 and min(sides[2:]) > 0 and node.inputs[0] in graph.inputs
 
 
 def _renamed(node: Node, names: Mapping[str, str]) -> Node:
