@@ -276,7 +276,8 @@ def _to_rgb(image: PILImage.Image, name: str) -> RGB:
         return np.repeat(((grey * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
     if mode in ("F", "LAB"):
         raise ImageError(f"{name}: a picture of mode {mode}; convert it to RGB first")
-    if mode in ("RGBa", "La") or image.has_transparency_data:
+    alpha = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    if alpha or getattr(image.palette, "mode", "") == "RGBA":
         if mode in ("La", "PA"):  # two modes with fewer direct conversions than the others
             image = image.convert("LA" if mode == "La" else "RGBA")
         rgba = np.asarray(image.convert("RGBA"))
