@@ -19,7 +19,7 @@ from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
 from tinyface.errors import BackendError, NoKernelError
 from tinyface.graph import Graph
-from tinyface.ops.spec import Array
+from tinyface.networks import random_state
 from tinyface.passes import optimise
 from tinyface.runtime import Session
 
@@ -112,13 +112,7 @@ ENCOUNTERS: list[Make] = [
 def build(make: Make, *shape: int) -> Graph:
     b = Builder("rare")
     graph = b.build(make(b, b.input("x", shape)))
-    rng = np.random.default_rng(0)
-
-    def weight(shape: tuple[int, ...]) -> Array:
-        each = int(np.prod(shape[1:])) ** 0.5
-        return np.asarray(rng.standard_normal(shape) / each, np.float32)
-
-    return graph.bind({name: weight(t.shape) for name, t in graph.params.items()})
+    return graph.bind(random_state(graph))
 
 
 @pytest.mark.parametrize("make", ENCOUNTERS, ids=lambda make: make.__name__)

@@ -14,6 +14,7 @@ from tinyface.builder import Builder
 from tinyface.errors import GraphError
 from tinyface.formats.onnx_axes import batch_of
 from tinyface.graph import Graph
+from tinyface.networks import random_state
 from tinyface.ops.spec import Array
 from tinyface.passes import optimise
 from tinyface.runtime import Session
@@ -28,9 +29,7 @@ def build(make: Make, *shape: int, **more: tuple[int, ...]) -> Graph:
         weight = b.param(f"{name}.fc.weight", (5, other[-1]))
         outputs.append(b.apply(ops.Linear(), b.input(name, other), weight))
     graph = b.build(*outputs)
-    rng = np.random.default_rng(0)
-    state = {n: rng.standard_normal(t.shape).astype(np.float32) for n, t in graph.params.items()}
-    return graph.bind(state)
+    return graph.bind(random_state(graph))
 
 
 def fpn(b: Builder, x: str) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from tinyface.errors import UsageError
+
+UNKNOWN: Final = (0, 0)  # the stamp of what is no file
 
 
 @contextmanager
@@ -54,6 +57,16 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **how: Any) -> 
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
             error.filename = os.fspath(path)  # write(2) does not know whose disk is full
         raise
+
+
+def stamp(source: str | os.PathLike[str]) -> tuple[int, int]:
+    """Bytes of a file and the time of its last change, in ns."""
+    try:
+        found = os.stat(source)
+    except (OSError, ValueError):  # no such file; a name with a zero byte
+        return UNKNOWN
+    is_file = stat.S_ISREG(found.st_mode) and os.fspath(source) != "-"
+    return (found.st_size, found.st_mtime_ns) if is_file else UNKNOWN
 
 
 def lock(file: IO[Any]) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tinyface import modelstore
 from tinyface.errors import GraphError, ImageError, ModelError, UsageError
 from tinyface.faces.locate import largest, load_detector, name_of
+from tinyface.files import UNKNOWN, stamp
 from tinyface.formats.modelfile import Card, load_model
 from tinyface.graph import Graph
 from tinyface.once import once
@@ -77,14 +78,14 @@ class Model:
         self._graph: Graph | Path = graph
         self.session = Session(graph, backend, threads, weights)
         self._detector = detector
-        self._file: tuple[int, ...] = ()  # which one the graph is read from again
+        self._file = UNKNOWN  # the stamp of what the graph is read from again
         self._loaded: tuple[Any, ...] | None = None  # the arguments of load() that made it
 
     @property
     def graph(self) -> Graph:
         if not isinstance(self._graph, Path):
             return self._graph
-        if self._file != _identity(self._graph):
+        if self._file != stamp(self._graph):
             raise ModelError(f"{self._graph}: is another file now than was loaded; load it again")
         return load_model(self._graph)[0]
 
@@ -282,7 +283,7 @@ def load(
         ModelError: the file is malformed, or holds no recogniser.
     """
     path = modelstore.chosen(name_or_path, "embed")
-    file = _identity(path)
+    file = stamp(path)
     graph, card = load_model(path)
     made = {graph.types[name].shape[1:] for name in graph.outputs}
     if card.embedding_size and made != {(card.embedding_size,)}:
@@ -298,15 +299,6 @@ def load(
     model._graph, model._file = path.absolute(), file  # the weights need not be in memory twice
     model._loaded = (model._graph, backend, threads, detector, weights)
     return model
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    """Size and time of change, which another file in its place would not share with this one."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_size, status.st_mtime_ns
 
 
 def l2_normalise(x: Floats) -> Floats:

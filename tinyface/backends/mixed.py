@@ -13,7 +13,7 @@ from itertools import groupby
 from time import perf_counter_ns
 
 from tinyface.backends.c import CExecutable
-from tinyface.backends.numpy import NumpyExecutable, callers_own
+from tinyface.backends.numpy import NumpyExecutable, results
 from tinyface.errors import NoKernelError
 from tinyface.graph import Graph, Node
 from tinyface.ops import Conv2d, Linear
@@ -71,7 +71,7 @@ class MixedExecutable:
     def memory(self) -> dict[str, int]:
         """That of the parts in C, which keep it between runs."""
         total: Counter[str] = Counter()
-        for part in {id(part): part for part in self.parts}.values():
+        for part in set(self.parts):  # one plan may serve several
             total.update(part.memory)
         return dict(total)
 
@@ -88,8 +88,7 @@ class MixedExecutable:
             values.update(part.run(given, own))
             if records is not None and own is not None:
                 records += [replace(r, start_ns=r.start_ns + start) for r in own]
-        others = [*inputs.values(), *self.graph.params.values()]
-        return {name: callers_own(values[name], others) for name in self.graph.outputs}
+        return results(self.graph, inputs, values)
 
 
 def _runs(nodes: Iterable[Node], foreign: set[str]) -> list[tuple[list[Node], bool]]:

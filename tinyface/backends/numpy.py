@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import perf_counter_ns
 from typing import Any
@@ -39,14 +39,19 @@ def run_graph(
         for name in {*node.inputs, *node.outputs} - kept:
             if last_reader.get(name, node.name) == node.name:
                 values.pop(name, None)
+    return results(graph, inputs, values)
+
+
+def results(
+    graph: Graph, inputs: Mapping[str, Array], values: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The graph's outputs, copied where they are views of what others may change."""
     others = [*inputs.values(), *graph.params.values()]
-    return {name: callers_own(values[name], others) for name in graph.outputs}
 
+    def own(value: Array) -> Array:
+        return value.copy() if any(np.may_share_memory(value, o) for o in others) else value
 
-def callers_own(result: Array, others: Iterable[Array]) -> Array:
-    """The result, copied where it is a view of what others may change."""
-    seen = any(np.may_share_memory(result, other) for other in others)
-    return result.copy() if seen else result
+    return {name: own(values[name]) for name in graph.outputs}
 
 
 class NumpyExecutable:

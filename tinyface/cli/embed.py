@@ -101,9 +101,10 @@ def command(
 
 def _embedder(model: Model, aligned: bool, all_faces: bool) -> Callable[[str], Done]:
     """What finds the faces of a picture, or why there are none."""
-    from tinyface.cli.journal import Done, stamp
+    from tinyface.cli.journal import Done
     from tinyface.cli.writers import Row
     from tinyface.faces.locate import no_face
+    from tinyface.files import stamp
 
     def embed(source: str) -> Done:
         when = stamp(source)  # before it is read: it may change meanwhile

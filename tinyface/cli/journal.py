@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,14 +25,13 @@ from tinyface.cli.common import note, origin
 from tinyface.cli.readers import DAMAGE, check_embedding, read_embeddings, recipe_of, to_face
 from tinyface.cli.writers import Row
 from tinyface.errors import ImageError, UsageError
-from tinyface.files import lock
+from tinyface.files import UNKNOWN, lock, stamp
 from tinyface.formats.safetensors import parse_json
 
 if TYPE_CHECKING:
     from tinyface.model import Model
 
 MAX_LINE: Final = 16 * limits.MiB  # bytes of a picture of 750 faces, and more
-UNKNOWN: Final = (0, 0)  # the stamp of what is no file
 
 
 @dataclass(frozen=True)
@@ -63,16 +61,6 @@ class Done:
             raise TypeError("a name that is no text")
         rows = [_row(source, (size, time), face, width) for face in document["faces"]]
         return Done(source, (size, time), rows, error)
-
-
-def stamp(source: str) -> tuple[int, int]:
-    """Bytes of a file and the time of its last change, in ns."""
-    try:
-        found = os.stat(source)
-    except (OSError, ValueError):  # no such file; a name with a zero byte
-        return UNKNOWN
-    is_file = stat.S_ISREG(found.st_mode) and source != "-"
-    return (found.st_size, found.st_mtime_ns) if is_file else UNKNOWN
 
 
 def recipe(model: Model, names: tuple[str | None, str | None], **options: Any) -> str:

@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import click
@@ -82,6 +81,8 @@ def _meant(word: str) -> str:
     """What somebody who typed this for a command may want."""
     if os.path.exists(word):
         return f" To embed a picture:  tinyface embed {word}"
+    from difflib import get_close_matches
+
     near = [OTHER_WORDS[word]] if word in OTHER_WORDS else get_close_matches(word, COMMANDS, 1)
     return f" Did you mean  tinyface {near[0]}?" if near else ""
 

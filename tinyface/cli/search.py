@@ -157,7 +157,7 @@ class Search:
 
     def _is_query_row(self, row: Row) -> bool:
         """The name may be that of another picture, in the folder where the file was written."""
-        from tinyface.cli.journal import stamp
+        from tinyface.files import stamp
 
         same = row.file != "-" and self._is_query(row.file)
         return same and row.stamp in ((0, 0), stamp(self.query))

@@ -55,12 +55,15 @@ class Writer:
     """Takes rows one by one; ``finish`` is called once, when all pictures have had their turn."""
 
     text: ClassVar[bool] = True
+    names_weights: ClassVar[bool] = False  # does it say of which weights the vectors are?
 
     def __init__(self, stream: IO[Any], model: Model, recipe: str = "") -> None:
         self.stream = stream
         self.model = model
         self.recipe = recipe
         self.rows = 0
+        # Now, before the first picture: the model's file may be another one in the end.
+        self.fingerprint = model.fingerprint if self.names_weights else ""
 
     def write(self, row: Row) -> None:
         self.rows += 1
@@ -111,8 +114,10 @@ class Index(Document):
 class JsonLines(Writer):
     """One object a line; a picture that failed has one with ``error``."""
 
+    names_weights = True
+
     def put(self, row: Row) -> None:
-        origin = {"model": self.model.name, "fingerprint": self.model.fingerprint}
+        origin = {"model": self.model.name, "fingerprint": self.fingerprint}
         self._line(origin | row.to_json())
 
     def finish(self, failures: Mapping[str, str]) -> None:
@@ -162,6 +167,8 @@ class Npz(Npy):
     """Arrays of N rows: embeddings, files, faces, scores, boxes, landmarks, turned, of, stamps (see
     ``Row``); and the model's name and fingerprint, and the recipe (see ``journal``)."""
 
+    names_weights = True
+
     def finish(self, failures: Mapping[str, str]) -> None:
         faces = [row.face for row in self.kept]
         np.savez(
@@ -176,7 +183,7 @@ class Npz(Npy):
             of=np.array([row.of for row in self.kept]),
             stamps=np.array([row.stamp for row in self.kept], np.int64),
             model=np.array(self.model.name),
-            fingerprint=np.array(self.model.fingerprint),
+            fingerprint=np.array(self.fingerprint),
             recipe=np.array(self.recipe),
         )
 
@@ -197,7 +204,6 @@ def open_writers(
     output: str | None, as_json: bool, model: Model, recipe: str = ""
 ) -> Iterator[list[Writer]]:
     """What a row must be given to. A file is moved into place when the block ends well."""
-    _ = output and model.fingerprint  # now: its file may be another one in the end
     if output is None:
         yield [(Document if as_json else Summary)(sys.stdout, model)]
     elif output == "-":

@@ -31,10 +31,10 @@ def hold_size(
         read: the same for one picture of another size.
     """
     try:
-        one, other = (free_size(read(s)) for s in (size, (size[0] + MORE[0], size[1] + MORE[1])))
+        other = read((size[0] + MORE[0], size[1] + MORE[1]))
     except (FormatError, GraphError):  # it holds for this size only, and says so itself
         return graph
-    return graph if _alike(one, other) else _held(graph)
+    return graph if _alike(free_size(graph), free_size(other)) else _held(graph)
 
 
 def _alike(one: Graph, other: Graph) -> bool:

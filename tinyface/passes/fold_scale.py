@@ -49,6 +49,10 @@ def _fold(graph: Graph, scale: Node, node: Node, params: Params) -> Node | None:
     """The convolution that does both; its new weights are added to ``params``. None where they
     cannot be stored: a number too large."""
     assert isinstance(scale.op, Conv2d) and isinstance(node.op, Conv2d)
+    (down, right), (again_down, again_right) = scale.op.stride, node.op.stride
+    stride = (down * again_down, right * again_right)
+    if max(stride) > MAX_STRIDE:
+        return None
     weight, groups = params[node.inputs[1]], node.op.groups
     per_group, wide = weight.shape[1], weight.astype(np.float64)
 
@@ -61,10 +65,6 @@ def _fold(graph: Graph, scale: Node, node: Node, params: Params) -> Node | None:
     with np.errstate(all="ignore"):
         new_weight = (wide * of_group(params[scale.inputs[1]].ravel())).astype(weight.dtype)
         new_bias = (old + (wide * shift).sum(axis=(1, 2, 3))).astype(weight.dtype)
-    (down, right), (again_down, again_right) = scale.op.stride, node.op.stride
-    stride = (down * again_down, right * again_right)
-    if max(stride) > MAX_STRIDE:
-        return None
     names = folded(graph, node.name, new_weight, new_bias, params)
     if names is None:
         return None

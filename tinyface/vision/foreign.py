@@ -12,32 +12,37 @@ SUFFIXES: Final = (
 )
 
 _HEIF: Final = f"{CONVERT} (heif-convert IN OUT.jpg; or open it with Pillow and pillow-heif)"
-_VIDEO: Final = "make pictures of it first (ffmpeg -i VIDEO -vf fps=1 frame%04d.png)"
+_ADVICE: Final = {  # where it is not CONVERT
+    "a HEIC picture": _HEIF,
+    "a HEIF picture": _HEIF,
+    "a video": "make pictures of it first (ffmpeg -i VIDEO -vf fps=1 frame%04d.png)",
+    "an archive (.zip, .npz)": "name a picture",
+}
 
-# What they start with; the offset is where the mark stands. And what to do, where it is not usual.
-_MARKS: Final[tuple[tuple[int, bytes, str, str], ...]] = (
-    (4, b"ftyphei", "a HEIC picture", _HEIF),
-    (4, b"ftypmif", "a HEIF picture", _HEIF),
-    (4, b"ftypavi", "an AVIF picture", CONVERT),
-    (4, b"ftyp", "a video", _VIDEO),
-    (0, b"\x1aE\xdf\xa3", "a video", _VIDEO),
-    (4, b"JXL ", "a JPEG XL picture", CONVERT),
-    (0, b"\xff\x0a", "a JPEG XL picture", CONVERT),
-    (4, b"jP  ", "a JPEG 2000 picture", CONVERT),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture", CONVERT),
-    (0, b"GIF8", "a GIF picture", CONVERT),
-    (0, b"II*\0", "a TIFF or camera raw picture", CONVERT),
-    (0, b"MM\0*", "a TIFF or camera raw picture", CONVERT),
-    (0, b"%PDF", "a PDF document", CONVERT),
-    (0, b"PK\x03\x04", "an archive (.zip, .npz)", "name a picture"),
+# What they start with; the offset is where the mark stands.
+_MARKS: Final = (
+    (4, b"ftyphei", "a HEIC picture"),
+    (4, b"ftypmif", "a HEIF picture"),
+    (4, b"ftypavi", "an AVIF picture"),
+    (4, b"ftyp", "a video"),
+    (0, b"\x1aE\xdf\xa3", "a video"),
+    (4, b"JXL ", "a JPEG XL picture"),
+    (0, b"\xff\x0a", "a JPEG XL picture"),
+    (4, b"jP  ", "a JPEG 2000 picture"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (0, b"GIF8", "a GIF picture"),
+    (0, b"II*\0", "a TIFF or camera raw picture"),
+    (0, b"MM\0*", "a TIFF or camera raw picture"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PK\x03\x04", "an archive (.zip, .npz)"),
 )
 
 
 def refusal(data: bytes) -> str | None:
     """What a file is that begins so, and what to do with it; None where none of these."""
-    for at, mark, what, advice in _MARKS:
+    for at, mark, what in _MARKS:
         if data.startswith(mark, at):
-            return f"is {what}, which is not read; {advice}"
+            return f"is {what}, which is not read; {_ADVICE.get(what, CONVERT)}"
     return None
 
 
