@@ -83,12 +83,20 @@ static void nearest_row(const tf_call *call, int64_t i, int64_t oy)
     }
 }
 
+/* A step is kept as float, in which a thousand of them are off by 1e-4: where it is the quotient of
+ * two sides, rounded, it is that quotient. */
+static double bilinear_step(float step, int64_t from, int64_t to)
+{
+    const double exact = (double)from / (double)tf_max(to, 1);
+    return (float)exact == step ? exact : (double)step;
+}
+
 /* Neighbours and weight of output o, pixel centres at half: (o + 1/2) step - 1/2; or at 0. */
-static void bilinear_at(int64_t o, int64_t side, float step, int32_t corners, int64_t *a,
+static void bilinear_at(int64_t o, int64_t side, double step, int32_t corners, int64_t *a,
                         int64_t *b, float *t)
 {
     const double half = corners ? 0.0 : 0.5;
-    const double last = (double)(side - 1), at = ((double)o + half) * (double)step - half;
+    const double last = (double)(side - 1), at = ((double)o + half) * step - half;
     const double inside = at < 0.0 ? 0.0 : at > last ? last : at;
     *a = (int64_t)inside;
     *b = tf_min(*a + 1, side - 1);
@@ -98,11 +106,14 @@ static void bilinear_at(int64_t o, int64_t side, float step, int32_t corners, in
 static void bilinear_row(const tf_call *call, int64_t i, int64_t oy)
 {
     const tf_step *s = call->s;
+    const int32_t corners = s->flags & TF_CORNERS, less = corners != 0;
+    const double down = bilinear_step(s->alpha, s->h - less, s->oh - less);
+    const double right = bilinear_step(s->beta, s->wd - less, s->ow - less);
     int64_t y0, y1, x0, x1;
     float ty, tx;
-    bilinear_at(oy, s->h, s->alpha, s->flags & TF_CORNERS, &y0, &y1, &ty);
+    bilinear_at(oy, s->h, down, corners, &y0, &y1, &ty);
     for (int64_t ox = 0; ox < s->ow; ox++) {
-        bilinear_at(ox, s->wd, s->beta, s->flags & TF_CORNERS, &x0, &x1, &tx);
+        bilinear_at(ox, s->wd, right, corners, &x0, &x1, &tx);
         const float *p00 = call->x + tf_at(&s->x, i, y0, x0);
         const float *p01 = call->x + tf_at(&s->x, i, y0, x1);
         const float *p10 = call->x + tf_at(&s->x, i, y1, x0);

@@ -58,7 +58,7 @@ class Oracle:
             near = np.argsort(np.hypot(*(lattice[:, :2] - (box[:2] + box[2:]) / 2).T))[:6]
             near = near[face_scores[near] == 0]
             answers = encode(
-                np.tile(box, (len(near), 1)), np.tile(face.landmarks * factor, (len(near), 1, 1)),
+                np.tile(box, (len(near), 1)), np.tile(scaled(face, factor), (len(near), 1, 1)),
                 lattice[near], RETINAFACE.variances,
             )  # fmt: skip
             loc[near], landms[near] = answers
@@ -101,6 +101,12 @@ class Charted(Oracle):
     def at(self, step: float) -> list[Face]:
         """What it sees where a pixel of the network's picture is ``step`` of the chart's."""
         return self.faces
+
+
+def scaled(face: Face, factor: float) -> np.ndarray:
+    """Its landmarks in a picture resized by ``factor``: the middle of pixel 0 is .5 from the edge,
+    before and after."""
+    return (face.landmarks + 0.5) * factor - 0.5
 
 
 def face(left: float, top: float, height: float, score: float = 0.9) -> Face:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from detections import assert_golden_faces, face, same
+from detections import assert_golden_faces, face, same, scaled
 from shared import SHARED, needs_shared
 
 from tinyface.builder import Builder
@@ -160,7 +160,7 @@ class Answers:
                     math.log((right - left) / 8), math.log((bottom - top) / 8),
                 )  # fmt: skip
                 out["conf"][0, i] = f.score**2  # of two factors, whose mean it is
-            out["landms"][0, i] = ((f.landmarks * self.factor - at) / 8).reshape(-1)
+            out["landms"][0, i] = ((scaled(f, self.factor) - at) / 8).reshape(-1)
         return out
 
 

@@ -158,6 +158,18 @@ def test_results_of_both_engines_are_the_callers_own() -> None:
     assert (given == 1).all() and (graph.params["c.weight"] == 1).all()
 
 
+@pytest.mark.needs_c
+@pytest.mark.parametrize("backend", ["numpy", "c"])
+def test_a_result_is_no_view_of_another(backend: str) -> None:
+    b = Builder("twice")
+    x = b.conv(b.input("x", (1, 2, 4, 4)), 2, 1, key="c")
+    graph = b.build(x, b.apply(ops.Flatten(), x), b.apply(ops.Transpose((0, 2, 3, 1)), x))
+    graph = graph.bind({"c.weight": np.ones((2, 2, 1, 1), np.float32)})
+    first, *others = Session(graph, backend).run(np.ones((1, 2, 4, 4), np.float32)).values()
+    first[:] = 7
+    assert all((other == 2).all() for other in others)
+
+
 def test_a_constant_that_is_resized_is_exported(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
     from tinyface.formats.onnx_export import to_onnx

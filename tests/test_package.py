@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from tinyface.errors import ModelError, TinyfaceError, UsageError
 from tinyface.faces.locate import load_detector
 from tinyface.faces.verify import thresholds
+from tinyface.formats.card import Card
 from tinyface.formats.modelfile import load_model
 from tinyface.model import Model
 from tinyface.vision.image import read_image
@@ -202,6 +204,32 @@ def test_a_recogniser(trained: Any, tmp_path: Path) -> None:
     card.write_text(json.dumps(json.loads(card.read_text()) | {"made": 18368}))
     data = package.package("fdfacenet", state, card, again).card.data
     assert "InterfaceGAN; 18,368 faces of people who do not exist" in data
+
+
+def test_measured_anew_the_weights_stay(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import package, remeasure
+
+    def figured(card: Card, *_: object) -> Card:
+        point = {"threshold": 0.4, "interval": [0.3, 0.5], "let_in": 1, "tar": 0.9,
+                 "tar_interval": [0.8, 0.95]}  # fmt: skip
+        figures = {"operating_points": {"1e-3": point}, "different_pairs": 1000}
+        return replace(card, thresholds={"1e-3": 0.4}, figures={**card.figures, **figures})
+
+    out = tmp_path / "fdfacenet.safetensors"
+    package.package("fdfacenet", *trained("fdfacenet"), out)
+    before, card = load_model(out)
+    monkeypatch.setattr(remeasure, "with_figures", figured)
+    assert remeasure.remeasure(out, tmp_path)[0][:2] == ["1e-3", "0.4000"]
+    after, changed = load_model(out)
+    assert thresholds(changed) == {1e-3: 0.4} and changed.stored == card.stored == "float16"
+    assert changed.figures["storage_costs"] == card.figures["storage_costs"]
+    for name, value in before.params.items():
+        np.testing.assert_array_equal(after.params[name], value)
+    detector = ROOT / "weights" / "detector.safetensors"
+    with pytest.raises(UsageError, match="is no recogniser"):
+        remeasure.remeasure(detector, tmp_path)
 
 
 def test_a_detector(trained: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detections import face, same
+from detections import face, same, scaled
 
 from tinyface.builder import Builder
 from tinyface.formats.card import Card
@@ -124,7 +124,7 @@ class Answers:
             box = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
             out["loc"][0, 3 * i + 5] = box
             out["conf"][0, 3 * i + 5] = f.score
-            out["landms"][0, 3 * i + 5] = (f.landmarks * self.factor).reshape(-1)
+            out["landms"][0, 3 * i + 5] = scaled(f, self.factor).reshape(-1)
         out["conf"][0, 0] = 0.9  # of a box beyond all bounds: a broken answer
         return out
 

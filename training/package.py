@@ -197,28 +197,36 @@ def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def with_figures(card: Card, model: Model, data: Path, detector: str | None) -> Card:
+    """The card with the thresholds and figures that the model has in the pair test, whose faces
+    are found by the detector that ships or by a file, and in the groups of the pool."""
+    from training import groups
+    from training.alignment import POOL
+    from training.identities import examine
+
+    figures = examine(model, data, load_detector(detector))
+    thresholds = {rate: point["threshold"] for rate, point in figures["operating_points"].items()}
+    if all((data / f"{name}.zip").exists() for name in POOL):
+        figures["groups"] = groups.examine(model, data, thresholds[groups.RATE])
+    figures["found_by"] = sha256(Path(detector) if detector else modelstore.default("detect"))
+    return replace(card, thresholds=thresholds, figures={**card.figures, **figures})
+
+
 def measured(graph: Graph, card: Card, data: Path, detector: str | None, dtype: str) -> Card:
     """The card with figures and thresholds from the pair test, by the weights as they are stored;
     the full-precision weights take it, too, and the difference goes into the card."""
-    from training import groups
-    from training.alignment import POOL
-    from training.identities import brief, embed, examine, given
+    from training.identities import brief, embed, given
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_model(path, graph, card, dtype)
         model = Model(*load_model(path))
-    figures = examine(model, data, load_detector(detector))
-    size = (card.preprocess.height, card.preprocess.width)
-    people = given(data, size)
+    card = with_figures(card, model, data, detector)
+    people = given(data, (card.preprocess.height, card.preprocess.width))
     whole = brief(embed(Model(graph, card), people.crops), people.names)
-    cost = {key: round(figures["landmarks_given"][key] - whole[key], 5) for key in whole}
-    thresholds = {rate: point["threshold"] for rate, point in figures["operating_points"].items()}
-    if all((data / f"{name}.zip").exists() for name in POOL):
-        figures["groups"] = groups.examine(model, data, thresholds[groups.RATE])
-    path = Path(detector) if detector else modelstore.default("detect")
-    figures |= {"storage_changes": cost, "found_by": sha256(path)}
-    return replace(card, thresholds=thresholds, figures={**card.figures, **figures})
+    stored = card.figures["landmarks_given"]
+    cost = {key: round(stored[key] - whole[key], 5) for key in whole}
+    return replace(card, figures={**card.figures, "storage_changes": cost})
 
 
 # --------------------------------------------------------------------------------- the work

@@ -45,13 +45,17 @@ def run_graph(
 def results(
     graph: Graph, inputs: Mapping[str, Array], values: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """The graph's outputs, copied where they are views of what others may change."""
+    """The graph's outputs, copied where they are views of what others may change, of each other
+    too: whoever writes into one result means that one."""
     others = [*inputs.values(), *graph.params.values()]
-
-    def own(value: Array) -> Array:
-        return value.copy() if any(np.may_share_memory(value, o) for o in others) else value
-
-    return {name: own(values[name]) for name in graph.outputs}
+    found: dict[str, Array] = {}
+    for name in graph.outputs:
+        value = values[name]
+        if any(np.may_share_memory(value, other) for other in others):
+            value = value.copy()
+        others.append(value)
+        found[name] = value
+    return found
 
 
 class NumpyExecutable:

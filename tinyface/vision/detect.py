@@ -54,7 +54,8 @@ class Face:
     box: float64 (4,), left, top, right, bottom, inside the picture.
     score: 0..1, the network's own belief.
     landmarks: float64 (5, 2), (x, y) of left eye, right eye, nose, left and right corner of the
-        mouth; left as seen in the picture, once it is upright. May lie outside of it.
+        mouth; left as seen in the picture, once it is upright. May lie outside of it. Whole
+        numbers are the middles of pixels, where those of ``box`` are their edges.
     turned: degrees (0, 90, 180 or 270), clockwise, by which the picture must be turned to be
         upright. Box and landmarks are those of the picture as it is, nevertheless.
     """
@@ -278,7 +279,9 @@ class Detector:
         keep = suppress(boxes, scores, self.priors.overlap)[:MAX_FACES]
         back = np.array([width / small.shape[1], height / small.shape[0]])  # to full size
         boxes = np.clip(boxes[keep].reshape(-1, 2, 2) * back, 0, (width, height)).reshape(-1, 4)
-        found = map(Face, boxes, scores[keep].tolist(), landmarks[keep] * back)
+        # edges of boxes are counted, but pixels of landmarks, whose middle is where alignment looks
+        points = (landmarks[keep] + 0.5) * back - 0.5
+        found = map(Face, boxes, scores[keep].tolist(), points)
         return [face for face in found if face.area >= 1]  # not those outside of the picture
 
     def _merge(self, faces: list[Face]) -> list[Face]:
