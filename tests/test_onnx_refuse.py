@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         model([node("BatchNormalization", "x", *"wwww", spatial=0)], None, I, opset=7),
         "for every pixel",
     ),
-    "power": (model([node("Pow", "x", "e")], None, {"e": np.float32([5])}), "a power other"),
+    "power": (model([node("Pow", "x", "e")], None, {"e": np.float32([5])}), "a power of 5; known"),
     "name that is no text": (with_a_name_of(b"\xff\xfe"), "a name is not text"),
     "custom domain": (model([node("Relu", "x", domain="com.example")]), "com.example"),
     "unknown operator": (model([node("LSTM", "x")]), r"node 0, 'LSTM' \(makes 'y'\).*write it in"),

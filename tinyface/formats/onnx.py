@@ -38,6 +38,7 @@ from tinyface.formats import (
     onnx_written_out,
 )
 from tinyface.formats.arrays import Array
+from tinyface.formats.formulas import Formulas
 from tinyface.formats.freesize import size_hint
 from tinyface.formats.onnx_batch import free_batch
 from tinyface.formats.onnx_constants import FOLD, MAX_ALL_PRODUCTS, fold, products
@@ -140,6 +141,14 @@ class Converter:
         """A weight made for this node."""
         self.count(node, 4 * value.size)
         return self.weight(node, f"{node.outputs[0]}:{part}", value)
+
+    def formulas(self, node: OnnxNode) -> Formulas:
+        """Writes what has no operator of ours, as nodes and weights of this node."""
+
+        def step(op: Op, *inputs: str, part: str = "") -> str:
+            return self.apply(op, *inputs, node=node, part=part)
+
+        return Formulas(step, lambda part, value: self.own_weight(node, part, value))
 
     def count(self, node: OnnxNode, size: int) -> None:
         """Bytes that the file has not, lest a small one takes much memory."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tinyface.formats.arrays import Array
+from tinyface.formats.formulas import LEAST
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.formats.onnx_gather import rows
-from tinyface.formats.onnx_smooth import LEAST, times
 from tinyface.ops import Add, MatMul, Reshape, Softmax, Tanh, Transpose
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def make_Attention(c: Converter, node: OnnxNode) -> list[str]:
     y = step(product, q, turned, part="scores")
     cap = node.attribute("softcap", 0.0)
     if cap > 0:
-        y = step(Tanh(), times(c, node, y, 1 / cap, "low"), part="bent")
-        y = times(c, node, y, cap, "capped")
+        y = step(Tanh(), c.formulas(node).times(y, 1 / cap, "low"), part="bent")
+        y = c.formulas(node).times(y, cap, "capped")
     for i, mask in enumerate(_masks(c, node, length, count)):
         y = c.apply(Add(), y, mask, node=node, part=f"masked{i}")
     y = step(Softmax(axis=-1), y, part="shares")

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.formats.onnx_scatter import MAX_RUNS, assigned, chosen_places, pieces
-from tinyface.formats.onnx_smooth import hidden, scalar, times
+from tinyface.formats.onnx_smooth import hidden
 from tinyface.ops import Clip, Compare, Identity, Maximum, Mul, Sub, Where
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def make_Or(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_Not(c: Converter, node: OnnxNode) -> list[str]:
-    return [c.apply(Sub(), scalar(c, node, "one", 1), _truth(c, node, 0), node=node)]
+    return [c.apply(Sub(), c.formulas(node).number("one", 1), _truth(c, node, 0), node=node)]
 
 
 def make_Sign(c: Converter, node: OnnxNode) -> list[str]:
@@ -67,25 +67,25 @@ def make_Sign(c: Converter, node: OnnxNode) -> list[str]:
     can take the factor into its weights."""
     cut = Clip(low=-1.0, high=1.0)
     y = c.apply(cut, c.tensor(node, 0), node=node, part="cut")
-    y = c.apply(cut, times(c, node, y, 1e38, "large"), node=node, part="most")
-    return [c.apply(cut, times(c, node, y, 1e38, "huge"), node=node)]
+    y = c.apply(cut, c.formulas(node).times(y, 1e38, "large"), node=node, part="most")
+    return [c.apply(cut, c.formulas(node).times(y, 1e38, "huge"), node=node)]
 
 
 def make_ThresholdedRelu(c: Converter, node: OnnxNode) -> list[str]:
     """x where x > alpha, 0 elsewhere."""
-    x, alpha = c.tensor(node, 0), scalar(c, node, "alpha", node.attribute("alpha", 1.0))
+    x, alpha = c.tensor(node, 0), c.formulas(node).number("alpha", node.attribute("alpha", 1.0))
     above = c.apply(Compare(mode="greater"), x, alpha, node=node, part="above")
-    return [c.apply(Where(), above, x, scalar(c, node, "zero", 0), node=node)]
+    return [c.apply(Where(), above, x, c.formulas(node).number("zero", 0), node=node)]
 
 
 def make_Shrink(c: Converter, node: OnnxNode) -> list[str]:
     """x - bias where x > lambd, x + bias where x < -lambd, 0 between."""
     x, least = c.tensor(node, 0), node.attribute("lambd", 0.5)
-    y = scalar(c, node, "zero", 0)
+    y = c.formulas(node).number("zero", 0)
     for part, mode, sign in (("below", "less", -1), ("above", "greater", 1)):
-        edge = scalar(c, node, f"{part}:edge", sign * least)
+        edge = c.formulas(node).number(f"{part}:edge", sign * least)
         apart = c.apply(Compare(mode=mode), x, edge, node=node, part=part)
-        bias = scalar(c, node, f"{part}:bias", sign * node.attribute("bias", 0.0))
+        bias = c.formulas(node).number(f"{part}:bias", sign * node.attribute("bias", 0.0))
         moved = c.apply(Sub(), x, bias, node=node, part=f"{part}:moved")
         last = "" if part == "above" else f"{part}:chosen"
         y = c.apply(Where(), apart, moved, y, node=node, part=last)
@@ -96,7 +96,7 @@ def make_IsNaN(c: Converter, node: OnnxNode) -> list[str]:
     """Whatever does not equal itself."""
     x = c.tensor(node, 0)
     same = c.apply(Compare(mode="equal"), x, x, node=node, part="same")
-    return [c.apply(Sub(), scalar(c, node, "one", 1), same, node=node)]
+    return [c.apply(Sub(), c.formulas(node).number("one", 1), same, node=node)]
 
 
 def make_Where(c: Converter, node: OnnxNode) -> list[str]:

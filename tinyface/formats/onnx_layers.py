@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.formats.onnx_smooth import hidden, magnitude, scalar
+from tinyface.formats.onnx_smooth import hidden
 from tinyface.ops import (
     Add,
     BatchNorm,
@@ -68,12 +68,12 @@ def make_Gemm(c: Converter, node: OnnxNode) -> list[str]:
         raise node.refuse("a factor on a product of two tensors")
     y = c.apply(Linear(), *inputs, node=node, part="product" if added or scale else "")
     if scale:
-        factor = scalar(c, node, "alpha", alpha)
+        factor = c.formulas(node).number("alpha", alpha)
         y = c.apply(Mul(), y, factor, node=node, part="scaled" if added else "")
     if added:
         term = c.tensor(node, 2)
         if beta != 1:
-            factor = scalar(c, node, "beta", beta)
+            factor = c.formulas(node).number("beta", beta)
             term = c.apply(Mul(), term, factor, node=node, part="term")
         y = c.apply(Add(), y, term, node=node)
     return [y]
@@ -103,8 +103,10 @@ def make_LpNormalization(c: Converter, node: OnnxNode) -> list[str]:
     if power != 1:
         raise node.refuse("a norm other than L1 and L2")
     along = Reduce(mode="sum", axes=(axis,))
-    total = c.apply(along, magnitude(c, node, x, "size"), node=node, part="sum")
-    norm = c.apply(Maximum(), total, scalar(c, node, "least", 1e-30), node=node, part="norm")
+    total = c.apply(along, c.formulas(node).magnitude(x, "size"), node=node, part="sum")
+    norm = c.apply(
+        Maximum(), total, c.formulas(node).number("least", 1e-30), node=node, part="norm"
+    )
     return [c.apply(Div(), x, norm, node=node)]
 
 
@@ -159,7 +161,7 @@ def make_PRelu(c: Converter, node: OnnxNode) -> list[str]:
         wide = (1,) * (len(shape) - slope.ndim) + slope.shape
         if slope.size == 1 or (len(wide) == len(shape) and slope.size == wide[1] == shape[1]):
             return [c.apply(PReLU(), x, c.own_weight(node, "slope", slope.reshape(-1)), node=node)]
-    minus = scalar(c, node, "minus", -1)
+    minus = c.formulas(node).number("minus", -1)
     mirrored = c.apply(Mul(), x, minus, node=node, part="mirrored")
     below = c.apply(ReLU(), mirrored, node=node, part="below")
     below = c.apply(Mul(), below, c.tensor(node, 1), node=node, part="sloped")
@@ -172,13 +174,7 @@ def make_PRelu(c: Converter, node: OnnxNode) -> list[str]:
 
 def _chain(c: Converter, node: OnnxNode, op: type[Op]) -> list[str]:
     """One, two or more inputs, from the left."""
-    y = c.tensor(node, 0)
-    if len(node.inputs) == 1:
-        return [y]
-    for i in range(1, len(node.inputs)):
-        part = "" if i == len(node.inputs) - 1 else f"of{i + 1}"
-        y = c.apply(op(), y, c.tensor(node, i), node=node, part=part)
-    return [y]
+    return [c.formulas(node).chain(op(), [c.tensor(node, i) for i in range(len(node.inputs))])]
 
 
 def make_Add(c: Converter, node: OnnxNode) -> list[str]:
@@ -209,23 +205,12 @@ def make_Max(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_Min(c: Converter, node: OnnxNode) -> list[str]:
-    """-max(-a, -b, ...)."""
-    minus = scalar(c, node, "minus", -1)
-    negated = [
-        c.apply(Mul(), c.tensor(node, i), minus, node=node, part=f"minus{i}")
-        for i in range(len(node.inputs))
-    ]
-    y = negated[0]
-    for i, other in enumerate(negated[1:], start=2):
-        y = c.apply(Maximum(), y, other, node=node, part=f"of{i}")
-    return [c.apply(Mul(), y, minus, node=node)]
+    return [c.formulas(node).smallest([c.tensor(node, i) for i in range(len(node.inputs))])]
 
 
 def make_Neg(c: Converter, node: OnnxNode) -> list[str]:
-    minus = scalar(c, node, "minus", -1)
-    return [c.apply(Mul(), c.tensor(node, 0), minus, node=node)]
+    return [c.formulas(node).times(c.tensor(node, 0), -1)]
 
 
 def make_Reciprocal(c: Converter, node: OnnxNode) -> list[str]:
-    one = scalar(c, node, "one", 1)
-    return [c.apply(Div(), one, c.tensor(node, 0), node=node)]
+    return [c.formulas(node).inverse(c.tensor(node, 0))]

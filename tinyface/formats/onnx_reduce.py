@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.formats.onnx_smooth import magnitude, times
-from tinyface.ops import Add, Exp, Identity, Log, Mul, Reduce, Sub
+from tinyface.ops import Add, Identity, Log, Mul, Reduce
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
@@ -17,7 +16,7 @@ def _reduce(c: Converter, node: OnnxNode, mode: str, x: str = "", part: str = ""
     x = x or c.tensor(node, 0)
     axes = _axes(c, node, x)
     if not axes:
-        return c.apply(Identity(), x, node=node, part=part)
+        return _same(c, node, x, part)
     op = Reduce(mode=mode, axes=axes, keepdims=bool(node.attribute("keepdims", 1)))
     return c.apply(op, x, node=node, part=part)
 
@@ -27,6 +26,11 @@ def _axes(c: Converter, node: OnnxNode, x: str) -> tuple[int, ...]:
     rank = len(c.shape(x))
     none = () if node.attribute("noop_with_empty_axes", 0) else tuple(range(rank))
     return c.axes(node, rank) or none
+
+
+def _same(c: Converter, node: OnnxNode, x: str, part: str = "") -> str:
+    """Along no axes at all."""
+    return c.apply(Identity(), x, node=node, part=part)
 
 
 def make_ReduceMean(c: Converter, node: OnnxNode) -> list[str]:
@@ -42,14 +46,14 @@ def make_ReduceMax(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_ReduceMin(c: Converter, node: OnnxNode) -> list[str]:
-    """-max(-x)."""
-    minus = times(c, node, c.tensor(node, 0), -1, "minus")
-    return [times(c, node, _reduce(c, node, "max", minus, "max"), -1, "")]
+    x = c.tensor(node, 0)
+    axes, keepdims = _axes(c, node, x), bool(node.attribute("keepdims", 1))
+    return [c.formulas(node).smallest_along(x, axes, keepdims) if axes else _same(c, node, x)]
 
 
 def make_ReduceL1(c: Converter, node: OnnxNode) -> list[str]:
     """The sum of |x|."""
-    return [_reduce(c, node, "sum", magnitude(c, node, c.tensor(node, 0), "size"))]
+    return [_reduce(c, node, "sum", c.formulas(node).magnitude(c.tensor(node, 0), "size"))]
 
 
 def make_ReduceL2(c: Converter, node: OnnxNode) -> list[str]:
@@ -66,18 +70,9 @@ def make_ReduceLogSum(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_ReduceLogSumExp(c: Converter, node: OnnxNode) -> list[str]:
-    """most + log(sum exp(x - most)), with the largest of all for most: no power overflows."""
     x = c.tensor(node, 0)
-    axes, kept = _axes(c, node, x), node.attribute("keepdims", 1)
-    if not axes:
-        return [c.apply(Identity(), x, node=node)]
-    most = c.apply(Reduce(mode="max", axes=axes), x, node=node, part="most")
-    below = c.apply(Sub(), x, most, node=node, part="below")
-    power = c.apply(Exp(), below, node=node, part="power")
-    total = c.apply(Reduce(mode="sum", axes=axes), power, node=node, part="sum")
-    log = c.apply(Log(), total, node=node, part="log")
-    y = c.apply(Add(), log, most, node=node, part="" if kept else "kept")
-    return [y if kept else _reduce(c, node, "max", y)]  # each of one number: the axes go
+    axes, keepdims = _axes(c, node, x), bool(node.attribute("keepdims", 1))
+    return [c.formulas(node).log_sum_exp(x, axes, keepdims) if axes else _same(c, node, x)]
 
 
 def make_Mean(c: Converter, node: OnnxNode) -> list[str]:
@@ -85,4 +80,4 @@ def make_Mean(c: Converter, node: OnnxNode) -> list[str]:
     total = c.tensor(node, 0)
     for i in range(1, len(node.inputs)):
         total = c.apply(Add(), total, c.tensor(node, i), node=node, part=f"of{i + 1}")
-    return [times(c, node, total, 1 / len(node.inputs), "")]
+    return [c.formulas(node).times(total, 1 / len(node.inputs), "")]

@@ -1,7 +1,4 @@
-"""ONNX's smooth activations, logarithms and magnitudes, in terms of our operators.
-
-What is written out here has kernels in C for every part, but for logarithms.
-"""
+"""ONNX's smooth activations, logarithms and magnitudes, in terms of our operators."""
 
 from __future__ import annotations
 
@@ -9,21 +6,16 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tinyface.formats.arrays import Array
+from tinyface.formats.formulas import LEAST
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.ops import (
     Add,
-    Clip,
     Div,
     Exp,
     Log,
-    Maximum,
-    Mul,
     Op,
     Reduce,
-    ReLU,
     Reshape,
     Softmax,
     Softplus,
@@ -34,33 +26,15 @@ from tinyface.ops import (
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
 
-LEAST = -float(np.finfo(np.float32).max)
-
-
-def scalar(c: Converter, node: OnnxNode, part: str, value: float) -> str:
-    """A number as a weight of its own."""
-    return c.own_weight(node, part, np.array([value], np.float32))
-
-
-def times(c: Converter, node: OnnxNode, x: str, factor: float, part: str) -> str:
-    return c.apply(Mul(), x, scalar(c, node, f"{part}:factor", factor), node=node, part=part)
-
-
-def magnitude(c: Converter, node: OnnxNode, x: str, part: str) -> str:
-    """|x| = max(x, -x)."""
-    minus = times(c, node, x, -1, f"{part or 'abs'}:minus")
-    return c.apply(Maximum(), x, minus, node=node, part=part)
-
 
 def make_Abs(c: Converter, node: OnnxNode) -> list[str]:
-    return [magnitude(c, node, c.tensor(node, 0), "")]
+    return [c.formulas(node).magnitude(c.tensor(node, 0))]
 
 
 def make_Softsign(c: Converter, node: OnnxNode) -> list[str]:
     """x / (1 + |x|)."""
-    x = c.tensor(node, 0)
-    size = magnitude(c, node, x, "size")
-    one = scalar(c, node, "one", 1)
+    x, write = c.tensor(node, 0), c.formulas(node)
+    size, one = write.magnitude(x, "size"), write.number("one", 1)
     return [c.apply(Div(), x, c.apply(Add(), size, one, node=node, part="more"), node=node)]
 
 
@@ -72,26 +46,8 @@ def make_Softplus(c: Converter, node: OnnxNode) -> list[str]:
     return [c.apply(Softplus(), c.tensor(node, 0), node=node)]
 
 
-# -- Mish: x tanh(softplus x)
-
-
-def _gate(c: Converter, node: OnnxNode, x: str, part: str) -> str:
-    """tanh(ln(1 + e)) = n / (n + 2) with e = exp(x), n = e (e + 2): no logarithm, no difference.
-
-    From x = 20 on, that is 1 in float32; what is larger is cut there, lest e e overflow.
-    """
-    cut = c.apply(Clip(low=LEAST, high=20.0), x, node=node, part="cut")
-    e = c.apply(Exp(), cut, node=node, part="power")
-    two = scalar(c, node, "two", 2)
-    more = c.apply(Add(), e, two, node=node, part="more")
-    n = c.apply(Mul(), e, more, node=node, part="numerator")
-    below = c.apply(Add(), n, two, node=node, part="denominator")
-    return c.apply(Div(), n, below, node=node, part=part)
-
-
 def make_Mish(c: Converter, node: OnnxNode) -> list[str]:
-    x = c.tensor(node, 0)
-    return [c.apply(Mul(), x, _gate(c, node, x, "gate"), node=node)]
+    return [c.formulas(node).mish(c.tensor(node, 0))]
 
 
 def make_Tanh(c: Converter, node: OnnxNode) -> list[str]:
@@ -100,39 +56,24 @@ def make_Tanh(c: Converter, node: OnnxNode) -> list[str]:
     inner = c.file.makers.get(node.inputs[0])
     if inner is None or inner.kind != "Softplus":
         return [c.apply(Tanh(), x, node=node)]
-    return [_gate(c, node, c.tensor(inner, 0), "")]
-
-
-# -- exponentials below 0: ELU and its kin
-
-
-def _bent(c: Converter, node: OnnxNode, above: float, below: float, slope: float) -> list[str]:
-    """above max(x, 0) + below (exp(slope min(x, 0)) - 1)."""
-    x = c.tensor(node, 0)
-    linear = c.apply(ReLU(), x, node=node, part="above")
-    linear = linear if above == 1 else times(c, node, linear, above, "steep")
-    mirrored = c.apply(ReLU(), times(c, node, x, -1, "minus"), node=node, part="mirrored")
-    power = c.apply(Exp(), times(c, node, mirrored, -slope, "below"), node=node, part="power")
-    scaled = times(c, node, power, below, "scaled")
-    shift = scalar(c, node, "alpha", -below)
-    shifted = c.apply(Add(), scaled, shift, node=node, part="shifted")
-    return [c.apply(Add(), linear, shifted, node=node)]
+    return [c.formulas(node).gate_of_mish(c.tensor(inner, 0))]
 
 
 def make_Elu(c: Converter, node: OnnxNode) -> list[str]:
-    return _bent(c, node, 1, node.attribute("alpha", 1.0), 1)
+    return [c.formulas(node).bent(c.tensor(node, 0), 1, node.attribute("alpha", 1.0), 1)]
 
 
 def make_Selu(c: Converter, node: OnnxNode) -> list[str]:
     gamma = node.attribute("gamma", 1.0507009873554805)
-    return _bent(c, node, gamma, gamma * node.attribute("alpha", 1.6732632423543772), 1)
+    below = gamma * node.attribute("alpha", 1.6732632423543772)
+    return [c.formulas(node).bent(c.tensor(node, 0), gamma, below, 1)]
 
 
 def make_Celu(c: Converter, node: OnnxNode) -> list[str]:
     alpha = node.attribute("alpha", 1.0)
     if not alpha > 0:
         raise node.refuse(f"alpha {alpha}; only one above 0 is known here")
-    return _bent(c, node, 1, alpha, 1 / alpha)
+    return [c.formulas(node).bent(c.tensor(node, 0), 1, alpha, 1 / alpha)]
 
 
 # -- softmax and its logarithm

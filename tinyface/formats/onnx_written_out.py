@@ -5,25 +5,20 @@ Instance and group norm are layer norm of a map that is seen as rows.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinyface.formats.onnx_file import OnnxNode
-from tinyface.formats.onnx_smooth import scalar, times
 from tinyface.ops import (
     GELU,
     Add,
-    Conv2d,
     Div,
     Exp,
     LayerNorm,
-    Log,
     Maximum,
     Mul,
     Reduce,
-    Reshape,
     Sigmoid,
     SiLU,
     Sqrt,
@@ -34,70 +29,22 @@ if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
 
 
-MAX_LRN = 2048  # channels: the band is a matrix
-
-
 def make_Exp(c: Converter, node: OnnxNode) -> list[str]:
     return [c.apply(Exp(), c.tensor(node, 0), node=node)]
 
 
 def make_Pow(c: Converter, node: OnnxNode) -> list[str]:
-    """Whole powers up to 4, quarters (roots, and roots of roots), other broken ones as
-    exp(power log x), which is NaN below 0, as they are."""
     exponent = c.constant(node, 1)
-    power = math.nan if exponent is None or exponent.size != 1 else float(exponent.reshape(()))
-    x = c.tensor(node, 0)
-    if power in QUARTERS:
-        return [_root(c, node, x, power, "")]
-    if math.isfinite(power) and not power.is_integer():
-        log = times(c, node, c.apply(Log(), x, node=node, part="log"), power, "scaled")
-        return [c.apply(Exp(), log, node=node)]
-    if power not in (1, 2, 3, 4):
-        raise node.refuse("a power other than one number, either broken or 1, 2, 3 or 4")
-    if power == 4:
-        square = c.apply(Mul(), x, x, node=node, part="square")
-        return [c.apply(Mul(), square, square, node=node)]
-    y = x
-    for i in range(int(power) - 1):
-        y = c.apply(Mul(), y, x, node=node, part="" if i == power - 2 else "square")
-    return [y]
-
-
-QUARTERS = (0.25, 0.5, 0.75)
-
-
-def _root(c: Converter, node: OnnxNode, x: str, power: float, part: str) -> str:
-    """x^(1/4), x^(1/2) or x^(3/4)."""
-    if power == 0.5:
-        return c.apply(Sqrt(), x, node=node, part=part)
-    root = c.apply(Sqrt(), x, node=node, part="root")
-    if power == 0.25:
-        return c.apply(Sqrt(), root, node=node, part=part)
-    return c.apply(
-        Mul(), root, c.apply(Sqrt(), root, node=node, part="fourth"), node=node, part=part
-    )
+    if exponent is None or exponent.size != 1:
+        raise node.refuse("a power other than one number")
+    return [c.formulas(node).power(c.tensor(node, 0), float(exponent.reshape(())))]
 
 
 def make_LRN(c: Converter, node: OnnxNode) -> list[str]:
-    """x / (bias + alpha / size * sum of x x over ``size`` neighbouring channels)^beta.
-
-    The sum is a 1x1 convolution of the squares, whose matrix is a band of alpha / size.
-    """
     x = c.tensor(node, 0)
-    if len(c.shape(x)) != 4 or c.shape(x)[1] > MAX_LRN:
-        raise node.refuse(f"of anything but a map of up to {MAX_LRN} channels")
-    size, channels = node.attribute("size", 0), c.shape(x)[1]
-    beta = node.attribute("beta", 0.75)
-    if size < 1 or beta not in (*QUARTERS, 1):
-        raise node.refuse("a size below 1, or a beta other than 0.25, 0.5, 0.75 and 1")
-    apart = np.arange(channels)[None] - np.arange(channels)[:, None]
-    near = (apart >= -((size - 1) // 2)) & (apart <= size // 2)
-    band = c.own_weight(node, "band", near[:, :, None, None] * node.attribute("alpha", 1e-4) / size)
-    bias = c.own_weight(node, "bias", np.full(channels, node.attribute("bias", 1.0)))
-    square = c.apply(Mul(), x, x, node=node, part="square")
-    total = c.apply(Conv2d(), square, band, bias, node=node, part="sum")
-    power = total if beta == 1 else _root(c, node, total, beta, "power")
-    return [c.apply(Div(), x, power, node=node)]
+    usual = {"size": 0, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+    numbers = (node.attribute(name, value) for name, value in usual.items())
+    return [c.formulas(node).across_channels(x, c.shape(x), *numbers)]
 
 
 def make_Sqrt(c: Converter, node: OnnxNode) -> list[str]:
@@ -135,18 +82,12 @@ def make_Swish(c: Converter, node: OnnxNode) -> list[str]:
     x, alpha = c.tensor(node, 0), node.attribute("alpha", 1.0)
     if alpha == 1:
         return [c.apply(SiLU(), x, node=node)]
-    gate = c.apply(Sigmoid(), times(c, node, x, alpha, "steep"), node=node, part="gate")
+    gate = c.apply(Sigmoid(), c.formulas(node).times(x, alpha, "steep"), node=node, part="gate")
     return [c.apply(Mul(), x, gate, node=node)]
 
 
 def _normalised(c: Converter, node: OnnxNode, x: str, rows: tuple[int, ...]) -> str:
-    """(x - mean) / sqrt(var + eps) along the last axis of x as ``rows``, in x's shape."""
-    shape = c.shape(x)
-    eps = node.attribute("epsilon", 1e-5)
-    y = c.apply(Reshape(shape=rows), x, node=node, part="rows")
-    y = c.apply(LayerNorm(axis=len(rows) - 1, eps=eps), y, node=node, part="normalised")
-    whole = (0 if rows[0] == 0 else shape[0], *shape[1:])
-    return c.apply(Reshape(shape=whole), y, node=node, part="whole")
+    return c.formulas(node).rows(x, c.shape(x), rows, node.attribute("epsilon", 1e-5))
 
 
 def _affine(c: Converter, node: OnnxNode, x: str, shape: tuple[int, ...], repeat: int = 1) -> str:
@@ -197,13 +138,7 @@ def make_RMSNormalization(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def _root_of_mean(c: Converter, node: OnnxNode, x: str, axes: tuple[int, ...]) -> str:
-    """sqrt(mean(x x) + eps)."""
-    square = c.apply(Mul(), x, x, node=node, part="square")
-    mean = c.apply(Reduce(mode="mean", axes=axes), square, node=node, part="var")
-    eps = scalar(c, node, "eps", node.attribute("epsilon", 1e-5))
-    return c.apply(
-        Sqrt(), c.apply(Add(), mean, eps, node=node, part="safe"), node=node, part="root"
-    )
+    return c.formulas(node).root_of_mean(x, axes, node.attribute("epsilon", 1e-5))
 
 
 def _last(c: Converter, node: OnnxNode, x: str, axis: int) -> str:
@@ -225,7 +160,7 @@ def _statistics(c: Converter, node: OnnxNode, x: str, axes: tuple[int, ...]) -> 
     mean = c.apply(Reduce(mode="mean", axes=axes), x, node=node, part="mean")
     centred = c.apply(Sub(), x, mean, node=node, part="centred")
     root = _root_of_mean(c, node, centred, axes)
-    return mean, c.apply(Div(), scalar(c, node, "one", 1), root, node=node, part="inverse")
+    return mean, c.formulas(node).inverse(root, "inverse")
 
 
 def make_GroupNormalization(c: Converter, node: OnnxNode) -> list[str]:
