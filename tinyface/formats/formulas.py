@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from tinyface.formats.arrays import Array
+from tinyface.limits import MAX_INDEX
 from tinyface.ops import (
     Add,
     ChannelShuffle,
@@ -36,7 +37,7 @@ from tinyface.ops import (
 )
 
 LEAST: Final = -float(np.finfo(np.float32).max)
-END: Final = (1 << 31) - 1  # of a slice: to the end
+END: Final = MAX_INDEX  # of a slice: to the end
 QUARTERS: Final = (0.25, 0.5, 0.75)
 MAX_LRN: Final = 2048  # channels: the band is a matrix
 MAX_PIECES: Final = 128  # rows or columns that are put beside a map one by one
@@ -232,18 +233,31 @@ class Formulas:
             front, back = [cut(-before, 0)] if before else [], [cut(0, after)] if after else []
         return self.node(Concat(axis=axis), *front, x, *back, part=f"axis{axis}")
 
-    def smallest_along(self, x: str, axes: Shape, keepdims: bool) -> str:
+    def windows(self, x: str, side: int, axis: int, count: int, mode: str) -> str:
+        """``count`` windows of an axis of length ``side``: i reaches from floor(i side / count) to
+        ceil((i + 1) side / count). Their means or maxima, one after another."""
+        if not 1 <= count <= MAX_PIECES:
+            raise ValueError(f"{count} windows; up to {MAX_PIECES} are known here")
+
+        def window(i: int) -> str:
+            first, last = i * side // count, -(-(i + 1) * side // count)
+            cut = self.node(Slice.along(axis, first, last), x, part=f"axis{axis}:cut{i}")
+            return self.node(Reduce(mode=mode, axes=(axis,)), cut, part=f"axis{axis}:{mode}{i}")
+
+        return self.node(Concat(axis=axis), *map(window, range(count)), part=f"axis{axis}")
+
+    def smallest_along(self, x: str, axes: Shape, keepdims: bool, part: str = "") -> str:
         """-max(-x)."""
         op = Reduce(mode="max", axes=axes, keepdims=keepdims)
-        return self.times(self.node(op, self.times(x, -1, "minus"), part="max"), -1)
+        return self.times(self.node(op, self.times(x, -1, "minus"), part="max"), -1, part)
 
-    def log_sum_exp(self, x: str, axes: Shape, keepdims: bool) -> str:
+    def log_sum_exp(self, x: str, axes: Shape, keepdims: bool, part: str = "") -> str:
         """most + log(sum exp(x - most)), with the largest of all for most: no power overflows."""
         most = self.node(Reduce(mode="max", axes=axes), x, part="most")
         power = self.node(Exp(), self.node(Sub(), x, most, part="below"), part="power")
         total = self.node(Reduce(mode="sum", axes=axes), power, part="sum")
         log = self.node(Log(), total, part="log")
         if keepdims:
-            return self.node(Add(), log, most)
-        y = self.node(Add(), log, most, part="kept")
-        return self.node(Reduce(mode="max", axes=axes, keepdims=False), y)  # each of one number
+            return self.node(Add(), log, most, part=part)
+        y = self.node(Add(), log, most, part="kept")  # each of one number: the axes go
+        return self.node(Reduce(mode="max", axes=axes, keepdims=False), y, part=part)

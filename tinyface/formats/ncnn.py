@@ -14,13 +14,27 @@ from typing import Final
 
 import numpy as np
 
+from tinyface import limits
 from tinyface.builder import Builder
 from tinyface.errors import MISFITS, FormatError, GraphError, cause
-from tinyface.formats import ncnn_layers, ncnn_moves, ncnn_transposed
+from tinyface.formats import (
+    ncnn_eltwise,
+    ncnn_layers,
+    ncnn_matmul,
+    ncnn_moves,
+    ncnn_norms,
+    ncnn_transposed,
+    ncnn_windows,
+)
 from tinyface.formats.arrays import Array
+from tinyface.formats.fixsize import hold_size
+from tinyface.formats.formulas import Formulas
+from tinyface.formats.ncnn_expression import evaluate
 from tinyface.formats.ncnn_file import Layer, Weights, read_layers
 from tinyface.graph import Graph
 from tinyface.ops import Op
+
+Pair = tuple[int, int]
 
 SLACK: Final = 64  # bytes that may follow the last weight: some converters leave a few
 
@@ -29,14 +43,17 @@ class Converter:
     """Turns layers into nodes, in order.
 
     blobs: ncnn's name of a tensor -> the graph's. hint: what to do where maps do not fit each other
-    and their size was our choice.
+    and their size was our choice. computed: whether sizes of maps have become numbers of the graph.
+    forced: whether the size counts where the file names one.
     """
 
-    def __init__(self, name: str, weights: Weights, size: tuple[int, int]) -> None:
+    def __init__(self, name: str, weights: Weights, size: Pair, forced: bool = False) -> None:
         self.builder = Builder(name)
         self.weights = weights
-        self.size = size
+        self.size, self.forced = size, forced
         self.hint = ""
+        self.computed = False
+        self.written = 0  # bytes of weights that are in no file
         self.blobs: dict[str, str] = {}
         self.state: dict[str, Array] = {}
 
@@ -56,6 +73,25 @@ class Converter:
         """A node named after the layer; ``part`` tells apart several nodes of one layer."""
         return self.builder.apply(op, *inputs, name=f"{layer.name}:{part}" if part else layer.name)
 
+    def formulas(self, layer: Layer) -> Formulas:
+        """Writes what has no operator of ours, as nodes and weights of this layer."""
+
+        def step(op: Op, *inputs: str, part: str = "") -> str:
+            return self.apply(op, *inputs, layer=layer, part=part)
+
+        def weight(part: str, value: Array) -> str:
+            self.written += 4 * value.size
+            if self.written > limits.MAX_PARAM_BYTES:
+                raise layer.refuse("constants computed up to here take too much memory")
+            return self.param(layer, part, np.ascontiguousarray(value, np.float32))
+
+        return Formulas(step, weight)
+
+    def sizes(self, layer: Layer, key: int, blobs: Sequence[str]) -> list[int]:
+        """What the expressions of a text parameter are for these blobs."""
+        self.computed = True
+        return evaluate(layer.texts[key], [self.shape(blob) for blob in blobs])
+
     def convert(self, layer: Layer) -> None:
         """Add one layer.
 
@@ -64,7 +100,13 @@ class Converter:
         """
         make = LAYERS.get(layer.kind)
         if make is None:
-            raise layer.refuse("layers of this type are not known here")
+            left = "." in layer.kind  # torch.unbind, Tensor.reshape, pnnx.Expression
+            raise layer.refuse(
+                "what pnnx could not convert, and ncnn cannot run, either; write it otherwise in "
+                "front of the export"
+                if left
+                else "layers of this type are not known here"
+            )
         for blob in layer.inputs:
             if blob not in self.blobs:
                 raise layer.refuse(f"reads {blob!r}, which no earlier layer makes")
@@ -91,9 +133,18 @@ class Converter:
 
 
 Make = Callable[[Converter, Layer, list[str]], list[str]]
+_MODULES: Final = (
+    ncnn_eltwise,
+    ncnn_layers,
+    ncnn_matmul,
+    ncnn_moves,
+    ncnn_norms,
+    ncnn_transposed,
+    ncnn_windows,
+)
 LAYERS: Final[dict[str, Make]] = {
     name.removeprefix("make_"): getattr(module, name)
-    for module in (ncnn_layers, ncnn_moves, ncnn_transposed)
+    for module in _MODULES
     for name in dir(module)
     if name.startswith("make_")
 }
@@ -123,12 +174,21 @@ def read_ncnn(
     beside = path.with_suffix(".bin")
     if weights is None and not beside.is_file():
         raise FormatError(f"{path}: there is no {beside.name} beside it; name it with --weights")
-    converter = Converter(path.stem, Weights(Path(weights) if weights else beside), size)
-    for layer in layers:
-        converter.convert(layer)
-    if converter.weights.left > SLACK:
-        raise FormatError(
-            f"{converter.weights.path}: {converter.weights.left} bytes are left over; it belongs "
-            f"to another .param than {path.name}"
-        )
-    return converter.finish(path, layers)
+    source = Path(weights) if weights else beside
+
+    def read(size: Pair, forced: bool = True) -> tuple[Graph, bool]:
+        converter = Converter(path.stem, Weights(source), size, forced)
+        for layer in layers:
+            converter.convert(layer)
+        if converter.weights.left > SLACK:
+            raise FormatError(
+                f"{source}: {converter.weights.left} bytes are left over; it belongs to another "
+                f".param than {path.name}"
+            )
+        return converter.finish(path, layers), converter.computed
+
+    graph, computed = read(size, forced=False)
+    maps = [t.shape for t in graph.inputs.values() if t.rank == 4]
+    if not computed or not maps:
+        return graph
+    return hold_size(graph, lambda other: read(other)[0], (maps[0][2], maps[0][3]))

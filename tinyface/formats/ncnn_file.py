@@ -38,7 +38,8 @@ Number = int | float
 class Layer:
     """One line of the .param file.
 
-    ``where`` is its place for messages. ``params`` are numbers by id, ``arrays`` lists by id.
+    ``where`` is its place for messages. ``params`` are numbers by id, ``arrays`` lists,
+    ``texts`` what stands in quotes: sizes that are computed.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Layer:
     outputs: tuple[str, ...]
     params: Mapping[int, Number]
     arrays: Mapping[int, tuple[Number, ...]]
+    texts: Mapping[int, str]
     where: str
 
     def refuse(self, problem: str) -> FormatError:
@@ -64,7 +66,7 @@ class Layer:
 
     def known(self, *keys: int) -> None:
         """Refuse parameters that would change what the layer computes and are not read."""
-        for key in (*self.params, *self.arrays):
+        for key in (*self.params, *self.arrays, *self.texts):
             if key not in keys:
                 raise self.refuse(f"its parameter {key} is not known here")
 
@@ -111,18 +113,19 @@ def _parse_line(words: Sequence[str], where: str) -> Layer:
         inputs, outputs = rest[:fan_in], rest[fan_in : fan_in + fan_out]
         if len(outputs) != fan_out or any("=" in blob for blob in inputs + outputs):
             raise ValueError
-        params, arrays = _parse_params(rest[fan_in + fan_out :])
+        parsed = _parse_params(rest[fan_in + fan_out :])
     except ValueError:
         raise FormatError(f"{where}: not a layer: {' '.join(words)[:80]!r}") from None
-    return Layer(kind, name, tuple(inputs), tuple(outputs), params, arrays, where)
+    return Layer(kind, name, tuple(inputs), tuple(outputs), *parsed, where)
 
 
 def _parse_params(
     words: Sequence[str],
-) -> tuple[dict[int, Number], dict[int, tuple[Number, ...]]]:
-    """``id=value`` and ``-23300-id=count,value,...``; raises ValueError."""
+) -> tuple[dict[int, Number], dict[int, tuple[Number, ...]], dict[int, str]]:
+    """``id=value``, ``-23300-id=count,value,...`` and ``id="text"``; raises ValueError."""
     params: dict[int, Number] = {}
     arrays: dict[int, tuple[Number, ...]] = {}
+    texts: dict[int, str] = {}
     for word in words:
         left, _, right = word.partition("=")
         key = int(left)
@@ -132,15 +135,17 @@ def _parse_params(
             arrays[key] = tuple(map(_number, values))
             if int(count) != len(values):
                 raise ValueError
+        elif right.startswith('"'):
+            texts[key] = right.removeprefix('"').removesuffix('"')
         elif "," in right:  # newer files write arrays like this
             arrays[key] = tuple(map(_number, right.rstrip(",").split(",")))
         else:
             params[key] = _number(right)
         if not 0 <= key < _MAX_IDS:
             raise ValueError
-    if len(params) + len(arrays) != len(words):  # one named twice
+    if len(params) + len(arrays) + len(texts) != len(words):  # one named twice
         raise ValueError
-    return params, arrays
+    return params, arrays, texts
 
 
 def _number(text: str) -> Number:

@@ -8,20 +8,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from tinyface.formats.freesize import size_hint
 from tinyface.formats.ncnn_file import Layer
 from tinyface.ops import (
-    GELU,
     Add,
-    BatchNorm,
     Clip,
     Conv2d,
     Flatten,
     HardSigmoid,
     HardSwish,
-    L2Normalize,
     LeakyReLU,
     Linear,
     Mul,
@@ -30,8 +25,6 @@ from tinyface.ops import (
     ReLU,
     Reshape,
     Sigmoid,
-    SiLU,
-    Tanh,
 )
 from tinyface.ops.conv import Pads, Pair
 
@@ -48,14 +41,25 @@ def flat(c: Converter, layer: Layer, x: str) -> str:
     return x if len(c.shape(x)) == 2 else c.apply(Flatten(), x, layer=layer, part="flatten")
 
 
+def axis_of(c: Converter, layer: Layer, x: str, value: int) -> int:
+    """ncnn's axis, which does not count the batch, as ours."""
+    rank = len(c.shape(x)) - 1
+    if not -rank <= value < rank:
+        raise layer.refuse(f"axis {value} of a blob with {rank} axes")
+    return value % rank + 1
+
+
 def aligned(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    """ncnn broadcasts from the first axis on: a vector (n, c) scales a map as (n, c, 1, 1)."""
-    rank = max(len(c.shape(tensor)) for tensor in x)
+    """ncnn broadcasts from the first axis on, a vector (n, c) as (n, c, 1, 1); one whose length is
+    not the first axis', along the last one."""
+    most = max((c.shape(tensor) for tensor in x), key=len)
     result = []
     for i, tensor in enumerate(x):
         shape = c.shape(tensor)
-        if len(shape) < rank:
-            wide = (0, *shape[1:], *(1,) * (rank - len(shape)))
+        ones = (1,) * (len(most) - len(shape))
+        if ones:
+            first = len(shape) > 2 or shape[1] in (1, most[1])
+            wide = (0, *shape[1:], *ones) if first else (0, *ones, *shape[1:])
             tensor = c.apply(Reshape(shape=wide), tensor, layer=layer, part=f"wide{i}")
         result.append(tensor)
     return result
@@ -63,8 +67,9 @@ def aligned(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 
 def make_Input(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0, 1, 2)
-    h, w = layer.whole(1, 0) or c.size[0], layer.whole(0, 0) or c.size[1]
-    if not (layer.whole(1, 0) and layer.whole(0, 0)):
+    named = layer.whole(1, 0) and layer.whole(0, 0) and not c.forced
+    h, w = (layer.whole(1, 0), layer.whole(0, 0)) if named else c.size
+    if not named:
         c.hint = size_hint(h, w)
     return [c.builder.input(layer.name, (1, layer.whole(2, 0) or 3, h, w))]
 
@@ -167,11 +172,14 @@ def same(
 
 
 def make_InnerProduct(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """Of a matrix whose rows fit, row by row; of anything else as one vector."""
     layer.known(0, 1, 2, 8, 9, 10)
-    if layer.whole(8, 0) or len(c.shape(x[0])) == 3:
-        raise layer.refuse("int8 weights, or a matrix as its input")
+    if layer.whole(8, 0):
+        raise layer.refuse("int8 weights")
     weight = c.weights.tagged(layer, layer.whole(2, 0)).reshape(layer.whole(0, 0), -1)
-    inputs = [flat(c, layer, x[0]), c.param(layer, "weight", weight)]
+    shape = c.shape(x[0])
+    rows = len(shape) == 3 and shape[2] == weight.shape[1]
+    inputs = [x[0] if rows else flat(c, layer, x[0]), c.param(layer, "weight", weight)]
     if layer.whole(1, 0):
         inputs.append(c.param(layer, "bias", c.weights.vector(layer, weight.shape[0])))
     return [activate(c, layer, c.apply(Linear(), *inputs, layer=layer))]
@@ -186,25 +194,12 @@ def activate(c: Converter, layer: Layer, x: str) -> str:
     if wanted is None or (wanted and len(values) != wanted):
         raise layer.refuse(f"its activation {kind} with constants {values} is not known here")
     if kind == 6:
-        return _hard_swish(c, layer, x, *map(float, values))
+        return hard_swish(c, layer, x, *map(float, values))
     op: Op = {1: ReLU, 2: LeakyReLU, 3: Clip, 4: Sigmoid}[kind](*map(float, values[:wanted]))
     return c.apply(op, x, layer=layer, part="act")
 
 
 # -- per channel
-
-
-def make_BatchNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1)
-    channels, eps = layer.whole(0, 0), layer.real(1, 0.0)
-    gamma, mean, var, beta = (c.weights.vector(layer, channels) for _ in range(4))
-    with np.errstate(all="ignore"):  # what is not finite is refused when the model is written
-        nothing = var + np.float32(eps) <= 0
-    if nothing.any():  # ncnn divides by 1e-4 there
-        var = np.where(nothing, np.float32(1e-8), var)
-    named = {"weight": gamma, "bias": beta, "running_mean": mean, "running_var": var}
-    params = [c.param(layer, part, value) for part, value in named.items()]
-    return [c.apply(BatchNorm(eps=eps), x[0], *params, layer=layer)]
 
 
 def make_Scale(c: Converter, layer: Layer, x: list[str]) -> list[str]:
@@ -234,68 +229,10 @@ def make_PReLU(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     return [c.apply(PReLU(), x[0], c.param(layer, "weight", slope), layer=layer)]
 
 
-def make_Normalize(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    """Unit length over the channels of each position; of the whole where that is one position."""
-    layer.known(0, 1, 2, 3, 4, 9)
-    shape = c.shape(x[0])
-    whole = layer.whole(0, 0) and any(side != 1 for side in shape[2:])
-    if whole or not layer.whole(4, 0):
-        raise layer.refuse("normalises over the map; over the channels is known here")
-    scale = c.weights.vector(layer, layer.whole(3, 1)).reshape(-1, *(1,) * (len(shape) - 2))
-    y = c.apply(L2Normalize(axis=1, eps=layer.real(2, 1e-4)), x[0], layer=layer)
-    if (scale == 1).all():
-        return [y]
-    return [c.apply(Mul(), y, c.param(layer, "scale", scale), layer=layer, part="scale")]
+# -- hard swish, inside layers and by itself
 
 
-# -- activations
-
-
-def make_ReLU(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0)
-    slope = layer.real(0, 0.0)
-    return [c.apply(LeakyReLU(alpha=slope) if slope else ReLU(), x[0], layer=layer)]
-
-
-def make_Clip(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1)
-    low, high = layer.real(0, -3.4028234e38), layer.real(1, 3.4028234e38)
-    return [c.apply(Clip(low=low, high=high), x[0], layer=layer)]
-
-
-def make_Sigmoid(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known()
-    return [c.apply(Sigmoid(), x[0], layer=layer)]
-
-
-def make_Swish(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known()
-    return [c.apply(SiLU(), x[0], layer=layer)]
-
-
-def make_TanH(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known()
-    return [c.apply(Tanh(), x[0], layer=layer)]
-
-
-def make_GELU(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    """As it is defined, or by tanh (parameter 0)."""
-    layer.known(0)
-    return [c.apply(GELU(tanh=layer.whole(0, 0) != 0), x[0], layer=layer)]
-
-
-def make_HardSigmoid(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1)
-    op = HardSigmoid(alpha=layer.real(0, 0.2), beta=layer.real(1, 0.5))
-    return [c.apply(op, x[0], layer=layer)]
-
-
-def make_HardSwish(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1)
-    return [_hard_swish(c, layer, x[0], layer.real(0, 0.2), layer.real(1, 0.5))]
-
-
-def _hard_swish(c: Converter, layer: Layer, x: str, alpha: float, beta: float) -> str:
+def hard_swish(c: Converter, layer: Layer, x: str, alpha: float, beta: float) -> str:
     if abs(alpha - 1 / 6) < _ALIKE and beta == 0.5:
         return c.apply(HardSwish(), x, layer=layer, part="act")
     gate = c.apply(HardSigmoid(alpha=alpha, beta=beta), x, layer=layer, part="gate")

@@ -1,177 +1,23 @@
-"""ncnn layers without weights: ``make_TYPE(converter, layer, tensors)``.
+"""ncnn layers that move values: ``make_TYPE(converter, layer, tensors)``.
 
 The numbers are ncnn's parameter ids, as its operation-param-weight-table.md lists them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from tinyface.formats.ncnn_file import Layer
-from tinyface.formats.ncnn_layers import ABSENT, aligned, flat, made, pads, same
-from tinyface.ops import (
-    Add,
-    AveragePool,
-    ChannelShuffle,
-    Concat,
-    Div,
-    Exp,
-    GlobalAveragePool,
-    GlobalMaxPool,
-    Maximum,
-    MaxPool,
-    Mul,
-    Op,
-    Pad,
-    Reduce,
-    Reshape,
-    Resize,
-    Softmax,
-    Split,
-    Sqrt,
-    Sub,
-    Tanh,
-    Transpose,
-)
-from tinyface.ops.conv import Pads
+from tinyface.formats.formulas import END
+from tinyface.formats.ncnn_file import Layer, Number
+from tinyface.formats.ncnn_layers import ABSENT, axis_of, flat
+from tinyface.limits import MAX_INDEX
+from tinyface.ops import ChannelShuffle, Concat, Identity, Reshape, Slice, Split, Transpose
 
 if TYPE_CHECKING:
     from tinyface.formats.ncnn import Converter
 
-
-def axis_of(c: Converter, layer: Layer, x: str, value: int) -> int:
-    """ncnn's axis, which does not count the batch, as ours."""
-    rank = len(c.shape(x)) - 1
-    if not -rank <= value < rank:
-        raise layer.refuse(f"axis {value} of a blob with {rank} axes")
-    return value % rank + 1
-
-
-# -- two blobs into one
-
-_BINARY: Final[dict[int, tuple[type[Op], bool]]] = {  # op_type -> operator, operands swapped
-    0: (Add, False), 1: (Sub, False), 2: (Mul, False), 3: (Div, False), 4: (Maximum, False),
-    7: (Sub, True), 8: (Div, True),
-}  # fmt: skip
-
-
-def make_BinaryOp(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1, 2)
-    op, swapped = _BINARY.get(layer.whole(0, 0), (Op, False))
-    if op is Op:
-        raise layer.refuse(f"its operation {layer.whole(0, 0)} is not known here")
-    if layer.whole(1, 0):
-        x = [x[0], c.constant(layer, "b", layer.real(2, 0.0))]
-    else:
-        x = aligned(c, layer, x)
-    return [c.apply(op(), *(x[::-1] if swapped else x), layer=layer)]
-
-
-def make_Eltwise(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1)
-    op = {0: Mul, 1: Add, 2: Maximum}.get(layer.whole(0, 0))
-    factors = layer.arrays.get(1, ()) if op is Add else ()
-    if op is None or len(factors) not in (0, len(x)) or len(x) < 2:
-        raise layer.refuse("its operation or its coefficients are not known here")
-    x = [
-        tensor
-        if float(factor) == 1
-        else c.apply(
-            Mul(), tensor, c.constant(layer, f"by{i}", float(factor)), layer=layer, part=f"x{i}"
-        )
-        for i, (tensor, factor) in enumerate(zip(x, factors or (1,) * len(x), strict=True))
-    ]
-    y = x[0]
-    for i, other in enumerate(x[1:], start=2):
-        y = c.apply(op(), y, other, layer=layer, part="" if i == len(x) else f"of{i}")
-    return [y]
-
-
-def make_UnaryOp(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0)
-    op = {5: Sqrt, 7: Exp, 16: Tanh}.get(layer.whole(0, 0))
-    if op is not None:
-        return [c.apply(op(), x[0], layer=layer)]
-    if layer.whole(0, 0) == 1:
-        return [c.apply(Mul(), x[0], c.constant(layer, "minus", -1), layer=layer)]
-    raise layer.refuse("known here are minus (1), sqrt (5), exp (7) and tanh (16)")
-
-
-def make_Softmax(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1)
-    return [c.apply(Softmax(axis=axis_of(c, layer, x[0], layer.whole(0, 0))), x[0], layer=layer)]
-
-
-# -- windows and sizes
-
-
-def make_Pooling(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 18)
-    average = layer.whole(0, 0) == 1
-    if layer.whole(4, 0) or layer.whole(7, 0):
-        whole = GlobalAveragePool() if average else GlobalMaxPool()
-        y = c.apply(whole, x[0], layer=layer)
-        if layer.whole(4, 0):  # gives a vector
-            return [flat(c, layer, y)]
-        if (layer.whole(8, 0), layer.whole(18, layer.whole(8, 0))) != (1, 1):
-            raise layer.refuse("adaptive pooling to another size than 1x1")
-        return [y]
-    kw, sw = layer.whole(1, 0), layer.whole(2, 1)
-    kernel, stride = (layer.whole(11, kw), kw), (layer.whole(12, sw), sw)
-    if min(*kernel, *stride) < 1:
-        raise layer.refuse("its sizes do not make a window")
-    mode, side = layer.whole(5, 0), c.shape(x[0])[2:4]
-    if mode in (2, 3):
-        pad, made_for = same(side, kernel, stride, upper=mode == 2)
-    else:
-        pad, made_for = pads(c, layer, x[0], (3, 13, 14, 15), kernel, stride)
-    tail = (0, 0)
-    if mode == 0:
-        tail, made_for = _tail(side, pad, kernel, stride), made(side, stride)
-    if any(tail) and average and layer.whole(6, 0):
-        raise layer.refuse("a mean that counts some of its pads")
-    pad = (pad[0], pad[1], pad[2] + tail[0], pad[3] + tail[1])
-    window: dict[str, Any] = {
-        "kernel": kernel, "stride": stride, "pad": pad, "made_for": made_for
-    }  # fmt: skip
-    if average:
-        op: Op = AveragePool(**window, count_include_pad=bool(layer.whole(6, 0)))
-    else:
-        op = MaxPool(**window)
-    return [c.apply(op, x[0], layer=layer)]
-
-
-def _tail(
-    side: tuple[int, ...], pad: Pads, kernel: tuple[int, int], stride: tuple[int, int]
-) -> tuple[int, int]:
-    """What mode "full" adds at the end so that the last, incomplete window counts."""
-    free = [side[i] + pad[i] + pad[i + 2] - kernel[i] for i in (0, 1)]
-    return -free[0] % stride[0], -free[1] % stride[1]
-
-
-def make_Interp(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1, 2, 3, 4, 5, 6)
-    mode = {1: "nearest", 2: "bilinear"}.get(layer.whole(0, 0))
-    if mode is None:
-        raise layer.refuse("known here are nearest and bilinear")
-    if mode == "bilinear" and layer.whole(6, 0):
-        mode = "corners"
-    size = (layer.whole(3, 0), layer.whole(4, 0))
-    scale = (layer.real(1, 1.0), layer.real(2, 1.0))
-    op = Resize(mode=mode) if len(x) == 2 else Resize(mode=mode, size=size, scale=scale)
-    return [c.apply(op, *x, layer=layer)]
-
-
-def make_Padding(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1, 2, 3, 4, 5, 6, 7, 8)
-    if layer.whole(4, 0) or layer.whole(6, 0) or len(c.shape(x[0])) != 4:
-        raise layer.refuse("known here is padding of a map with one number")
-    before = (0, layer.whole(7, 0), layer.whole(0, 0), layer.whole(2, 0))
-    after = (0, layer.whole(8, 0), layer.whole(1, 0), layer.whole(3, 0))
-    return [c.apply(Pad(before=before, after=after, value=layer.real(5, 0.0)), x[0], layer=layer)]
-
-
-# -- moving values
+MAX_COPIES: Final = 64
+NO_BATCH: Final = 233
 
 
 def make_Concat(c: Converter, layer: Layer, x: list[str]) -> list[str]:
@@ -180,9 +26,14 @@ def make_Concat(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 
 
 def make_Slice(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1)
+    """Parts of an axis: of the sizes in the list 0, or from the places in the list 2 on."""
+    layer.known(0, 1, 2)
     axis = axis_of(c, layer, x[0], layer.whole(1, 0))
-    asked, left, sizes = layer.arrays.get(0, ()), c.shape(x[0])[axis], []
+    left, sizes = c.shape(x[0])[axis], []
+    if 2 in layer.arrays:
+        places = [int(place) + (left if place < 0 else 0) for place in layer.arrays[2]]
+        sizes = [b - a for a, b in zip([0, *places], [*places, left], strict=True)]
+    asked = () if sizes else layer.arrays.get(0, ())
     for i, size in enumerate(asked):  # -233: an equal share of what is left
         sizes.append(left // (len(asked) - i) if size == ABSENT else int(size))
         left -= sizes[-1]
@@ -205,9 +56,15 @@ def make_Flatten(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 
 
 def make_Reshape(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1, 2, 3, 11)
-    if layer.whole(3, 0):
-        raise layer.refuse("a reshape of the transposed map")
+    """To sides that the file names, or computes of its blobs' (6), whose last one may be the batch
+    (12, 13: which axis that is, of the input and the output)."""
+    layer.known(0, 1, 2, 3, 6, 11, 12, 13)
+    batch = [layer.whole(key, NO_BATCH) for key in (12, 13)]
+    if layer.whole(3, 0) or batch not in ([0, 0], [NO_BATCH] * 2):
+        raise layer.refuse("a reshape of the transposed map, or of the batch")
+    if 6 in layer.texts:
+        computed = c.sizes(layer, 6, x)[: -1 if batch == [0, 0] else None]
+        return [c.apply(Reshape(shape=(0, *computed[::-1])), x[0], layer=layer)]
     sides = [layer.whole(key, ABSENT) for key in (2, 11, 1, 0)]  # channels, depth, height, width
     kept = [side for side in sides if side != ABSENT]
     if 0 in kept and len(kept) != len(c.shape(x[0])) - 1:
@@ -215,28 +72,114 @@ def make_Reshape(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     return [c.apply(Reshape(shape=(0, *kept)), x[0], layer=layer)]
 
 
+def _sides_of_one(layer: Layer, rank: int, axes: tuple[Number, ...]) -> set[int]:
+    """Axes, of ours, that parameters 0 (w), 1 (h), 2 (c), 11 (d) and the list 3 name in a blob of
+    ``rank`` axes with the batch."""
+    named = {int(axis) % (rank - 1) + 1 for axis in axes}
+    own = {0: rank - 1, 1: rank - 2, 2: 1, 11: rank - 3}
+    return named | {axis for key, axis in own.items() if layer.whole(key, 0) and axis >= 1}
+
+
+def make_Squeeze(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """Without sides of length 1."""
+    layer.known(0, 1, 2, 3, 11)
+    shape, named = c.shape(x[0]), layer.arrays.get(3, ())
+    gone = _sides_of_one(layer, len(shape), named)
+    sides = [side for axis, side in enumerate(shape) if axis and (axis not in gone or side != 1)]
+    return [c.apply(Reshape(shape=(0, *(sides or [1]))), x[0], layer=layer)]
+
+
+def make_ExpandDims(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """With sides of length 1; the axes are those of the result."""
+    layer.known(0, 1, 2, 3, 11)
+    named = layer.arrays.get(3, ())
+    more = len(named) or sum(bool(layer.whole(key, 0)) for key in (0, 1, 2, 11))
+    rank = len(c.shape(x[0])) + more
+    new, old = _sides_of_one(layer, rank, named), iter(c.shape(x[0])[1:])
+    sides = [1 if axis in new else next(old) for axis in range(1, rank)]
+    return [c.apply(Reshape(shape=(0, *sides)), x[0], layer=layer)]
+
+
+def make_Crop(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """Slices of axes (9: starts, 10: ends, 11: axes), or offsets and sizes of sides."""
+    layer.known(*range(9), 9, 10, 11)
+    if len(x) != 1:
+        raise layer.refuse("to the size of another blob")
+    starts, ends = layer.arrays.get(9, ()), layer.arrays.get(10, ())
+    shape = c.shape(x[0])
+    axes = [axis_of(c, layer, x[0], int(axis)) for axis in layer.arrays.get(11, ())]
+    if starts:
+        axes = axes or list(range(1, 1 + len(starts)))
+        first = [0 if start == ABSENT else int(start) for start in starts]
+        last = [END if end == ABSENT else int(end) for end in ends]
+        if not len(first) == len(last) == len(axes):
+            raise layer.refuse("its starts, ends and axes differ in number")
+    else:
+        ids = {len(shape) - 1: (0, 3, 6), len(shape) - 2: (1, 4, 7), 1: (2, 5, 8)}
+        axes = [axis for axis in sorted(ids) if axis >= 1][-(len(shape) - 1) :]
+        first, last = [], []
+        for axis in axes:
+            offset, size, less = (layer.whole(key, 0) for key in ids[axis])
+            first.append(offset)
+            whole = size in (0, ABSENT)
+            last.append(shape[axis] - less if whole else offset + size)
+    op = Slice(axes=tuple(axes), starts=tuple(first), ends=tuple(last), steps=(1,) * len(axes))
+    return [c.apply(op, x[0], layer=layer)]
+
+
+def make_Flip(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """Backwards along the axes of the list 0."""
+    layer.known(0)
+    axes = tuple(axis_of(c, layer, x[0], int(axis)) for axis in layer.arrays.get(0, ()))
+    n = len(axes)
+    op = Slice(axes=axes, starts=(-1,) * n, ends=(-MAX_INDEX,) * n, steps=(-1,) * n)
+    return [c.apply(op, x[0], layer=layer)]
+
+
+def make_Tile(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """Copies side by side: so many (1) along an axis (0), or along the last axes (2)."""
+    layer.known(0, 1, 2)
+    rank, repeats = len(c.shape(x[0])), [int(n) for n in layer.arrays.get(2, ())]
+    if repeats:
+        pairs = [(rank - len(repeats) + i, n) for i, n in enumerate(repeats)]
+    else:
+        pairs = [(axis_of(c, layer, x[0], layer.whole(0, 0)), layer.whole(1, 1))]
+    y = x[0]
+    for axis, n in pairs:
+        if not 1 <= n <= MAX_COPIES or axis < 1:
+            raise layer.refuse(f"{n} copies along axis {axis - 1}")
+        y = c.apply(Concat(axis=axis), *[y] * n, layer=layer, part=f"axis{axis}")
+    return [c.apply(Identity(), y, layer=layer)]
+
+
+def make_Reorg(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """Blocks of pixels as channels; in mode 0, PyTorch's, those of one channel stay together."""
+    layer.known(0, 1)
+    together, shape = not layer.whole(1, 0), c.shape(x[0])
+    return [c.formulas(layer).space_to_depth(x[0], shape, layer.whole(0, 1), together)]
+
+
+def make_Packing(c: Converter, layer: Layer, x: list[str]) -> list[str]:
+    """How numbers lie in memory, and of what type they are, is the engine's own affair."""
+    return x
+
+
+make_Cast = make_DeepCopy = make_Packing
+
+
 _ORDERS: Final = ("WHC", "HWC", "WCH", "CWH", "HCW", "CHW")  # new innermost axis first
+_ORDERS_OF_4: Final = (
+    "WHDC", "HWDC", "WDHC", "DWHC", "HDWC", "DHWC", "WHCD", "HWCD", "WCHD", "CWHD", "HCWD", "CHWD",
+    "WDCH", "DWCH", "WCDH", "CWDH", "DCWH", "CDWH", "HDCW", "DHCW", "HCDW", "CHDW", "DCHW", "CDHW",
+)  # fmt: skip
 
 
 def make_Permute(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0)
     order, rank = layer.whole(0, 0), len(c.shape(x[0]))
-    if rank == 3 and order in (0, 1):
-        perm: tuple[int, ...] = (0, 1, 2) if order == 0 else (0, 2, 1)
-    elif rank == 4 and 0 <= order < len(_ORDERS):
-        perm = (0, *("_CHW".index(axis) for axis in reversed(_ORDERS[order])))
-    else:
+    orders = {3: ("WH", "HW"), 4: _ORDERS, 5: _ORDERS_OF_4}.get(rank, ())
+    if not 0 <= order < len(orders):
         raise layer.refuse(f"the order {order} of {rank - 1} axes is not known here")
+    own = {3: "_HW", 4: "_CHW", 5: "_CDHW"}[rank]
+    perm = (0, *(own.index(axis) for axis in reversed(orders[order])))
     return [c.apply(Transpose(perm=perm), x[0], layer=layer)]
-
-
-def make_Reduction(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    layer.known(0, 1, 2, 3, 4, 5)
-    mode = {0: "sum", 3: "mean", 4: "max", 8: "l2"}.get(layer.whole(0, 0))
-    axes = layer.arrays.get(3, ())
-    if mode is None or layer.whole(1, 1) or not axes or layer.real(2, 1.0) != 1:
-        raise layer.refuse("known here are sum, mean, max and L2 norm along named axes")
-    ours = tuple(axis_of(c, layer, x[0], int(axis)) for axis in axes)
-    return [
-        c.apply(Reduce(mode=mode, axes=ours, keepdims=bool(layer.whole(4, 0))), x[0], layer=layer)
-    ]

@@ -38,12 +38,12 @@ from tinyface.formats import (
     onnx_written_out,
 )
 from tinyface.formats.arrays import Array
+from tinyface.formats.fixsize import hold_size
 from tinyface.formats.formulas import Formulas
 from tinyface.formats.freesize import size_hint
 from tinyface.formats.onnx_batch import free_batch
 from tinyface.formats.onnx_constants import FOLD, MAX_ALL_PRODUCTS, fold, products
 from tinyface.formats.onnx_file import Branch, OnnxFile, OnnxNode, in_order, open_onnx
-from tinyface.formats.onnx_sizes import hold_size
 from tinyface.graph import Graph
 from tinyface.ops import Op, Transpose
 from tinyface.types import Shape

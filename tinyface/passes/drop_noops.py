@@ -121,7 +121,7 @@ def _cuts(node: Node, seen: Typings) -> bool:
 
 
 def _holds(node: Node, graph: Graph) -> bool:
-    """Is it a reshape that lets pass pictures of one size only (``formats.onnx_sizes``)?"""
+    """Is it a reshape that lets pass pictures of one size only (``formats.fixsize``)?"""
     sides = node.op.shape if isinstance(node.op, Reshape) else ()
     return len(sides) == 4 and min(sides[2:]) > 0 and node.inputs[0] in graph.inputs
 

@@ -1,9 +1,9 @@
-"""Hold an ONNX network to the size of the picture that it was read for, where it counts on that.
+"""Hold a network to the size of the picture that it was read for, where it counts on that.
 
-A file whose picture has no size is read for one size, and what the file computes of it (the end of
-a slice, a number of pixels to divide by) are constants then. So it is read a second time, for a
-larger picture. Where both have the same operators and numbers they hold for any size; else other
-sizes would give something wrong, and are refused.
+A file whose picture has no size, or that computes with its size, is read for one, and what it
+computes of it (the end of a slice, a number of pixels to divide by) are constants then. So it is
+read a second time, for a larger picture. Where both have the same operators and numbers they hold
+for any size; else other sizes would give something wrong, and are refused.
 """
 
 from __future__ import annotations
@@ -30,19 +30,25 @@ def hold_size(
         graph: as it was read for ``size``, (height, width).
         read: the same for one picture of another size.
     """
-    try:
-        other = read((size[0] + MORE[0], size[1] + MORE[1]))
-    except (FormatError, GraphError):  # it holds for this size only, and says so itself
-        return graph
-    return graph if _alike(free_size(graph), free_size(other)) else _held(graph)
+    free = free_size(graph)
+    for larger in ((size[0] + MORE[0], size[1] + MORE[1]), (2 * size[0], 2 * size[1])):
+        try:
+            other = read(larger)
+        except (FormatError, GraphError):  # it holds for this size only, and says so itself
+            return graph
+        alike = _alike(free, free_size(other))
+        if alike is not None:
+            return graph if alike else _held(graph)
+    return graph
 
 
-def _alike(one: Graph, other: Graph) -> bool:
-    """Does what was read for one size compute at the other what was read for that?"""
+def _alike(one: Graph, other: Graph) -> bool | None:
+    """Does what was read for one size compute at the other what was read for that? None: it does
+    not fit there at all, and where it fits, twice the size will tell."""
     try:
         types = one.with_inputs({name: t.shape for name, t in other.inputs.items()}).types
     except GraphError:
-        return True  # refused, not wrong
+        return None
     outputs = zip(one.outputs, other.outputs, strict=True)
     return (
         all(types[a] == other.types[b] for a, b in outputs)
