@@ -72,7 +72,7 @@ enum tf_act {
     TF_GELU,      /* v (1 + erf(v / sqrt 2)) / 2 */
     TF_GELU_TANH, /* v sigmoid(2 sqrt(2 / pi) (v + 0.044715 v^3)) */
     TF_EXP,
-    TF_SQRT,
+    TF_SQRT, /* stays the last: the tests draw from those before it */
     TF_ACTS
 };
 

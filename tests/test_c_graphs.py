@@ -239,3 +239,71 @@ def test_long_rows_are_resized_without_drift(mode: str, side: int, out: int) -> 
     x = np.random.default_rng(0).standard_normal((1, 2, 3, side)).astype(np.float32)
     (wanted,), (got,) = (Session(graph, kind).run(x).values() for kind in ("numpy", "c"))
     np.testing.assert_allclose(got, wanted, atol=4e-6)
+
+
+# ---------------------------------------------------------------------- unusual numbers
+
+
+def rectified(b: Builder, x: str) -> str:
+    return b.apply(ops.ReLU(), x)
+
+
+def clipped(b: Builder, x: str) -> str:
+    return b.apply(ops.Clip(low=-0.5, high=0.5), x)
+
+
+def rectified_sum(b: Builder, x: str) -> str:
+    return b.apply(ops.ReLU(), b.conv(x, 19, 1, key="a"))
+
+
+def sloped_sum(b: Builder, x: str) -> str:
+    return b.prelu(b.conv(x, 19, 1, key="a"), key="p")
+
+
+def largest(b: Builder, x: str) -> str:
+    return b.apply(ops.GlobalMaxPool(), x)
+
+
+def larger(b: Builder, x: str) -> str:
+    return b.apply(ops.Maximum(), x, b.apply(ops.Sigmoid(), x))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("make", [rectified, clipped, rectified_sum, sloped_sum, largest, larger])
+def test_nan_comes_out_where_it_goes_in(make: Make, isa: str) -> None:
+    b = Builder("nan")
+    graph = b.build(make(b, b.input("x", (1, 19, 3, 5))))
+    graph = optimise(graph.bind(random_state(graph)))
+    x = np.ones((1, 19, 3, 5), np.float32)
+    x[:, ::2, 1:] = np.nan
+    (wanted,) = run_graph(graph, {"x": x}).values()
+    (got,) = engine.CExecutable(graph, 1, isa).run({"x": x}).values()
+    assert np.isnan(wanted).any() and np.array_equal(np.isnan(got), np.isnan(wanted))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "op, rows",
+    [(ops.Softmax(), [[0] * 18 + [200]] * 3), (ops.Exp(), [[89, 100, -100, 88.5]])],
+    ids=["softmax whose maximum comes last", "exp at the end of float32"],
+)
+def test_large_values(op: ops.Op, rows: list[list[float]], isa: str) -> None:
+    x = np.array(rows, np.float32)
+    b = Builder("large")
+    graph = b.build(b.apply(op, b.input("x", x.shape)))
+    (wanted,) = run_graph(graph, {"x": x}).values()
+    (got,) = engine.CExecutable(graph, 1, isa).run({"x": x}).values()
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_pointwise_convolution_that_pads_behind(isa: str) -> None:
+    b = Builder("behind")
+    x = b.input("x", (1, 8, 4, 4))
+    op = ops.Conv2d(pad=(0, 0, 1, 1))
+    graph = b.build(b.apply(op, x, b.param("w", (7, 8, 1, 1)), b.param("b", (7,))))
+    graph = graph.bind(random_state(graph))
+    values = np.random.default_rng(0).standard_normal((1, 8, 4, 4)).astype(np.float32)
+    (wanted,) = run_graph(graph, {"x": values}).values()
+    (got,) = engine.CExecutable(graph, 1, isa).run({"x": values}).values()
+    np.testing.assert_allclose(got, wanted, atol=1e-5)

@@ -268,3 +268,23 @@ def test_check_refuses_broken_links(member: int, operand: str, field: str, value
     setattr(getattr(executable._steps[first + member], operand), field, value)
     with pytest.raises(BackendError, match="step"):
         executable._check()
+
+
+@pytest.mark.parametrize(
+    "channels, width, groups",
+    [(40, chain.LONG_ROW // 40 + 2, 2), (chain.LONG_ROW // 3 + 8, 3, 1)],
+    ids=["grouped", "three pixels wide"],
+)
+def test_what_hands_on_no_panels(
+    channels: int, width: int, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = Builder("long")
+    x = b.input("input", (1, 40 if groups > 1 else 3, 9, width))
+    x = b.conv(x, channels, 1, key="a", groups=groups)
+    x = b.conv(x, channels, 3, key="b", pad=1, groups=channels)
+    graph = b.build(b.conv(x, 9, 1, key="c"))
+    graph = optimise(graph.bind(random_state(graph)))
+    _, wanted = outputs_of(graph, chained=False)
+    chain_all(monkeypatch, 0)
+    _, got = outputs_of(graph, 1)
+    assert np.array_equal(got[0], wanted[0])

@@ -87,6 +87,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "activation constants": (param(INPUT, CONV + " 9=3"), WEIGHTS, "activation 3"),
     "window 0": (param(INPUT, "Pooling x 1 1 in out 0=0 1=0"), b"\0", "window"),
     "window": (param(INPUT, "Pooling x 1 1 in out 0=0 1=9 5=1"), b"\0", "line 4"),
+    "tagged data": (param(INPUT, "MemoryData x 0 1 out 0=4 21=0"), b"\0" * 32, "stored as"),
     "left by pnnx": (param(INPUT, "torch.unbind x 1 1 in out"), b"\0", "pnnx could not convert"),
     "operation": (param(INPUT, "BinaryOp x 1 1 in out 0=10 1=1"), b"\0", "operation 10"),
     "operand missing": (param(INPUT, "BinaryOp x 1 1 in out 0=0"), b"\0", "line 4"),

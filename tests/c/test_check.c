@@ -2,6 +2,7 @@
  * could not do at all. Every step here is a good one but for the one thing that its line changes.
  */
 #include "tinyface.h"
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,6 +21,11 @@ static tf_step good(int32_t op)
     if (op == TF_CONV || op == TF_DEPTHWISE) s.zero = 0, s.bias = 64, s.w = 128;
     if (op >= TF_ADD && op <= TF_MAXIMUM) s.z.buf = Z;
     if (op == TF_MATMUL) s.z.buf = Z, s.zero = 0, s.c = s.oc = 8;
+    if (op == TF_GEMV) s.zero = 0, s.bias = 64, s.w = 128;
+    if (op == TF_WINOGRAD) {
+        s.zero = 0, s.bias = 64, s.w = 128, s.tile = 2, s.c = s.oc = 16;
+        s.kh = s.kw = 3, s.pt = s.pl = s.pb = s.pr = 1;
+    }
     return s;
 }
 
@@ -80,6 +86,31 @@ static int grouped(const tf_kernels *k)
     return bad;
 }
 
+/* What a step reads or writes by its own rules: one float, row, channel or task too many. */
+static int ends(const tf_kernels *k)
+{
+    int bad = 0;
+    BAD(TF_ADD, s.n = 2);
+    BAD(TF_ADD, s.z.off = 1);
+    BAD(TF_CONV, s.flags = TF_RESIDUAL, s.z.buf = Z, s.z.off = 1);
+    BAD(TF_MATMUL, s.z.off = 4096);
+    BAD(TF_MATMUL, s.zero = -1);
+    BAD(TF_CONV, s.oc = 60, s.bias = 8192 - 60); /* whole vectors are read */
+    BAD(TF_CONV, s.act = TF_PRELU, s.slope = 8192 - 63);
+    BAD(TF_CONV, s.oc = 16, s.zero = 8192 - 63);
+    BAD(TF_CONV, s.tasks = 2);
+    BAD(TF_WINOGRAD, s.flags = TF_TRANSFORMED);
+    BAD(TF_WINOGRAD, s.w = 8192 - 16 * 16 * 16 + 1);
+    BAD(TF_WINOGRAD, s.sh = 3, s.sw = 3, s.oh = 3, s.ow = 3);
+    BAD(TF_WINOGRAD, s.block = 1);
+    BAD(TF_SHUFFLE, s.groups = 2, s.first = 1);
+    BAD(TF_SHUFFLE, s.z.buf = Z);
+    BAD(TF_NEAREST, s.alpha = -1);
+    BAD(TF_NEAREST, s.alpha = NAN);
+    BAD(TF_GEMV, s.wd = s.ow = 8);
+    return bad;
+}
+
 int check_case(const tf_kernels *k)
 {
     static const int32_t ops[] = {TF_CONV,    TF_DEPTHWISE, TF_MAXPOOL,   TF_AVGPOOL, TF_ADD,
@@ -119,5 +150,6 @@ int check_case(const tf_kernels *k)
     BAD(TF_CONV, s.sw = 2, s.ow = 5, s.tasks = 1);
     BAD(TF_CONV, s.c = s.oc = 1 << 20, s.kh = s.kw = 4096);
     BAD(TF_ADD, s.n = s.h = s.oh = 1 << 12, s.wd = s.ow = 1 << 12, s.c = s.oc = 1 << 10);
+    bad += ends(k);
     return bad;
 }

@@ -247,10 +247,18 @@ def _batch_norm(
 
 def _reduce(how: Callable[..., Any]) -> Callable[..., Array]:
     def run(node: OnnxNode, *arrays: Array) -> Array:
-        axes = _axes(node, arrays)
+        axes = _axes(node, arrays) or None  # all
+        if axes is None and node.attribute("noop_with_empty_axes", 0):
+            return arrays[0]
         return np.asarray(how(arrays[0], axis=axes, keepdims=bool(node.attribute("keepdims", 1))))
 
     return run
+
+
+def _mod(node: OnnxNode, a: Array, b: Array) -> Array:
+    """What is left has the sign of the divisor, or with ``fmod`` of what is divided."""
+    _broadcast(node, (a, b))
+    return np.asarray((np.fmod if node.attribute("fmod", 0) else np.mod)(a, b))
 
 
 def _simple(how: Callable[..., Any]) -> Callable[..., Array]:
@@ -270,7 +278,7 @@ _NUMPY: Final[dict[str, Callable[..., Any]]] = {
     "Less": np.less, "LessOrEqual": np.less_equal, "Log": np.log,
     "Max": lambda *xs: reduce(np.maximum, xs),
     "Min": lambda *xs: reduce(np.minimum, xs),
-    "Mod": np.mod, "Mul": np.multiply, "Neg": np.negative,
+    "Mul": np.multiply, "Neg": np.negative,
     "Not": np.logical_not, "Or": np.logical_or, "Pow": np.power,
     "Reciprocal": np.reciprocal, "Relu": lambda x: np.maximum(x, 0),
     "Sigmoid": _sigmoid, "Sin": np.sin,
@@ -294,6 +302,7 @@ FOLD: Final[dict[str, Callable[..., Array]]] = {
     "Identity": lambda node, x: x,
     "MatMul": _matmul,
     "Range": _range,
+    "Mod": _mod,
     "ReduceMax": _reduce(np.max),
     "ReduceMean": _reduce(np.mean),
     "ReduceMin": _reduce(np.min),

@@ -43,9 +43,10 @@ def _scaled(graph: Graph, product: Node, factor: Node, last: Node, params: Param
     assert isinstance(op, MatMul)
     with np.errstate(all="ignore"):
         by = np.float64(op.scale) / number if isinstance(factor.op, Div) else op.scale * number
+        fits = bool(np.isfinite(np.float32(by)))
     kept = next(name for name in factor.inputs if name != constant)
     same = graph.types[kept].shape == graph.types[factor.outputs[0]].shape
-    if not same or not np.isfinite(np.float32(by)):
+    if not same or not fits:
         return None
     inputs = tuple(kept if name == factor.outputs[0] else name for name in product.inputs)
     return replace(last, op=replace(op, scale=float(by)), inputs=inputs)

@@ -1,4 +1,5 @@
-"""Every operator, said once more with PyTorch's functions: the oracle of the property tests."""
+"""Every operator, said once more with PyTorch's functions, as its own users would have written it:
+the oracle of the property tests, and how a peer runs a network in the benchmarks."""
 
 from __future__ import annotations
 
@@ -12,14 +13,12 @@ import torch.nn.functional as F
 from tinyface import ops
 from tinyface.ops import Op
 
-torch.set_num_threads(1)
 Tensor = torch.Tensor
-Oracle = Callable[..., Any]
 
 
 def oracle(op: Op, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
     """The operator's outputs according to PyTorch."""
-    result = ORACLES[op.kind](op, *inputs)
+    result = RUN[op.kind](op, *inputs)
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
@@ -34,25 +33,31 @@ def finish(
     return oracle(op.act, (y,) if slope is None else (y, slope))[0]
 
 
-def conv2d(op, x, weight, bias=None, slope=None, residual=None):
+def conv2d(
+    op: Any, x: Any, weight: Any, bias: Any = None, slope: Any = None, residual: Any = None
+) -> Any:
     top, left, bottom, right = op.pad
-    padded = F.pad(x, (left, right, top, bottom))
-    y = F.conv2d(padded, weight, bias, op.stride, 0, op.dilation, op.groups)
+    if (top, left) != (bottom, right):
+        x = F.pad(x, (left, right, top, bottom))
+        top = left = 0
+    y = F.conv2d(x, weight, bias, op.stride, (top, left), op.dilation, op.groups)
     return finish(op, y, slope, residual)
 
 
-def linear(op, x, weight, bias=None, slope=None, residual=None):
+def linear(
+    op: Any, x: Any, weight: Any, bias: Any = None, slope: Any = None, residual: Any = None
+) -> Any:
     y = F.linear(x, weight, bias)
     rows = None if residual is None else residual.flatten(0, -2)
     return finish(op, y.flatten(0, -2), slope, rows).reshape(y.shape)
 
 
-def layer_norm(op, x, scale=None, shift=None):
+def layer_norm(op: Any, x: Any, scale: Any = None, shift: Any = None) -> Any:
     last = x.movedim(op.axis, -1)
     return F.layer_norm(last, last.shape[-1:], scale, shift, op.eps).movedim(-1, op.axis)
 
 
-def hard_sigmoid(op, x):
+def hard_sigmoid(op: Any, x: Any) -> Any:
     if op == ops.HardSigmoid():
         return F.hardsigmoid(x)
     return torch.clamp(op.alpha * x + op.beta, 0, 1)
@@ -65,7 +70,7 @@ def symmetric(op) -> bool:
     return equal and 2 * top <= op.kernel[0] and 2 * left <= op.kernel[1]
 
 
-def max_pool(op, x):
+def max_pool(op: Any, x: Any) -> Any:
     top, left, bottom, right = op.pad
     if symmetric(op):
         pads, args = (0, 0, 0, 0), (top, left)
@@ -80,7 +85,7 @@ def max_pool(op, x):
     return y[:, :, :oh, :ow]
 
 
-def average_pool(op, x):
+def average_pool(op: Any, x: Any) -> Any:
     top, left, bottom, right = op.pad
     if symmetric(op) and op.dilation == (1, 1):
         return F.avg_pool2d(x, op.kernel, op.stride, (top, left), op.ceil, op.count_include_pad)
@@ -91,7 +96,7 @@ def average_pool(op, x):
     around = (left, right, top, bottom)
     ones = F.pad(torch.ones(1, 1, h, w, dtype=x.dtype), around, value=float(op.count_include_pad))
 
-    def sums(t):
+    def sums(t: Any) -> Any:
         t = F.pad(t, (0, room_w + op.stride[1], 0, room_h + op.stride[0]))
         reach_h, reach_w = op.dilation[0] * (op.kernel[0] - 1), op.dilation[1] * (op.kernel[1] - 1)
         rows = (t.shape[2] - reach_h - 1) // op.stride[0] + 1
@@ -103,35 +108,37 @@ def average_pool(op, x):
     return sums(F.pad(x, around)) / sums(ones).clamp(min=1)
 
 
-def reduce(op, x):
+def reduce(op: Any, x: Any) -> Any:
     if op.mode == "l2":
         return torch.linalg.vector_norm(x, 2, op.axes, op.keepdims)
     how = {"mean": torch.mean, "sum": torch.sum, "max": torch.amax}[op.mode]
     return how(x, op.axes, op.keepdims)
 
 
-def take_slices(op, x):
+def take_slices(op: Any, x: Any) -> Any:
+    if min(op.steps, default=1) > 0:
+        return x[op.index(x.ndim)]
     for axis, start, end, step in zip(op.axes, op.starts, op.ends, op.steps, strict=True):
         places = list(range(x.shape[axis]))[start:end:step]
         x = x.index_select(axis, torch.tensor(places))
     return x
 
 
-def pad(op, x):
+def pad(op: Any, x: Any) -> Any:
     ends = [n for b, a in zip(reversed(op.before), reversed(op.after), strict=True) for n in (b, a)]
     return F.pad(x, ends, value=op.value)
 
 
-def reshape(op, x):
+def reshape(op: Any, x: Any) -> Any:
     return x.reshape([x.shape[i] if side == 0 else side for i, side in enumerate(op.shape)])
 
 
-def flatten(op, x):
+def flatten(op: Any, x: Any) -> Any:
     axis = op.axis % x.ndim if op.axis < 0 else op.axis
     return x.reshape(math.prod(x.shape[:axis]), -1)
 
 
-def resize(op, x, like=None):
+def resize(op: Any, x: Any, like: Any = None) -> Any:
     size = tuple(like.shape[2:]) if like is not None else op.size if any(op.size) else None
     how = {"mode": op.mode} if op.mode != "corners" else {"mode": "bilinear", "align_corners": True}
     if size is None:
@@ -139,19 +146,17 @@ def resize(op, x, like=None):
     return F.interpolate(x, size=size, **how)
 
 
-def interleave(op, *parts):
+def interleave(op: Any, *parts: Any) -> Any:
     bh, bw = op.block
     n, c, h, w = parts[0].shape
-    y = parts[0].new_empty(n, c, h * bh, w * bw)
-    for k, part in enumerate(parts):
-        y[:, :, k // bw :: bh, k % bw :: bw] = part
-    return y
+    grid = torch.stack(parts, 1).view(n, bh, bw, c, h, w)
+    return grid.permute(0, 3, 4, 1, 5, 2).reshape(n, c, h * bh, w * bw)
 
 
 TORCH_COMPARES = {
     "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "equal": "eq",
 }  # fmt: skip
-ORACLES: dict[str, Oracle] = {
+RUN: dict[str, Callable[..., Any]] = {
     "add": lambda op, a, b: a + b,
     "average_pool": average_pool,
     "batch_norm": lambda op, x, gamma, beta, mean, var: F.batch_norm(

@@ -1,0 +1,156 @@
+"""What files rarely hold: ONNX nodes beside onnxruntime, and what importers refuse, one for each
+condition."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyface.backends.numpy import run_graph
+from tinyface.builder import Builder
+from tinyface.errors import CheckpointError, FormatError
+from tinyface.formats.pickle_reader import PickleReader
+from tinyface.formats.safetensors import open_file
+from tinyface.formats.state_dict import strip_majority
+from tinyface.formats.torch_objects import REBUILD, Name, StorageRef
+from tinyface.limits import MAX_DIM
+from tinyface.networks import random_state
+from tinyface.runtime import Session
+
+onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+
+from onnx_models import model, node, onnxruntime_outputs, read, save  # noqa: E402
+
+from tinyface.formats.onnx_export import export_onnx  # noqa: E402
+
+X = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+WIDE = np.random.default_rng(1).standard_normal((2, 4, 5, 4)).astype(np.float32)
+K = np.arange(8, dtype=np.float32).reshape(2, 4, 1, 1)
+FOUR = np.arange(4, dtype=np.float32) - 1.5
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def added(*nodes: Any) -> list[Any]:
+    """What is computed of constants alone, added to the picture."""
+    return [*nodes, node("Add", "x", "r")]
+
+
+CASES: dict[str, tuple[list[Any], dict[str, np.ndarray], int, np.ndarray]] = {
+    "celu": ([node("Celu")], {}, 17, X),
+    "pad by attributes": (
+        [node("Pad", pads=[0, 0, 1, 1, 0, 0, 1, 1], value=2.5)], {}, 9, X,
+    ),
+    "a column added to a product": (
+        [node("Gemm", "x", "b", "c")],
+        {"b": np.ones((4, 3), np.float32), "c": np.arange(3, dtype=np.float32).reshape(3, 1)},
+        17, X[0, :, :, 0].copy(),
+    ),
+    "slopes along the width": ([node("PRelu", "x", "s")], {"s": FOUR}, 17, WIDE),
+    "spread for a reader": (
+        [node("ReduceMean", "x", outputs="m", axes=[2, 3]), node("Expand", "m", "s", outputs="e"),
+         node("Add", "e", "m")],
+        {"s": ints(*X.shape)}, 17, X,
+    ),
+    "clip of constants by attributes": (
+        added(node("Clip", "k", outputs="r", min=1.0, max=2.0)), {"k": FOUR}, 9, X,
+    ),
+    "remainder of the divisor's sign": (
+        added(node("Mod", "k", "m", outputs="q"), node("Cast", "q", outputs="r", to=1)),
+        {"k": ints(-7, 7, -5, 5), "m": ints(3)}, 17, X,
+    ),
+    "remainder of the dividend's sign": (
+        added(node("Mod", "k", "m", outputs="r", fmod=1)),
+        {"k": np.float32([-5.5, 5.5, -1, 1]), "m": np.float32([2])}, 17, X,
+    ),
+    "sum of constants along no axes named": (
+        added(node("ReduceSum", "k", "a", outputs="r")), {"k": K, "a": ints()}, 17, WIDE,
+    ),
+    "sum of constants along none": (
+        added(node("ReduceSum", "k", outputs="r", noop_with_empty_axes=1)), {"k": K}, 17, WIDE,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_onnxruntime(tmp_path: Path, case: str) -> None:
+    nodes, constants, opset, x = CASES[case]
+    proto = model(nodes, x.shape, constants, opset)
+    got = Session(read(tmp_path, proto), "numpy").run(x).values()
+    wanted = onnxruntime_outputs(save(tmp_path / "o.onnx", proto), x)
+    for a, b in zip(got, wanted, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "nodes, constants, shape",
+    [
+        ([node("Gemm", "x", "x", "c", alpha=0.5, transB=1)], {"c": np.ones(3, np.float32)}, (3, 4)),
+        ([node("Reshape", "x", "s", allowzero=1)], {"s": ints(0, 3, 16)}, X.shape),
+        ([node("Tile", "x", "r")], {"r": ints(1, 1, 65, 1)}, X.shape),
+        ([node("GatherND", "x", "i")], {"i": np.array([[0, -4], [1, 1]])}, X.shape),
+        ([node("Pad", "x", "p", mode="edge")], {"p": ints(0, 0, 128, 0, 0, 0, 1, 0)}, X.shape),
+    ],
+    ids=["scaled product and sum", "allowzero", "65 copies", "index too low", "129 pads"],
+)
+def test_refused(
+    tmp_path: Path, nodes: list[Any], constants: dict[str, np.ndarray], shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(FormatError):
+        read(tmp_path, model(nodes, shape, constants))
+
+
+def test_slopes_of_vectors_are_exported(tmp_path: Path) -> None:
+    b = Builder("vectors")
+    graph = b.build(b.prelu(b.input("x", (2, 3, 5)), key="p"))
+    graph = graph.bind(random_state(graph))
+    export_onnx(graph, tmp_path / "e.onnx")
+    x = X[:, :, 0, :1] * np.arange(1, 6, dtype=np.float32)
+    (wanted,) = run_graph(graph, {"x": x}).values()
+    np.testing.assert_allclose(onnxruntime_outputs(tmp_path / "e.onnx", x)[0], wanted)
+
+
+# ------------------------------------------------------------------ checkpoints, safetensors
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"net.a": 1, "b": 2}, {"net.a": 1, "net.b": 2, "a": 3}, {"net.": 1, "net.b": 2}],
+    ids=["half is no majority", "two would have one name", "one would have none"],
+)
+def test_a_prefix_stays(state: dict[str, int]) -> None:
+    assert strip_majority(state) == ("", state)
+
+
+@pytest.mark.parametrize(
+    "storage, size, kind",
+    [(StorageRef("0", "float32", 8), 8, "uint8"), (StorageRef("0", "uint8", 8, 3), 1, "uint32")],
+    ids=["of numbers", "from the middle of one"],
+)
+def test_bytes_seen_as_another_type(storage: StorageRef, size: int, kind: str) -> None:
+    rebuild = REBUILD["torch._utils._rebuild_tensor_v3"]
+    with pytest.raises(CheckpointError):
+        rebuild(PickleReader("x"), storage, 0, (size,), (1,), False, None, Name(f"torch.{kind}"))
+
+
+@pytest.mark.parametrize(
+    "entry, data",
+    [
+        ({"dtype": "U8", "shape": [MAX_DIM + 1, 0], "data_offsets": [0, 0]}, b""),
+        ({"dtype": "U8", "shape": [1], "data_offsets": [False, True]}, b"\0"),
+    ],
+    ids=["side", "offsets that are no numbers"],
+)
+def test_a_safetensors_entry_is_refused(tmp_path: Path, entry: dict[str, Any], data: bytes) -> None:
+    header = json.dumps({"a": entry}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    with pytest.raises(FormatError):
+        open_file(path)

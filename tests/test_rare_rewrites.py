@@ -1,0 +1,199 @@
+"""Graphs that a pass, or the planner, must leave alone or treat apart: one for each condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from random_graphs import assert_same_outputs
+
+from tinyface import limits, ops
+from tinyface.backends.numpy import run_graph
+from tinyface.builder import Builder
+from tinyface.graph import Graph
+from tinyface.networks import random_state
+from tinyface.passes import drop_noops, fold_affine, fold_scale, name_patterns, reparameterize
+from tinyface.runtime import Session
+
+Make = Callable[[Builder, str], Any]
+
+
+def graph_of(make: Make, *shape: int, **values: float) -> Graph:
+    """What ``make`` builds on an input of this shape, with random weights and the given ones."""
+    b = Builder("rare")
+    made = make(b, b.input("x", shape))
+    graph = b.build(*(made if isinstance(made, tuple) else (made,)))
+    state = random_state(graph)
+    for name, value in values.items():
+        state[name] = np.full_like(state[name], value)
+    return graph.bind(state)
+
+
+def sigmoid(b: Builder, x: str) -> str:
+    """A map of its own, which no later operator writes into."""
+    return b.apply(ops.Sigmoid(), x)
+
+
+def halves(b: Builder, x: str) -> tuple[str, ...]:
+    half = b.shape(x)[1] // 2
+    return tuple(b.apply_many(ops.Split(axis=1, sizes=(half, half)), x))
+
+
+# ------------------------------------------------------------------------------ passes
+
+
+def quotient(b: Builder, x: str) -> str:
+    """c / (x x) is not (x x) / c."""
+    return b.apply(ops.Div(), b.param("c", (1,)), b.apply(ops.MatMul(), x, x))
+
+
+def wider(b: Builder, x: str) -> str:
+    """The constant has an axis more than the product."""
+    return b.apply(ops.Mul(), b.apply(ops.MatMul(), x, x), b.param("c", (1, 1, 1)))
+
+
+def padded_scale(b: Builder, x: str) -> str:
+    """A depthwise 1x1 that pads is more than a scale."""
+    x = b.conv(x, 6, 1, key="s", groups=6, pad=1, bias=True)
+    return b.conv(x, 8, 1, key="c")
+
+
+def context(b: Builder, x: str) -> str:
+    """The convolution leaves one pixel, which the sum spreads over the map."""
+    return b.apply(ops.Add(), x, b.conv(x, 4, 3, key="c"))
+
+
+def named_twice(b: Builder, x: str) -> tuple[str, ...]:
+    x = b.apply(ops.ReLU(), x)
+    return tuple(b.apply(ops.Identity(), x, name=name) for name in "ab")
+
+
+def another_is_centred(b: Builder, x: str) -> str:
+    return almost_layer_norm(b, x, b.apply(ops.ReLU(), x), "")
+
+
+def another_is_squared(b: Builder, x: str) -> str:
+    return almost_layer_norm(b, x, x, b.apply(ops.ReLU(), x))
+
+
+def almost_layer_norm(b: Builder, x: str, first: str, squared: str) -> str:
+    def mean(tensor: str) -> str:
+        return b.apply(ops.Reduce("mean", (3,)), tensor)
+
+    centred = b.apply(ops.Sub(), first, mean(x))
+    root = squared or centred
+    var = b.apply(ops.Add(), mean(b.apply(ops.Mul(), root, root)), b.param("eps", (1,)))
+    return b.apply(ops.Div(), centred, b.apply(ops.Sqrt(), var))
+
+
+def across_the_batch(b: Builder, x: str) -> str:
+    """Shaped as a channel shuffle, but the first reshape takes pictures apart."""
+    x = b.apply(ops.Transpose((0, 2, 1, 3)), b.apply(ops.Reshape((4, 2, 2, 6)), x))
+    return b.apply(ops.Reshape((2, 4, 3, 4)), x)
+
+
+def kept_and_gone(b: Builder, x: str) -> str:
+    """Two means, of which one leaves its axis and one does not."""
+    x = b.apply(ops.Reduce("mean", (3,), True), x)
+    return b.apply(ops.Reduce("mean", (2,), False), x)
+
+
+@pytest.mark.parametrize(
+    "rewrite, make, shape, values",
+    [
+        (fold_affine, quotient, (1, 2, 3, 3), {"c": 3.0}),
+        (fold_affine, wider, (3, 3), {"c": 3.0}),
+        (fold_scale, padded_scale, (1, 6, 4, 4), {}),
+        (drop_noops, named_twice, (1, 4), {}),
+        (reparameterize, context, (1, 4, 3, 3), {}),
+        (name_patterns, another_is_centred, (1, 6, 5, 4), {"eps": 1e-3}),
+        (name_patterns, another_is_squared, (1, 6, 5, 4), {"eps": 1e-3}),
+        (name_patterns, across_the_batch, (2, 4, 3, 4), {}),
+        (name_patterns, kept_and_gone, (1, 6, 5, 4), {}),
+    ],
+)  # fmt: skip
+def test_a_pass_keeps_what_it_computes(
+    rewrite: Callable[[Graph], Graph], make: Make, shape: tuple[int, ...], values: dict[str, float]
+) -> None:
+    graph = graph_of(make, *shape, **values)
+    after = rewrite(graph)
+    assert [after.types[o].shape for o in after.outputs] == [
+        graph.types[o].shape for o in graph.outputs
+    ]
+    assert_same_outputs(graph, after, "float32")
+
+
+def overflowing(b: Builder, x: str) -> str:
+    """1e30 times 1e20 is no float32."""
+    return b.apply(ops.Mul(), b.apply(ops.MatMul(scale=1e30), x, x), b.param("c", (1,)))
+
+
+def widest_pad(b: Builder, x: str) -> str:
+    """As many pads as a convolution may have, and one more of its own."""
+    most = limits.MAX_PAD
+    x = b.apply(ops.Pad((0, 0, most, most), (0, 0, most, most)), x)
+    return b.conv(x, 1, 3, key="c", pad=1)
+
+
+def test_what_would_leave_the_bounds_is_left_alone() -> None:
+    graph = graph_of(overflowing, 1, 2, 3, 3, c=1e20)
+    assert fold_affine(graph).nodes == graph.nodes
+    graph = graph_of(widest_pad, 1, 1, 4, 4)
+    assert name_patterns(graph).nodes == graph.nodes
+
+
+# ----------------------------------------------------------------------------- planner
+
+
+def pooled_halves(b: Builder, x: str) -> tuple[str, ...]:
+    """Parts of a map, whose pixels lie apart, pooled along a column."""
+    column = ops.MaxPool(kernel=(3, 1), stride=(2, 1))
+    parts = halves(b, sigmoid(b, b.conv(x, 6, 1, key="k")))
+    return tuple(sigmoid(b, b.apply(column, part)) for part in parts)
+
+
+def padded_shuffle(b: Builder, x: str) -> str:
+    return b.conv(b.apply(ops.ChannelShuffle(groups=2), sigmoid(b, x)), 8, 1, key="c", pad=1)
+
+
+def shuffled_half(b: Builder, x: str) -> tuple[str, ...]:
+    first, second = halves(b, sigmoid(b, x))
+    y = b.conv(b.apply(ops.ChannelShuffle(groups=2), first), 8, 1, key="c")
+    return y, sigmoid(b, second)
+
+
+def turned_left(b: Builder, x: str) -> str:
+    y = b.apply(ops.Transpose((0, 2, 1)), sigmoid(b, x))
+    return b.apply(ops.MatMul(), y, x)
+
+
+def flat_half(b: Builder, x: str) -> tuple[str, ...]:
+    first, second = halves(b, sigmoid(b, x))
+    return b.linear(b.apply(ops.Flatten(), first), 4, key="f"), sigmoid(b, second)
+
+
+def slopes_of_rows(b: Builder, x: str) -> str:
+    """PReLU behind a linear layer of a map: slopes are of axis 1, not of what it gives."""
+    return b.prelu(b.apply(ops.Linear(), x, b.param("w", (4, 4))), key="p")
+
+
+@pytest.mark.needs_c
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (pooled_halves, (1, 6, 9, 7)),
+        (padded_shuffle, (1, 8, 4, 4)),
+        (shuffled_half, (1, 16, 4, 4)),
+        (turned_left, (1, 3, 5)),
+        (flat_half, (2, 8, 3, 3)),
+        (slopes_of_rows, (1, 4, 4, 4)),
+    ],
+)
+def test_c_computes_the_definition(make: Make, shape: tuple[int, ...]) -> None:
+    graph = graph_of(make, *shape)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    wanted, got = run_graph(graph, {"x": x}), Session(graph, "c", 1).run(x)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-5)
