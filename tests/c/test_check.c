@@ -89,13 +89,15 @@ static int grouped(const tf_kernels *k)
 /* What a step reads or writes by its own rules: one float, row, channel or task too many. */
 static int ends(const tf_kernels *k)
 {
+    tf_isa isa;
+    tf_isa_of(k, &isa);
     int bad = 0;
     BAD(TF_ADD, s.n = 2);
     BAD(TF_ADD, s.z.off = 1);
     BAD(TF_CONV, s.flags = TF_RESIDUAL, s.z.buf = Z, s.z.off = 1);
     BAD(TF_MATMUL, s.z.off = 4096);
     BAD(TF_MATMUL, s.zero = -1);
-    BAD(TF_CONV, s.oc = 60, s.bias = 8192 - 60); /* whole vectors are read */
+    BAD(TF_CONV, s.oc = 65 - isa.lanes, s.bias = 8192 - 63); /* whole vectors are read */
     BAD(TF_CONV, s.act = TF_PRELU, s.slope = 8192 - 63);
     BAD(TF_CONV, s.oc = 16, s.zero = 8192 - 63);
     BAD(TF_CONV, s.tasks = 2);
