@@ -105,3 +105,22 @@ def test_what_holds_for_any_size_is_left_free(tmp_path: Path) -> None:
 def test_layers_that_are_refused(tmp_path: Path, line: str, says: str) -> None:
     with pytest.raises(FormatError, match=f"layer 'l'.*{says}"):
         read_ncnn(written(tmp_path, line), size=(12, 12))
+
+
+@pytest.mark.parametrize(
+    "lines, channels",
+    [
+        (("Convolution l 1 1 in out 0=4 1=3 6=36",), 1),
+        (("BinaryOp b 1 1 in z 0=1 1=1 2=127.5", "Convolution l 1 1 z out 0=2 1=3 11=1 6=6"), 1),
+        (("Convolution l 1 1 in out 0=4 1=1 6=12",), 3),
+        (("ReLU r 1 1 in z", "Convolution l 1 1 z out 0=4 1=1 6=12"), 3),
+    ],
+)
+def test_channels_of_a_picture_follow_from_the_first_convolution(
+    tmp_path: Path, lines: tuple[str, ...], channels: int
+) -> None:
+    path = written(tmp_path, *lines)
+    count = int(lines[-1].split("6=")[1])
+    path.with_suffix(".bin").write_bytes(b"\0" * 4 * (1 + count))
+    (kind,) = read_ncnn(path, size=(5, 5)).inputs.values()
+    assert kind.shape == (1, channels, 5, 5)

@@ -12,7 +12,8 @@ import pytest
 
 from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
-from tinyface.errors import CheckpointError, FormatError
+from tinyface.errors import CheckpointError, FormatError, GraphError
+from tinyface.formats.described import usual_preprocess
 from tinyface.formats.pickle_reader import PickleReader
 from tinyface.formats.safetensors import open_file
 from tinyface.formats.state_dict import strip_majority
@@ -115,6 +116,56 @@ def test_slopes_of_vectors_are_exported(tmp_path: Path) -> None:
     x = X[:, :, 0, :1] * np.arange(1, 6, dtype=np.float32)
     (wanted,) = run_graph(graph, {"x": x}).values()
     np.testing.assert_allclose(onnxruntime_outputs(tmp_path / "e.onnx", x)[0], wanted)
+
+
+def test_files_as_mxnet_wrote_them(tmp_path: Path) -> None:
+    """ArcFace of the ONNX zoo: spatial=0 with ordinary statistics, slopes of channels as a vector;
+    onnxruntime refuses both."""
+    names = ("g", "b", "m", "v")
+    values = {name: np.random.default_rng(i).uniform(0.5, 1, 4) for i, name in enumerate(names)}
+    constants = {name: value.astype(np.float32) for name, value in values.items()}
+
+    def outputs(slope: np.ndarray, **how: int) -> np.ndarray:
+        nodes = [
+            node("BatchNormalization", "x", *names, outputs="n", **how),
+            node("PRelu", "n", "s"),
+        ]
+        graph = read(tmp_path, model(nodes, (2, 4, 5, 3), constants | {"s": slope}, 8))
+        return next(iter(Session(graph, "numpy").run(WIDE[..., :3].copy()).values()))
+
+    slope = np.float32([0.1, 0.2, 0.3, 0.4])
+    wanted = outputs(slope[:, None, None])
+    assert np.array_equal(outputs(slope[:, None, None], spatial=0), wanted)
+    nodes = [node("PRelu", "x", "s")]
+    narrow = np.ascontiguousarray(WIDE[..., :3])
+    got, same = (
+        Session(read(tmp_path, model(nodes, narrow.shape, {"s": s}, 8)), "numpy").run(narrow)["y"]
+        for s in (slope, slope[:, None, None])
+    )
+    assert np.array_equal(got, same)
+
+
+@pytest.mark.parametrize("first", ["Resize", "Pad"])
+def test_pixels_that_are_first_scaled_or_framed(tmp_path: Path, first: str) -> None:
+    """The file subtracts the mean behind that; pixels must not be normalised twice."""
+    sizes = {
+        "roi": np.float32([]),
+        "f": np.float32([1, 1, 2, 2]),
+        "p": ints(0, 0, 1, 1, 0, 0, 1, 1),
+    }
+    begin = node("Resize", "x", "roi", "f", outputs="r") if first == "Resize" else (
+        node("Pad", "x", "p", outputs="r")
+    )  # fmt: skip
+    nodes = [begin, node("Sub", "r", "m", outputs="s"), node("GlobalAveragePool", "s")]
+    graph = read(tmp_path, model(nodes, (1, 3, 8, 8), sizes | {"m": np.float32([127.5])}))
+    assert usual_preprocess(graph).mean == (0, 0, 0)
+
+
+def test_a_size_that_does_not_go_through_is_answered_with_what_to_do(tmp_path: Path) -> None:
+    proto = model([node("Reshape", "x", "s")], (1, 3, 4, 4), {"s": ints(1, 3, 16)})
+    session = Session(read(tmp_path, proto), "numpy")
+    with pytest.raises(GraphError, match="made for 4x4 .*import the file again with --size"):
+        session.run(np.zeros((1, 3, 5, 4), np.float32))
 
 
 # ------------------------------------------------------------------ checkpoints, safetensors

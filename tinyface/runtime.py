@@ -147,9 +147,9 @@ class Session:
             return self._one_by_one(inputs, several)
         try:
             executable = self.executable({name: a.shape for name, a in inputs.items()})
-        except GraphError:
+        except GraphError as error:
             if not several:
-                raise
+                raise self._misfit(inputs, error) from None
             return self._one_by_one(inputs, several)
         trace = tracing.current()
         if trace is None:
@@ -162,6 +162,17 @@ class Session:
                 return self._one_by_one(inputs, several)
             raise GraphError(f"{self.graph.name} takes a picture of this size for several")
         return outputs
+
+    def _misfit(self, inputs: Mapping[str, Array], error: GraphError) -> GraphError:
+        """The error, with what to do where it is a picture's size that does not fit."""
+        own = self.graph.inputs
+        if all(array.shape[2:] == own[name].shape[2:] for name, array in inputs.items()):
+            return error
+        sides = " and ".join("x".join(map(str, kind.shape[2:])) for kind in own.values())
+        return GraphError(
+            f"{error}: {self.graph.name} was made for {sides} (height, width) and not every other "
+            "size goes through it; scale the picture to that, or import the file again with --size"
+        )
 
     def _cut(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> bool:
         """Does a network of one picture give another number of results than it got pictures? It

@@ -20,7 +20,7 @@ from tinyface.formats.onnx_file import OnnxFile
 from tinyface.formats.safetensors import parse_json
 from tinyface.graph import Graph, Node
 from tinyface.networks import Entry
-from tinyface.ops import Concat, Flatten, Identity, Reshape, Slice, Split, Transpose
+from tinyface.ops import Concat, Flatten, Identity, Pad, Reshape, Resize, Slice, Split, Transpose
 from tinyface.types import TensorType
 
 
@@ -105,7 +105,10 @@ def with_task(path: Path, graph: Graph, wanted: str | None) -> tuple[Graph, str]
     graph = channels_first(graph)
     inputs = list(graph.inputs.values())
     if len(inputs) != 1 or inputs[0].rank != 4 or inputs[0].shape[1] not in (1, 3):
-        raise FormatError(f"{path}: takes {', '.join(map(str, inputs))}, not one picture")
+        raise FormatError(
+            f"{path}: takes {', '.join(map(str, inputs))}, not one picture, which is "
+            "(n, 3, h, w) or (n, h, w, 3), or of one colour; export the part of it that takes one"
+        )
     shapes = {name: graph.types[name].shape for name in graph.outputs}
     if wanted == "detect":
         named = {shape[-1]: name for name, shape in shapes.items() if len(shape) == 3}
@@ -204,6 +207,9 @@ def usual_preprocess(graph: Graph) -> Preprocess:
     return Preprocess(height, width, colour, (mean,) * channels, (scale,) * channels)
 
 
+_MOVES = (Concat, Identity, Pad, Resize, Slice, Split, Transpose)  # pixels, as they are
+
+
 def _same_sides(graph: Graph, node: Node) -> bool:
     """Whether it is a reshape that leaves all sides above 1 as they are."""
     shapes = (graph.types[name].shape for name in (node.inputs[0], node.outputs[0]))
@@ -212,12 +218,12 @@ def _same_sides(graph: Graph, node: Node) -> bool:
 
 
 def _first(graph: Graph, name: str) -> set[str]:
-    """The kinds of operators that read the input, or what was cut of it, joined and turned; axes
-    of one element may come and go."""
+    """The kinds of operators that read the input, or what was cut of it, joined, turned, scaled and
+    padded; axes of one element may come and go."""
     seen, waiting, kinds = {name}, [name], set()
     while waiting:
         for node in graph.readers.get(waiting.pop(), ()):
-            moved = isinstance(node.op, (Concat, Identity, Slice, Split, Transpose))
+            moved = isinstance(node.op, _MOVES)
             if not moved and not _same_sides(graph, node):
                 kinds.add(node.op.kind)
                 continue

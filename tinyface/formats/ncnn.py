@@ -52,6 +52,7 @@ class Converter:
         self.weights = weights
         self.size, self.forced = size, forced
         self.hint = ""
+        self.channels = 3  # of a picture of which the file does not say it
         self.computed = False
         self.written = 0  # bytes of weights that are in no file
         self.blobs: dict[str, str] = {}
@@ -150,6 +151,19 @@ LAYERS: Final[dict[str, Make]] = {
 }
 
 
+_BEFORE: Final = ("Input", "Split", "BinaryOp", "Scale", "Bias", "BatchNorm", "Padding", "Noop")
+
+
+def picture_channels(layers: Sequence[Layer]) -> int:
+    """Those that the first convolution's weights are for, 3 if none comes first: pnnx does not
+    write how many channels an input has."""
+    first = next((layer for layer in layers if layer.kind not in _BEFORE), None)
+    if first is None or first.kind != "Convolution":
+        return 3
+    kernel = first.whole(1, 0) * first.whole(11, first.whole(1, 0))
+    return max(1, first.whole(6, 0) // max(1, first.whole(0, 0) * kernel))
+
+
 def read_ncnn(
     path: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
@@ -178,6 +192,7 @@ def read_ncnn(
 
     def read(size: Pair, forced: bool = True) -> tuple[Graph, bool]:
         converter = Converter(path.stem, Weights(source), size, forced)
+        converter.channels = picture_channels(layers)
         for layer in layers:
             converter.convert(layer)
         if converter.weights.left > SLACK:

@@ -71,7 +71,7 @@ def make_Input(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     h, w = (layer.whole(1, 0), layer.whole(0, 0)) if named else c.size
     if not named:
         c.hint = size_hint(h, w)
-    return [c.builder.input(layer.name, (1, layer.whole(2, 0) or 3, h, w))]
+    return [c.builder.input(layer.name, (1, layer.whole(2, 0) or c.channels, h, w))]
 
 
 def make_Split(c: Converter, layer: Layer, x: list[str]) -> list[str]:

@@ -248,11 +248,12 @@ def _opset(path: Path, model: Any) -> int:
     newest = onnx.defs.onnx_opset_version()
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if not OLDEST_OPSET <= opset <= newest:
-        newer = "pip install -U onnx, or export" if opset > newest else "Export"
-        raise FormatError(
-            f"{path}: opset {opset}; {OLDEST_OPSET} to {newest} are read. {newer} it again with "
-            "opset_version=17"
+        how = (
+            "pip install -U onnx, or export it again with opset_version=17"
+            if opset > newest
+            else "Bring it to a newer one: onnx.version_converter.convert_version(model, 17)"
         )
+        raise FormatError(f"{path}: opset {opset}; {OLDEST_OPSET} to {newest} are read. {how}")
     return int(opset)
 
 

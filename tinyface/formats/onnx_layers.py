@@ -85,10 +85,11 @@ def make_Gemm(c: Converter, node: OnnxNode) -> list[str]:
 def make_BatchNormalization(c: Converter, node: OnnxNode) -> list[str]:
     if node.attribute("training_mode", 0):
         raise node.refuse("in training mode; export it after model.eval()")
-    if not node.attribute("spatial", 1):  # before opset 9
-        raise node.refuse("with statistics of its own for every pixel")
     eps = node.attribute("epsilon", 1e-5)
     inputs = [c.tensor(node, i) for i in range(5)]
+    each = not node.attribute("spatial", 1)  # before opset 9; MXNet wrote it of ordinary ones
+    if each and any(len(c.shape(vector)) != 1 for vector in inputs[1:]):
+        raise node.refuse("with statistics of its own for every pixel; none of today's has such")
     rank = len(c.shape(inputs[0]))
     if rank <= 4:
         return [c.apply(BatchNorm(eps=eps), *inputs, node=node)]
@@ -154,12 +155,18 @@ def make_Clip(c: Converter, node: OnnxNode) -> list[str]:
 
 
 def make_PRelu(c: Converter, node: OnnxNode) -> list[str]:
-    """Per channel or with one slope; any other slope as max(x, 0) - slope max(-x, 0)."""
+    """Per channel or with one slope; any other slope as max(x, 0) - slope max(-x, 0). A vector that
+    fits the channels and not the last axis is MXNet's way to write one slope a channel."""
     x, shape = c.tensor(node, 0), c.shape(c.tensor(node, 0))
     slope = c.constant(node, 1) if c.is_constant(node, 1) else None
     if slope is not None and 2 <= len(shape) <= 4:
         wide = (1,) * (len(shape) - slope.ndim) + slope.shape
-        if slope.size == 1 or (len(wide) == len(shape) and slope.size == wide[1] == shape[1]):
+        vector = slope.shape == (shape[1],) and shape[-1] not in (1, shape[1])
+        if (
+            slope.size == 1
+            or vector
+            or (len(wide) == len(shape) and slope.size == wide[1] == shape[1])
+        ):
             return [c.apply(PReLU(), x, c.own_weight(node, "slope", slope.reshape(-1)), node=node)]
     minus = c.formulas(node).number("minus", -1)
     mirrored = c.apply(Mul(), x, minus, node=node, part="mirrored")

@@ -204,7 +204,10 @@ def _positions(node: OnnxNode, mode: str, n: int, m: int, factor: float) -> Arra
         if how == "half_pixel_symmetric":
             x = x + n / 2 * (1 - m / (n * factor))
     else:
-        raise node.refuse(f"the rule {how!r}")
+        raise node.refuse(
+            f"by the rule {how!r} for where an output looks; half_pixel, align_corners and "
+            "asymmetric are known, which other exporters write"
+        )
     x = np.asarray(x, np.float64)
     if mode == "nearest":
         rounding = "floor" if legacy else node.attribute("nearest_mode", "round_prefer_floor")
