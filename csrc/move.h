@@ -71,13 +71,15 @@ static void shuffle_row(const tf_call *call, int64_t image, int64_t oy)
     }
 }
 
-/* Row o of y is row floor(o alpha) of x, in float as the definition has it; columns: beta. */
+/* Row o of y is row floor(o alpha) of x, in float as the definition has it; columns: beta, or all
+ * of them backwards. */
 static void nearest_row(const tf_call *call, int64_t i, int64_t oy)
 {
     const tf_step *s = call->s;
     const int64_t iy = tf_min((int64_t)((float)oy * s->alpha), s->h - 1);
     for (int64_t ox = 0; ox < s->ow; ox++) {
-        const int64_t ix = tf_min((int64_t)((float)ox * s->beta), s->wd - 1);
+        const int64_t at = tf_min((int64_t)((float)ox * s->beta), s->wd - 1);
+        const int64_t ix = s->flags & TF_MIRRORED ? s->wd - 1 - at : at;
         memcpy(call->y + tf_at(&s->y, i, oy, ox), call->x + tf_at(&s->x, i, iy, ix),
                (size_t)s->c * sizeof(float));
     }

@@ -83,6 +83,7 @@ enum tf_flag {
     TF_TRANSFORMED = 16, /* TF_WINOGRAD: x is what TF_WINO_IN made */
     TF_CORNERS = 32,     /* TF_BILINEAR: corners fall on corners */
     TF_ACROSS = 64,      /* TF_MATMUL: z's pixels are the columns, not the rows, of its matrix */
+    TF_MIRRORED = 256,   /* TF_NEAREST: columns from the last to the first */
     TF_SPREAD = 128      /* TF_ADD … TF_MAXIMUM: z has one float a pixel, for all channels */
 };
 

@@ -179,6 +179,18 @@ def slopes_of_rows(b: Builder, x: str) -> str:
     return b.prelu(b.apply(ops.Linear(), x, b.param("w", (4, 4))), key="p")
 
 
+def mirror(b: Builder, x: str) -> str:
+    op = ops.Slice(axes=(3,), starts=(-1,), ends=(-limits.MAX_INDEX,), steps=(-1,))
+    return b.apply(op, x)
+
+
+def with_its_mirror_image(b: Builder, x: str) -> tuple[str, ...]:
+    """What recognisers do that add the mirrored picture's embedding; and joined, in place."""
+    both = b.apply(ops.Concat(axis=1), x, mirror(b, x))
+    y = b.conv(sigmoid(b, both), 8, 3, key="c", pad=1)
+    return mirror(b, y), b.apply(ops.Add(), y, mirror(b, sigmoid(b, y)))
+
+
 @pytest.mark.needs_c
 @pytest.mark.parametrize(
     "make, shape",
@@ -189,6 +201,8 @@ def slopes_of_rows(b: Builder, x: str) -> str:
         (turned_left, (1, 3, 5)),
         (flat_half, (2, 8, 3, 3)),
         (slopes_of_rows, (1, 4, 4, 4)),
+        (with_its_mirror_image, (2, 3, 5, 7)),
+        (mirror, (1, 3, 6, 40)),
     ],
 )
 def test_c_computes_the_definition(make: Make, shape: tuple[int, ...]) -> None:

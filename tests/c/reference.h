@@ -210,9 +210,10 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
         return r.sum / (double)(s->flags & TF_COUNT_PAD ? r.counted : r.inside);
     case TF_SHUFFLE: return shuffled(s, o, i, oy, ox, oc);
     case TF_NEAREST: {
-        const int64_t iy = (int64_t)((float)oy * s->alpha), ix = (int64_t)((float)ox * s->beta);
-        return (double)
-            o->x[at(&s->x, i, iy < s->h ? iy : s->h - 1, ix < s->wd ? ix : s->wd - 1, oc)];
+        const int64_t iy = (int64_t)((float)oy * s->alpha), jx = (int64_t)((float)ox * s->beta);
+        const int64_t ix = jx < s->wd ? jx : s->wd - 1;
+        return (double)o->x[at(&s->x, i, iy < s->h ? iy : s->h - 1,
+                               s->flags & TF_MIRRORED ? s->wd - 1 - ix : ix, oc)];
     }
     case TF_BILINEAR: *size = 4, *terms = 4; return bilinear(s, o, i, oy, ox, oc);
     case TF_SOFTMAX: *size = 2, *terms = s->c + 8; break;

@@ -43,7 +43,7 @@ static void random_shape(tf_step *s)
     }
     if (op == TF_GEMV) s->n = s->h = s->wd = s->oh = s->ow = 1, s->oc = odd() + (int32_t)draw(90);
     if (op == TF_NEAREST || op == TF_BILINEAR) {
-        s->oh = odd(), s->ow = odd();
+        s->oh = odd(), s->ow = odd(), s->flags = op == TF_NEAREST && draw(2) ? TF_MIRRORED : 0;
         s->alpha = (float)s->h / (float)s->oh, s->beta = (float)s->wd / (float)s->ow;
     }
     if (op == TF_SHUFFLE) {

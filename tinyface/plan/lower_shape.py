@@ -9,7 +9,7 @@ from typing import Any
 from tinyface.graph import Node
 from tinyface.plan import lower_flat as flat
 from tinyface.plan.homes import NHWC, joins_channels
-from tinyface.plan.model import Shuffle, View
+from tinyface.plan.model import MIRRORED, Shuffle, View
 from tinyface.plan.planner import Planner
 from tinyface.plan.tiling import row_tasks
 from tinyface.plan.views import one_pixel
@@ -155,6 +155,8 @@ def slices(p: Planner, node: Node) -> None:
     x = p.as_map(node.inputs[0])
     index = (*op.index(len(shape)), *[slice(None)] * (4 - len(shape)))
     ranges = [range(*s.indices(side)) for s, side in zip(index, x.shape, strict=True)]
+    if ranges == [*map(range, x.shape[:3]), range(x.shape[3])[::-1]]:
+        return mirror(p, node, x)
     if any(r.step < 1 for r in ranges) or ranges[1].step != 1:
         return flat.slices(p, node)
     strides = (x.img, 1, x.row, x.ld)
@@ -165,6 +167,14 @@ def slices(p: Planner, node: Node) -> None:
         node.outputs[0],
         View(x.buffer, (n, c, h, w), offset, x.img * images, x.row * rows, x.ld * pixels),
     )
+
+
+def mirror(p: Planner, node: Node, x: View) -> None:
+    """The picture as a mirror shows it: a copy, since no view goes backwards."""
+    p.emit(
+        node.name, node.op.kind, "mirror", x, p.new(node.outputs[0]), node=node,
+        op="TF_NEAREST", alpha=1.0, beta=1.0, flags=MIRRORED, tasks=tasks(x),
+    )  # fmt: skip
 
 
 def shuffle(p: Planner, node: Node) -> None:

@@ -344,12 +344,13 @@ def _resized(step: Step, rows: Iterable[Range]) -> int:
     _, c, h, w = step.x.shape
     _, _, oh, ow = step.y.shape
     down, right = (float(np.float32(step.fields[name])) for name in ("alpha", "beta"))
-    columns = _sources(step.kernel, np.arange(ow), w, right).size
+    mode = "nearest" if step.fields["op"] == "TF_NEAREST" else step.kernel
+    columns = _sources(mode, np.arange(ow), w, right).size
     total = 0
     for a, b in rows:
         for image in range(a // oh, (b - 1) // oh + 1):
             first, end = max(a - image * oh, 0), min(b - image * oh, oh)
-            total += _sources(step.kernel, np.arange(first, end), h, down).size * columns * c
+            total += _sources(mode, np.arange(first, end), h, down).size * columns * c
     return total
 
 
