@@ -161,6 +161,21 @@ def test_pixels_that_are_first_scaled_or_framed(tmp_path: Path, first: str) -> N
     assert usual_preprocess(graph).mean == (0, 0, 0)
 
 
+def test_weights_that_were_expanded_to_a_map_hold_for_others(tmp_path: Path) -> None:
+    """S3FD's and FaceBoxes' ``weight.expand_as(x) * x``, of which exporters make one constant."""
+    scale = np.broadcast_to(np.float32([1, 2, 3]).reshape(1, 3, 1, 1), (1, 3, 4, 4)).copy()
+    proto = model([node("Mul", "s", "x")], (1, 3, 4, 4), {"s": scale})
+    session = Session(read(tmp_path, proto), "numpy")
+    x = np.ones((1, 3, 5, 6), np.float32)
+    assert np.array_equal(session.run(x)["y"], x * scale[..., :1, :1])
+    column = scale.copy()
+    column[..., 1] = 7  # along the width they differ: the other axes alone go
+    (kept,) = read(
+        tmp_path, model([node("Mul", "s", "x")], (1, 3, 4, 4), {"s": column})
+    ).params.values()
+    assert kept.shape == (1, 3, 1, 4)
+
+
 def test_a_size_that_does_not_go_through_is_answered_with_what_to_do(tmp_path: Path) -> None:
     proto = model([node("Reshape", "x", "s")], (1, 3, 4, 4), {"s": ints(1, 3, 16)})
     session = Session(read(tmp_path, proto), "numpy")

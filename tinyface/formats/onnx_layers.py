@@ -29,6 +29,7 @@ from tinyface.ops import (
     Sub,
     Transpose,
 )
+from tinyface.types import Shape
 
 if TYPE_CHECKING:
     from tinyface.formats.onnx import Converter
@@ -181,7 +182,26 @@ def make_PRelu(c: Converter, node: OnnxNode) -> list[str]:
 
 def _chain(c: Converter, node: OnnxNode, op: type[Op]) -> list[str]:
     """One, two or more inputs, from the left."""
-    return [c.formulas(node).chain(op(), [c.tensor(node, i) for i in range(len(node.inputs))])]
+    count = range(len(node.inputs))
+    maps = [c.shape(c.tensor(node, i)) for i in count if not c.is_constant(node, i)]
+    most: Shape = max(maps, key=len, default=())
+    return [c.formulas(node).chain(op(), [_narrow(c, node, i, most) for i in count])]
+
+
+def _narrow(c: Converter, node: OnnxNode, i: int, most: Shape) -> str:
+    """Input i; a constant without the axes along which it repeats itself beside a map as ``most``,
+    as weights do that were expanded to a map's size: for a larger one they are the same."""
+    value = c.constant(node, i) if c.is_constant(node, i) else None
+    if value is None or value.size < 2 or value.ndim > len(most):
+        return c.tensor(node, i)
+    narrow = value
+    for axis in range(-value.ndim, 0):
+        first = narrow.take([0], axis)
+        if most[axis] == value.shape[axis] > 1 and (narrow == first).all():
+            narrow = first
+    if narrow is value:
+        return c.tensor(node, i)
+    return c.own_weight(node, f"once{i}", narrow)
 
 
 def make_Add(c: Converter, node: OnnxNode) -> list[str]:
