@@ -214,6 +214,8 @@ def make_Scale(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 
 def make_Bias(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0)
+    if len(c.shape(x[0])) != 4:
+        raise layer.refuse("of anything but a map")
     return [c.apply(Add(), x[0], _channel_vector(c, layer, x[0], "bias"), layer=layer)]
 
 

@@ -60,8 +60,9 @@ def make_Gemm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 18, 20, 21, 22)
     outputs, inputs, kind = layer.whole(8, 0), layer.whole(9, 0), layer.whole(10, 0)
     plain = not layer.whole(4, 0) and layer.whole(5, 0) and not layer.whole(18, 0)
+    plain = plain and len(x) == 1 and len(c.shape(x[0])) == 3
     addend = not layer.whole(6, 0) or kind in (-1, 0, 4)
-    if not plain or not addend or len(x) != 1 or layer.whole(11, 0) or min(outputs, inputs) < 1:
+    if not plain or not addend or layer.whole(11, 0) or min(outputs, inputs) < 1:
         raise layer.refuse("known here are products with a matrix of the file, and a row added")
     weight = c.weights.tagged(layer, outputs * inputs)
     weight = weight.reshape(outputs, inputs) if layer.whole(3, 0) else weight.reshape(inputs, -1).T

@@ -95,6 +95,8 @@ def make_ExpandDims(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     named = layer.arrays.get(3, ())
     more = len(named) or sum(bool(layer.whole(key, 0)) for key in (0, 1, 2, 11))
     rank = len(c.shape(x[0])) + more
+    if rank > 5:
+        raise layer.refuse("to more than four axes")
     new, old = _sides_of_one(layer, rank, named), iter(c.shape(x[0])[1:])
     sides = [1 if axis in new else next(old) for axis in range(1, rank)]
     return [c.apply(Reshape(shape=(0, *sides)), x[0], layer=layer)]
@@ -115,14 +117,15 @@ def make_Crop(c: Converter, layer: Layer, x: list[str]) -> list[str]:
         if not len(first) == len(last) == len(axes):
             raise layer.refuse("its starts, ends and axes differ in number")
     else:
-        ids = {len(shape) - 1: (0, 3, 6), len(shape) - 2: (1, 4, 7), 1: (2, 5, 8)}
-        axes = [axis for axis in sorted(ids) if axis >= 1][-(len(shape) - 1) :]
-        first, last = [], []
+        if len(shape) > 4:
+            raise layer.refuse("by offsets, of four axes")
+        ids = dict(zip((-1, -2, -3), ((0, 3, 6), (1, 4, 7), (2, 5, 8)), strict=True))
+        axes, first, last = list(range(1 - len(shape), 0)), [], []
         for axis in axes:
             offset, size, less = (layer.whole(key, 0) for key in ids[axis])
             first.append(offset)
-            whole = size in (0, ABSENT)
-            last.append(shape[axis] - less if whole else offset + size)
+            most = shape[axis] - less - offset
+            last.append(offset + (most if size in (0, ABSENT) else min(size, most)))
     op = Slice(axes=tuple(axes), starts=tuple(first), ends=tuple(last), steps=(1,) * len(axes))
     return [c.apply(op, x[0], layer=layer)]
 

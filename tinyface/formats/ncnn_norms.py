@@ -30,16 +30,21 @@ def make_BatchNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 
 
 def make_Normalize(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    """Unit length over the channels of each position; of the whole where that is one position."""
+    """Unit length over the channels of each position of a map; of a vector as a whole, which ncnn
+    takes for a row of positions. Then times one number (1), or one for each channel."""
     layer.known(0, 1, 2, 3, 4, 9)
-    shape = c.shape(x[0])
-    whole = layer.whole(0, 0) and any(side != 1 for side in shape[2:])
-    if whole or not layer.whole(4, 0) or len(shape) == 3:
-        raise layer.refuse("normalises over a map or a matrix; over channels is known here")
-    scale = c.weights.vector(layer, layer.whole(3, 1)).reshape(-1, *(1,) * (len(shape) - 2))
+    shape, scale = c.shape(x[0]), c.weights.vector(layer, layer.whole(3, 1))
+    scale = scale[:1] if layer.whole(1, 0) or (scale == scale[0]).all() else scale
+    pixel = all(side == 1 for side in shape[2:])
+    fits = len(shape) == 4 and (pixel or not layer.whole(0, 0))
+    if len(shape) == 2:
+        fits = bool(layer.whole(0, 0)) and len(scale) == 1
+    if not fits or not layer.whole(4, 0):
+        raise layer.refuse("known here are a map's channels and a vector as a whole")
     y = _unit(c, layer, x[0], layer.real(2, 1e-4))
     if (scale == 1).all():
         return [y]
+    scale = scale.reshape(-1, *(1,) * (len(shape) - 2))
     return [c.apply(Mul(), y, c.param(layer, "scale", scale), layer=layer, part="scale")]
 
 
@@ -84,17 +89,20 @@ def make_InstanceNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     """Every channel by its own mean and variance."""
     layer.known(0, 1, 2)
     channels = c.shape(x[0])[1]
+    if len(c.shape(x[0])) != 4:
+        raise layer.refuse("of anything but a map")
     count = channels if layer.whole(2, 1) and layer.whole(0, 0) else 0
     return [_per_channel(c, layer, x[0], (0, channels, -1), layer.real(1, 1e-3), count)]
 
 
 def _last_axes(c: Converter, layer: Layer, x: str) -> Shape:
-    """The last axes of x, of as many numbers together as parameter 0 says."""
-    own = c.shape(x)[1:]
-    for i in range(len(own) - 1, -1, -1):
-        if np.prod(own[i:]) == layer.whole(0, 0):
-            return tuple(range(1 + i, 1 + len(own)))
-    raise layer.refuse(f"{layer.whole(0, 0)} numbers in a row are no axes of {own}")
+    """The last axis of x, or the last two of a map: as many numbers as parameter 0 says."""
+    shape, count = c.shape(x), layer.whole(0, 0)
+    if len(shape) <= 4 and count == shape[-1]:
+        return (len(shape) - 1,)
+    if len(shape) == 4 and count == shape[2] * shape[3]:
+        return (2, 3)
+    raise layer.refuse(f"{count} numbers in a row are no axes of {shape[1:]}")
 
 
 def make_LayerNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:

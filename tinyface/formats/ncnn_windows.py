@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 def make_Pooling(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 18)
+    if len(c.shape(x[0])) != 4:
+        raise layer.refuse("of anything but a map")
     average = layer.whole(0, 0) == 1
     width = layer.whole(8, 0)
     out = (layer.whole(18, width), width)  # ABSENT: as the map has it
@@ -48,6 +50,8 @@ def make_Pooling(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     mode, side = layer.whole(5, 0), c.shape(x[0])[2:4]
     counted = bool(layer.whole(6, 0)) or mode in (2, 3)  # the pads, in a mean
     if mode in (2, 3):
+        if any(layer.whole(key, 0) for key in (3, 13, 14, 15)):
+            raise layer.refuse("pads of its own beside those that follow from its sizes")
         pad, made_for = same(side, kernel, stride, upper=mode == 2)
     else:
         pad, made_for = pads(c, layer, x[0], (3, 13, 14, 15), kernel, stride)
