@@ -195,6 +195,12 @@ def test_a_prefix_stays(state: dict[str, int]) -> None:
     assert strip_majority(state) == ("", state)
 
 
+def test_wrappers_in_wrappers() -> None:
+    """As Lightning saves a module whose network is wrapped once more, beside its loss."""
+    state = {"model.backbone.a": 1, "model.backbone.b": 2, "model.backbone.c": 3, "loss.w": 4}
+    assert strip_majority(state) == ("model.backbone.", {"a": 1, "b": 2, "c": 3, "loss.w": 4})
+
+
 @pytest.mark.parametrize(
     "storage, size, kind",
     [(StorageRef("0", "float32", 8), 8, "uint8"), (StorageRef("0", "uint8", 8, 3), 1, "uint32")],

@@ -109,13 +109,18 @@ def tidy_keys(path: Path, state: dict[str, T]) -> tuple[str, dict[str, T]]:
 
 
 def strip_majority(state: dict[str, T]) -> tuple[str, dict[str, T]]:
-    """Strip a usual prefix that most names have, so that the others stand out by theirs.
+    """Strip the usual prefixes that most names have, so that the others stand out by theirs.
 
-    ``backbone.*`` beside ``head.weight``: what is wrong is the head, not every name.
+    ``backbone.*`` beside ``head.weight``: what is wrong is the head, not every name. Wrappers lie in
+    each other: ``model.backbone.*``.
     """
-    for prefix in PREFIXES:
-        if 2 * sum(name.startswith(prefix) for name in state) > len(state):
+    taken = ""
+    while True:
+        for prefix in PREFIXES:
+            most = 2 * sum(name.startswith(prefix) for name in state) > len(state)
             stripped = {name.removeprefix(prefix): value for name, value in state.items()}
-            if len(stripped) == len(state) and "" not in stripped:
-                return prefix, stripped
-    return "", state
+            if most and len(stripped) == len(state) and "" not in stripped:
+                break
+        else:
+            return taken, state
+        taken, state = taken + prefix, stripped
