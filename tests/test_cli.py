@@ -77,6 +77,7 @@ def test_a_bad_model_is_3(tinyface: Any) -> None:
         ("embed one.png -m nosuch", 2),
         ("embed one.png --threads none", 2),
         ("embed", 2),
+        ("embed one.png two.png -o -", 2),  # prints lines, not one document
         ("info broken.jpg", 3),
         ("embed night.png broken.jpg -o faces.npy", 1),
     ],

@@ -76,7 +76,7 @@ def command(
 
     if aligned and all_faces:
         raise UsageError("--aligned pictures hold one face each: leave out --all-faces")
-    check(output)
+    check(output, as_json)
     batch = Batch.gather(images, recursive=recursive)
     count = len(batch.sources)
     recogniser, at_once = load_model(count, model, detector, backend, threads, weights)

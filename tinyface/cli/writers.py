@@ -191,8 +191,10 @@ class Npz(Npy):
 FILES: dict[str, type[Writer]] = {".npy": Npy, ".npz": Npz, ".csv": Csv, ".jsonl": JsonLines}
 
 
-def check(output: str | None) -> None:
-    """Refuse a file of unknown form before any work is done for it."""
+def check(output: str | None, as_json: bool) -> None:
+    """Refuse what cannot be printed, or a file of unknown form, before any work is done for it."""
+    if output == "-" and as_json:
+        raise UsageError("--json prints one document, and -o - one for each face: give either")
     if output not in (None, "-") and Path(str(output)).suffix not in FILES:
         raise UsageError(
             f"{output}: name a file that ends with {', '.join(FILES)} (--json prints one document)"
