@@ -216,7 +216,7 @@ def test_the_command(
 
 @pytest.mark.parametrize(
     "args", [["-o", "x.txt"], ["--plot", "x.jpeg"], ["--html", "x.htm"],
-             ["--device", "nowhere/x.json"],
+             ["--device", "nowhere/x.json"], ["-o", "x.json", "--device", "x.json"],
              ["--paper", "-o", "x.csv"], ["--paper", "--quick"], ["--paper", "--rounds", "3"]]
 )  # fmt: skip
 def test_what_cannot_be_written_is_refused_first(

@@ -110,6 +110,8 @@ def test_json_has_a_schema(tinyface: Any) -> None:
         "profile shared.onnx --html shared.onnx", "evaluate pairs.csv --root . -o pairs.csv",
         "profile fdfacenet --html x.html --picture one.png --png one.png",
         "profile fdfacenet --roofs roofs.json -o roofs.json",
+        "evaluate pairs.csv --root . -o one.png", "evaluate pairs.csv --root . --plot link.png",
+        "evaluate pairs.csv --root . -m plain.safetensors -o plain.safetensors",
     ],
 )  # fmt: skip
 def test_what_is_read_is_not_written_over(tinyface: Any, line: str) -> None:
@@ -122,6 +124,28 @@ def test_what_is_read_is_not_written_over(tinyface: Any, line: str) -> None:
     done = tinyface(*line.split())
     assert done.status == 2 and "is what is read" in done.err, done.err
     assert {path: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "evaluate pairs.csv --root . -o roc.png --plot roc.png",
+        "evaluate pairs.csv --root . -o roc.png --plot folder/../roc.png",
+        "evaluate pairs.csv --root . -o there.png --plot link.png",
+        "claim --quick --rounds 1 --plot there.png --html link.html",
+        "profile fdfacenet --png there.png --html link.html",
+    ],
+)
+def test_two_outputs_are_two_files(tinyface: Any, line: str) -> None:
+    Path("folder").mkdir()
+    Path("there.png").write_bytes(b"older")
+    for link in ("link.png", "link.html"):
+        Path(link).symlink_to("there.png")
+    Path("pairs.csv").write_text("a,b,same\none.png,one.png,1\none.png,two.png,0\n")
+    before = sorted(Path().iterdir())
+    done = tinyface(*line.split())
+    assert done.status == 2 and "is named for two outputs" in done.err, done.err
+    assert sorted(Path().iterdir()) == before and Path("there.png").read_bytes() == b"older"
 
 
 # ------------------------------------------------------------- verify, detect, align, info

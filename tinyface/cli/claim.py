@@ -78,7 +78,9 @@ def command(
       tinyface claim --html claim.html --device here.json
       tinyface claim --paper
     """
-    _check_names({output: (".csv",), plot: plots.SUFFIXES, html: (".html",), device: (".json",)})
+    _check_names(
+        (output, (".csv",)), (plot, plots.SUFFIXES), (html, (".html",)), (device, (".json",))
+    )
     if paper:
         return _paper(as_json, (output, plot, html, device, quick, rounds))
     plots.check(plot)
@@ -150,16 +152,16 @@ def _html(
     common.note(f"report: {path}")
 
 
-def _check_names(wanted: Mapping[str | None, tuple[str, ...]]) -> None:
+def _check_names(*wanted: tuple[str | None, tuple[str, ...]]) -> None:
     """Before minutes are spent: can what is asked for be written?"""
     from pathlib import Path
 
     from tinyface.errors import UsageError
 
-    for path, forms in wanted.items():
+    for path, forms in wanted:
         if path and Path(path).suffix.lower() not in forms:
             raise UsageError(f"{path}: give it a name that ends in {' or '.join(forms)}")
-    common.check_folders(*wanted)
+    common.check_folders(*(path for path, _ in wanted))
 
 
 def _measure(

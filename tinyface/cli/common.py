@@ -96,9 +96,10 @@ def engine_options(command: Decorated) -> Decorated:
 
 
 def check_folders(*paths: str | None, inputs: Iterable[str] = ()) -> None:
-    """UsageError where a file cannot be written, or is one of the ``inputs``: better refused
-    before minutes of work."""
-    for path in filter(None, paths):
+    """UsageError where a file cannot be written, is one of the ``inputs``, or is another one of
+    those to write: better refused before minutes of work."""
+    wanted = [path for path in paths if path]
+    for path in wanted:
         folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
             raise UsageError(f"{path}: there is no folder {folder}; make it first")
@@ -106,7 +107,17 @@ def check_folders(*paths: str | None, inputs: Iterable[str] = ()) -> None:
             raise UsageError(f"{path}: is a folder; name a file in it")
         if not os.access(folder, os.W_OK) and (os.path.isfile(path) or not os.path.exists(path)):
             raise UsageError(f"{path}: {folder} may not be written in; choose another")
-    check_kept(inputs, *paths)
+    check_kept(inputs, *wanted)
+    for i, path in enumerate(wanted):
+        if any(_same_file(path, other) for other in wanted[:i]):
+            raise UsageError(f"{path}: is named for two outputs; give each a name of its own")
+
+
+def _same_file(one: str, other: str) -> bool:
+    """Whether they are, or would be: neither need be there."""
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def check_kept(inputs: Iterable[str], *outputs: str | None) -> None:

@@ -16,7 +16,7 @@ from tinyface.cli.common import origin
 if TYPE_CHECKING:
     from tinyface.faces.evaluate import Evaluation, OnFailure, Report
     from tinyface.faces.metrics import OperatingPoint, Share
-    from tinyface.faces.pairs import Pair
+    from tinyface.faces.pairs import Pair, PairList
 
 
 @click.command("evaluate", short_help="Accuracy on pairs of pictures: the LFW protocol.")
@@ -78,11 +78,11 @@ def command(
     """
     from tinyface.cli import roc
     from tinyface.faces.evaluate import evaluate
-    from tinyface.faces.pairs import pictures, read_pairs, usual_face
+    from tinyface.faces.pairs import pictures, usual_face
 
+    common.check_folders(output, plot, inputs=[pairs, model or "", detector or ""])
+    listed = read_list(pairs, root, output, plot)
     plots.check(plot)
-    common.check_folders(output, plot, inputs=[pairs])
-    listed = read_pairs(pairs)
     face = face or usual_face(listed)
     count = len(pictures(listed))
     recogniser, at_once = load_model(count, model, detector, backend, threads, weights)
@@ -104,6 +104,16 @@ def command(
     else:
         print_report(done.report, recogniser.name, "" if aligned else face)
     return 1 if done.failures else 0
+
+
+def read_list(path: str, root: str, *outputs: str | None) -> PairList:
+    """The pairs; UsageError where an output is one of their pictures, which would be lost."""
+    from tinyface.faces.pairs import locate, pictures, read_pairs
+
+    listed = read_pairs(path)
+    if any(outputs):
+        common.check_kept(map(str, locate(pictures(listed), root).values()), *outputs)
+    return listed
 
 
 def to_json(done: Evaluation) -> dict[str, Any]:
