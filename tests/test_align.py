@@ -252,6 +252,16 @@ def test_a_large_face_is_averaged_not_sampled():
     assert np.abs(crop[2:-2, 2:-2].astype(int) - 127).max() <= 2
 
 
+def test_a_large_face_has_no_dark_edge():
+    """What is averaged is cut out of the picture first, with all that the crop shows."""
+    white = np.full((2400, 2400, 3), 255, np.uint8)
+    assert align(white, TEMPLATE * 12.3 + 411).min() == 255
+
+
+def test_a_face_beyond_the_picture_is_black():
+    assert not align(np.full((100, 100, 3), 255, np.uint8), TEMPLATE * 10 + 5000).any()
+
+
 @given(st.integers(0, 10**6))
 @settings(max_examples=60)
 def test_align_takes_any_landmarks(seed):

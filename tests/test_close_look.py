@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from detections import Charted, Oracle, card, chart, face, same
+from detections import MEAN, Charted, Oracle, card, chart, face, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +55,33 @@ def test_a_large_face_that_is_not_seen_closely_stays_as_it_was() -> None:
     lost = Charted([face(10, 10, 400)], SHAPE, least=200)
     same(Detector(lost, card()).detect(chart(SHAPE)), lost.faces, pixels=1)
     assert len(lost.seen) == 2
+
+
+class Steps(Charted):
+    """Keeps how many pixels of the picture each of a look's was."""
+
+    def __init__(self, faces: list[Face], picture: tuple[int, int]) -> None:
+        super().__init__(faces, picture)
+        self.steps: list[float] = []
+
+    def at(self, step: float) -> list[Face]:
+        self.steps.append(step)
+        return self.faces
+
+
+@pytest.mark.parametrize(("shape", "high"), [((960, 1280), 350), (SHAPE, 400)])
+def test_a_close_look_shows_a_face_150_pixels_high(shape: tuple[int, int], high: int) -> None:
+    """Also where the square around it reaches beyond the picture."""
+    oracle = Steps([face(20, 10, high)], shape)
+    Detector(oracle, card()).detect(chart(shape))
+    assert oracle.steps[-1] == pytest.approx(high / 150, rel=0.02)
+
+
+def test_a_close_look_at_the_edge_is_moved_into_the_picture() -> None:
+    oracle = Charted([face(1000, 600, 350)], (960, 1280))
+    Detector(oracle, card()).detect(chart((960, 1280)))
+    blue = oracle.seen[-1][0, 0] + MEAN[0]
+    assert (blue > 200).all()  # as is all of the picture; nothing is black
 
 
 class Doubtful(Charted):

@@ -123,6 +123,11 @@ def test_suppression_counts_pixels():
     assert suppress(np.zeros((0, 4)), np.zeros(0), 0.4).tolist() == []
 
 
+def test_boxes_that_overlap_by_just_the_limit_stay():
+    boxes = np.array([[0.0, 0, 9, 9], [0, 0, 9, 4]])  # 100 and 50 pixels
+    assert suppress(boxes, np.array([0.9, 0.8]), 0.5).tolist() == [0, 1]
+
+
 def test_what_boxes_share_between_pixels_and_in_pixels():
     box, others = np.array([0, 0, 4, 2.0]), np.array([[2, 1, 6, 5], [4, 0, 8, 2], [5, 5, 4, 4.0]])
     for edge, both, either in ((0, [2, 0, 0], [22, 16, 8]), (1, [6, 3, 0], [34, 27, 15])):

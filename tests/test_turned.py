@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,14 @@ class Upright(Oracle):
         self.true, self.doubtful = faces, doubtful
 
     def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        half = x.shape[2] // 2, x.shape[3] // 2
-        is_upright = x[0, :, : half[0] - 2, : half[1] - 2].min() > 0
         other = [face(60, 40, 60, self.doubtful)] if self.doubtful else []
-        self.faces = self.true if is_upright else other
+        self.faces = self.true if is_upright(x) else other
         return super().run(x)
+
+
+def is_upright(x: np.ndarray) -> bool:
+    """Whether what a network sees is white above on the left."""
+    return bool(x[0, :, : x.shape[2] // 2 - 2, : x.shape[3] // 2 - 2].min() > 0)
 
 
 def find(oracle: Oracle, image: RGB, **options: Any) -> list[Face]:
@@ -88,6 +92,40 @@ def test_turns_are_not_taken_for_a_face_that_is_doubtful_itself(turned: int) -> 
     oracle = Upright(FACES)
     assert find(oracle, given, turns=False) == []
     assert max(max(x.shape) for x in oracle.seen[1:]) == 640 and len(oracle.seen) == 3
+
+
+class Small(Upright):
+    """Surer of its faces where the picture is large."""
+
+    def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        if max(x.shape) >= max(SHAPE):
+            return super().run(x)
+        there = self.true, self.doubtful
+        self.true, self.doubtful = [replace(f, score=0.4) for f in self.true], 0.0
+        answers = super().run(x)
+        self.true, self.doubtful = there
+        return answers
+
+
+def test_a_turn_is_looked_for_below_the_score_that_counts() -> None:
+    oracle = Small([face(40, 30, 100, 0.95)], doubtful=0.7)
+    assert [f.turned for f in find(oracle, as_given(upright(), 180))] == [180]
+
+
+class Fickle(Oracle):
+    """Sees one face: of 0.95 in the picture as it is given, and of less if that is small; in the
+    upright one of 0.92, and of more if that is small."""
+
+    def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        small = max(x.shape) < max(SHAPE)
+        scores = (0.92, 0.98) if is_upright(x) else (0.95, 0.9)
+        self.faces = [face(60, 40, 60, scores[small])]
+        return super().run(x)
+
+
+def test_a_turn_must_show_a_surer_face_at_full_size() -> None:
+    (found,) = find(Fickle([], SHAPE), as_given(upright(), 180))
+    assert (found.turned, found.score) == (0, pytest.approx(0.95))
 
 
 def test_a_detector_whose_card_says_so_looks_again_only_where_it_found_nothing() -> None:
