@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import samples
 from command_line import ONE, leftovers
+from PIL import Image
 
-from tinyface import modelstore
+from tinyface import detect, modelstore
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -86,6 +87,18 @@ def test_output_formats_agree(tinyface: Any) -> None:
     assert float(rows[0]["left"]) == 64
     lines = [json.loads(line) for line in Path("faces.jsonl").read_text().splitlines()]
     np.testing.assert_array_equal(np.float32([line["embedding"] for line in lines]), expected)
+
+
+def test_boxes_are_exact_in_a_file_and_whole_on_the_screen(tinyface: Any) -> None:
+    picture = Image.fromarray(samples.picture((0, 0), (2, 1), size=(640, 640)))
+    picture.resize((645, 645), Image.Resampling.NEAREST).save("big.png")
+    tinyface("embed", "big.png", "--all-faces", "-o", "faces.npz")
+    boxes = np.array([face.box for face in detect("big.png")])
+    assert (boxes % 1).any()
+    with np.load("faces.npz", allow_pickle=False) as stored:
+        np.testing.assert_array_equal(stored["boxes"], boxes)
+    shown = [line.split("\t")[1] for line in tinyface("detect", "big.png").out.splitlines()]
+    assert shown == [",".join(map(str, box.round().astype(int))) for box in boxes]
 
 
 def test_jsonl_names_what_failed(tinyface: Any) -> None:

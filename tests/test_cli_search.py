@@ -74,6 +74,21 @@ def test_a_file_of_embeddings_stands_for_its_pictures(tinyface: Any, suffix: str
     assert both["compared"] == 5
 
 
+def test_a_file_of_embeddings_keeps_how_a_picture_lay(tinyface: Any) -> None:
+    tinyface("embed", "two.png", "--all-faces", "-o", "faces.npz")
+    arrays = dict(np.load("faces.npz"))
+    np.savez("faces.npz", **arrays | {"turned": np.array([90, 180])})
+    found = tinyface("search", "one.png", "faces.npz", "--json").json["results"]
+    assert {row["face"]: row["turned"] for row in found} == {0: 90, 1: 180}
+
+
+def test_a_face_at_the_threshold_is_found(tinyface: Any) -> None:
+    line = ("search", "one.png", "two.png", "--top", "1", "--json")
+    (row,) = tinyface(*line).json["results"]
+    done = tinyface(*line, "--threshold", repr(row["cosine"]))
+    assert done.json["results"][0]["same"] and done.status == 0
+
+
 def test_a_picture_of_the_same_name_is_not_the_query(
     tinyface: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

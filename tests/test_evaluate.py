@@ -15,7 +15,9 @@ import samples
 from PIL import Image
 
 import tinyface
-from tinyface import modelstore
+from tinyface import modelstore, plots
+from tinyface.cli import roc
+from tinyface.cli.evaluate import print_report
 from tinyface.cli.main import run
 from tinyface.errors import ImageError, UsageError
 from tinyface.faces import evaluate as evaluation
@@ -59,6 +61,37 @@ def test_the_report_is_json_whatever_happened() -> None:
     document = report([0.9, nan, 0.1, 0.2], [True, True, False, False], rates=[1e-3, 0.9]).to_json()
     text = json.dumps(document, allow_nan=False)
     assert json.loads(text)["points"][0]["interval"][1] is None
+
+
+SCORES = [0.9, 0.4, 0.5, 0.2, 0.8, 0.1, 0.3, 0.1, 0.9, 0.2, 0.2]
+SAME = [True, True, False, False] * 2 + [True, False, False]
+
+
+def test_each_interval_stands_beside_its_share(capsys: pytest.CaptureFixture[str]) -> None:
+    found = report(SCORES, SAME, rates=[0.3])
+    print_report(found, "m", "")
+    out = capsys.readouterr().out
+    (point,) = found.points
+    row = next(line for line in out.splitlines() if line.lstrip().startswith("0.3"))
+    for share, shown in (
+        (point.fmr, f"of {point.fmr.total}"),
+        (point.tar, f"{point.tar.value:.2%}"),
+    ):
+        assert row.split(shown, 1)[1].split()[0] == f"{share.interval[0]:.2%}"
+    assert f"± {found.deviation:.2%} (deviation" in out
+    assert f"standard error {found.standard_error:.2%}" in out
+
+
+def test_the_curve_rises_at_a_rate_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    found = report(SCORES, SAME, rates=[0.5])
+    roc.draw("roc.png", found, "m")
+    (axes,) = drawn[0].axes
+    assert axes.lines[0].get_drawstyle() == "steps-post" and axes.get_xscale() == "log"
+    (point,) = found.points
+    assert axes.texts[0].xy == (point.rate, point.tar.value)
 
 
 # --------------------------------------------------------------------------- the command

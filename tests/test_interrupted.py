@@ -121,6 +121,21 @@ def test_a_file_is_whole_or_not_there(there: bool) -> None:
     assert there or Path("file").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+
+        def noted(*args: Any, name: str = name, real: Callable[..., None] = real) -> None:
+            order.append(name)
+            real(*args)
+
+        monkeypatch.setattr(os, name, noted)
+    with atomic_write("file") as stream:
+        stream.write(b"new")
+    assert order == ["fsync", "replace"]
+
+
 def test_what_a_refused_command_does_not_need_is_kept(pictures: list[str]) -> None:
     Path("out.csv.part").write_text(RECIPE)
     with pytest.raises(journal.UsageError), journal.journal(MODEL, RECIPE, "out.csv", 3) as kept:
