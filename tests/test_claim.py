@@ -197,7 +197,8 @@ def test_the_command(
 ) -> None:
     monkeypatch.setattr(design, "members", small_members)
     device, table = tmp_path / "here.json", tmp_path / "claim.csv"
-    args = ["claim", "--quick", "--rounds", "1", "--device", str(device), "-o", str(table)]
+    args = ["claim", "--quick", "--rounds", "1", "-t", "2", "-o", str(table)]
+    args += ["--device", str(device)]
     assert cli([*args, "--json"]) == 0
     doc = json.loads(capsys.readouterr().out)
     assert doc["schema"] == "tinyface.claim/1" and doc["machine"]["cpu"] and doc["sentence"]
@@ -205,7 +206,8 @@ def test_the_command(
     assert doc["prediction"]["held_out"]["networks"] == 4
     rows = list(csv.DictReader(table.open(encoding="utf-8")))
     assert len(rows) == 7 and int(rows[0]["macs"]) == 2 * 64 * 128
-    assert rows[0]["cpu"] == doc["machine"]["cpu"] and rows[0]["threads"] == "1"
+    assert rows[0]["cpu"] == doc["machine"]["cpu"] and rows[0]["threads"] == "2"
+    assert doc["prediction"]["device"]["threads"] == 2
     assert rows[0]["warning"] == doc["warning"]
     assert cli(["predict", "fdfacenet", "--device", str(device)]) == 0
     assert "ms expected" in capsys.readouterr().out

@@ -66,6 +66,21 @@ def test_an_event_that_was_never_counted_is_left_out(kernel: list[bytes], tmp_pa
     assert measured is not None and "instructions" not in measured.counts
 
 
+def test_counters_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+
+    def open_file(*event: int) -> int:
+        opened.append(os.open(os.devnull, os.O_RDONLY))
+        return opened[-1]
+
+    monkeypatch.setattr(counters, "open_event", open_file)
+    with Counters():
+        assert opened
+    for file in opened:
+        with pytest.raises(OSError):
+            os.fstat(file)
+
+
 @pytest.mark.parametrize(
     ("number", "says"),
     [(errno.EACCES, "perf_event_paranoid"), (errno.EPERM, "CAP_PERFMON"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,17 @@ def test_every_engine_is_timed_as_often(monkeypatch: pytest.MonkeyPatch) -> None
     times = peers.take_turns({"fast": works(10), "slow": works(50_000)}, np.zeros(1), 4)
     assert len(times["fast"]) == len(times["slow"]) >= 4 * peers.FEWEST
     assert peers.take_turns({}, np.zeros(1), 4) == {}
+
+
+def test_inferences_are_timed_one_by_one_after_one_that_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peers, "settle", lambda: None)
+    ticks = count()  # whoever looks at the clock finds it 1 ms on
+    monkeypatch.setattr(peers.time, "perf_counter", lambda: next(ticks) / 1e3)
+    runs: list[int] = []
+    times = peers.turn(lambda x: runs.append(1), np.zeros(1), 4)
+    assert len(runs) == 5 and times == pytest.approx([1.0] * 4)
 
 
 def result(name: str, ms: dict[str, float], **skipped: str) -> dict[str, Any]:

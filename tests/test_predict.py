@@ -24,9 +24,9 @@ from tinyface.passes import optimise
 from tinyface.plan import Isa, make_plan
 from tinyface.traffic import paper
 from tinyface.traffic.device import Device, from_json, read_device, shipped
-from tinyface.traffic.predict import fit_device, held_out, predict
+from tinyface.traffic.predict import HeldOut, fit_device, held_out, predict, predict_steps
 from tinyface.traffic.roofs import Level, Roofs
-from tinyface.traffic.steps import expected, figures
+from tinyface.traffic.steps import StepFigures, expected, figures
 
 NEON = Isa("neon", 4, 8, 8)
 RATES = (0.02, 0.05, 0.06, 1000.0)
@@ -95,6 +95,34 @@ def test_steps_of_a_plan_have_the_kind_of_their_convolution() -> None:
     layout = [s for s in planned if s.kind == "other" and "nchw" in s.kernel]
     # read and written once; the plan may widen the map by what the next kernel pads
     assert 8 * 3 * 112**2 <= layout[0].feature <= 8 * 3 * 116**2
+
+
+def test_a_convolution_with_a_multiplier_is_no_depthwise_one() -> None:
+    b = Builder("kinds")
+    x = b.conv(b.input("input", (1, 4, 8, 8)), 8, 3, groups=4, pad=1, key="twice")
+    x = b.conv(x, 8, 3, groups=8, pad=1, key="each")
+    x = b.conv(x, 6, 8, key="whole")
+    steps = expected(b.build(b.conv(x, 5, 1, key="pixel")), None)
+    assert [step.kind for step in steps] == ["grouped", "depthwise", "standard", "linear"]
+
+
+def test_a_bound_is_of_the_operators_own_macs() -> None:
+    """Not of what the kernel multiplies beside them: 10 ns of its 10 us are explained."""
+    step = StepFigures("n", "a", "standard", "", 10, 10, 10, products=100_000)
+    roofs = Roofs(10.0, (Level("DRAM", 2.0),))
+    found = predict_steps("n", [step], Device("d", (0.1, 0, 0, 0), roofs=roofs))
+    assert found.bounds == ("overhead",)
+
+
+def test_bytes_of_maps_and_of_weights() -> None:
+    found = predict(small_graph(), Device("d", (2.0, 3.0, 5.0, 7.0)))
+    (row,), (step,) = found.to_json()["operators"], found.steps
+    assert (row["feature_bytes"], row["weight_bytes"]) == (step.feature, step.weight)
+
+
+def test_the_worst_error_is_the_devices() -> None:
+    found = HeldOut({"a": 0.1, "b": 0.2}, macs_alone={"a": 0.5, "b": 0.9}).to_json()
+    assert (found["worst"], found["macs_alone"]["worst"]) == (0.2, 0.9)
 
 
 def test_a_device_is_found_again_from_its_own_times() -> None:
@@ -226,6 +254,18 @@ def test_the_command_takes_a_model_of_ones_own(
     out = capsys.readouterr().out
     assert "second" in out and "ms expected" in out and "nothing was measured" in out
     assert cli(["predict", str(path), "--device", "pi5"]) == 2
+
+
+def test_times_are_in_the_units_of_their_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["predict", "fdfacenet", "--device", "pi4"]
+    assert cli([*line, "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert cli(line) == 0
+    out = capsys.readouterr().out
+    assert f"{whole['time_ns'] / 1e6:.3g} ms expected" in out
+    first = whole["operators"][0]
+    (row,) = (row for row in out.splitlines() if row.split()[:1] == [first["name"]])
+    assert f" {first['time_ns'] / 1e3:.1f} " in row
 
 
 def test_what_has_no_kernel_is_refused_with_a_way_out(

@@ -170,6 +170,12 @@ def test_commands_print_tables_and_json(capsys: pytest.CaptureFixture[str]) -> N
     assert row["fits"]["fmap"] == ["U"] and not row["misfits"]
 
 
+def test_how_weights_were_kept_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["profile", "fdfacenet", "--runs", "1", "--weights", "fp16", "-t", "1", "--json"]
+    assert cli(line) == 0
+    assert json.loads(capsys.readouterr().out)["weights"] == "fp16"
+
+
 def test_what_disturbs_a_measurement_is_said() -> None:
     calm = {"mhz": 1500, "celsius": 50.0, "load": 0.0, "throttled": []}
     assert machine.disturbance(calm, calm) == ""
@@ -178,6 +184,16 @@ def test_what_disturbs_a_measurement_is_said() -> None:
     assert "other work" in machine.disturbance(calm | {"load": 99.0}, calm)
     unknown = dict.fromkeys(calm)
     assert machine.disturbance(unknown, unknown) == ""
+
+
+def test_what_disturbs_little_is_not() -> None:
+    """A clock that falls by a tenth, half of the CPUs at work."""
+    calm = {"mhz": 1500, "celsius": 50.0, "load": 0.0, "throttled": []}
+    cpus = len(machine.usable())
+    assert machine.disturbance(calm, calm | {"mhz": 1300})
+    assert not machine.disturbance(calm, calm | {"mhz": 1400})
+    assert machine.disturbance(calm | {"load": 0.6 * cpus}, calm)
+    assert not machine.disturbance(calm | {"load": 0.4 * cpus}, calm)
 
 
 def test_a_pi_that_throttles_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,7 @@ def test_regions_are_half_a_level() -> None:
     crowded = regions(pi4, {"L1d": 1, "L2": 64}, 64)
     assert crowded == {"L1d": 16 << 10, "DRAM": 512 << 10}  # 8 KiB of L2 each would lie in L1
     assert regions({"L3": 1 << 30}, {}, 1)["DRAM"] == 512 << 20
+    assert regions({"L2": 16 << 20}, {}, 1)["DRAM"] == 64 << 20  # four times the last cache
 
 
 def test_sharing_of_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +84,16 @@ def test_sharing_of_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert machine.cache_sharing() == {"L1d": 1, "L2": 4}
     (tmp_path / "index2" / "shared_cpu_list").write_text("0-1,8,?\n")
     assert machine.cache_sharing()["L2"] == 1
+
+
+@pytest.mark.needs_c
+def test_roofs_are_work_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = 10**9
+    monkeypatch.setattr(roof, "peak", lambda isa, threads, rounds: (8 * 10**9, second, None))
+    monkeypatch.setattr(roof, "stream", lambda isa, x, rounds: (6 * 10**9, second, None))
+    (entry,) = roofline.measure(ISAS[-1:], [1])
+    assert entry.roofs.gmac_per_s == 8
+    assert {level.gb_per_s for level in entry.roofs.levels} == {6}
 
 
 @pytest.mark.needs_c
