@@ -98,7 +98,8 @@ def test_faces_of_a_group(model: Model) -> None:
 def test_both_engines_agree(model: Model) -> None:
     reference = tinyface.load(FILES[0], backend="numpy", detector=FILES[1])
     expected, found = reference.embed([A, B]), model.embed([A, B])
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    # landmarks that differ by 1e-5 of a pixel round a few values of the crop the other way
+    assert (1 - (found.astype(np.float64) * expected).sum(1) < 1e-6).all()
 
 
 def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
