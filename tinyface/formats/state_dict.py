@@ -111,8 +111,8 @@ def tidy_keys(path: Path, state: dict[str, T]) -> tuple[str, dict[str, T]]:
 def strip_majority(state: dict[str, T]) -> tuple[str, dict[str, T]]:
     """Strip the usual prefixes that most names have, so that the others stand out by theirs.
 
-    ``backbone.*`` beside ``head.weight``: what is wrong is the head, not every name. Wrappers lie in
-    each other: ``model.backbone.*``.
+    ``backbone.*`` beside ``head.weight``: what is wrong is the head, not every name. Wrappers lie
+    in each other: ``model.backbone.*``.
     """
     taken = ""
     while True:
