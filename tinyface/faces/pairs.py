@@ -95,7 +95,17 @@ def _from_lfw(path: Path, lines: Sequence[tuple[int, str]]) -> list[Pair]:
             f"{path}: the header announces {folds} x 2 x {each} = {wanted} pairs, and there are "
             f"{len(lines) - 1}; fetch the file again"
         )
-    found = [(*_lfw_pair(path, *line), k // (2 * each)) for k, line in enumerate(lines[1:])]
+    found = []
+    for k, (number, line) in enumerate(lines[1:]):
+        fold, place = divmod(k, 2 * each)
+        a, b, same = _lfw_pair(path, number, line)
+        if same != (place < each):
+            raise UsageError(
+                f"{path}: line {number} is {line[:60]!r}; by the header {' '.join(header)} every "
+                f"fold is {each} lines 'name i j' and then {each} 'name1 i name2 j'; put them in "
+                "that order, or correct the header"
+            )
+        found.append((a, b, same, fold))
     if folds == 1:
         return _in_folds((a, b, same) for a, b, same, _ in found)
     return [Pair(*fields) for fields in found]
@@ -114,6 +124,11 @@ def _lfw_pair(path: Path, number: int, line: str) -> tuple[str, str, bool]:
         )
     if any(not name or name in (".", "..") or set(name) & set("/\\") for name in fields[::2]):
         raise UsageError(f"{path}: line {number}: a name must be that of a folder")
+    if not same and fields[0] == fields[2]:
+        raise UsageError(
+            f"{path}: line {number} is {line[:60]!r}, two people with one name; one person's pair "
+            "is 'name i j'"
+        )
     a, b = (f"{name}/{name}_{int(i):04d}" for name, i in (fields[:2], fields[2:]))
     return a, b, same
 
