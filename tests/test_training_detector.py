@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from training_samples import random_net  # noqa: E402
+from training_samples import png, random_net  # noqa: E402
 
-from training import detector, detector_data, detector_eval, detector_export  # noqa: E402
+from training import alignment, detector, detector_data, detector_eval, detector_export  # noqa: E402
 from training.detector_loss import Weights, distillation_loss, quieten  # noqa: E402
 from training.detector_net import Faces, Output, RetinaFace, split_parameters  # noqa: E402
 from training.detector_noface import no_face_pictures  # noqa: E402
@@ -35,13 +35,11 @@ def data(tmp_path_factory) -> Path:
             open(folder / f"{pool}.csv", "w", newline="", encoding="utf-8") as table,
         ):
             writer = csv.writer(table)
-            writer.writerow(["file"] + ["x"] * 15)
+            writer.writerow(["file", *detector_data.COLUMNS, "score"])
             for i in range(60):
                 w, h = rng.integers(90, 160, 2)
                 pixels = rng.integers(0, 255, (h, w, 3), dtype=np.uint8)
-                file = io.BytesIO()
-                Image.fromarray(pixels).save(file, "PNG")
-                archive.writestr(f"{i}.png", file.getvalue())
+                archive.writestr(f"{i}.png", png(Image.fromarray(pixels)))
                 points = np.array([[45, 50], [65, 50], [55, 60], [47, 70], [63, 70]])
                 writer.writerow([f"{i}.png", 40, 35, 30, 45, *points.ravel(), 0.9])
     return folder
@@ -189,6 +187,16 @@ def test_faceless_pictures_repeat_with_their_seed(data):
         np.testing.assert_array_equal(a, b)
 
 
+def test_where_faces_leave_nothing_a_faceless_picture_is_drawn(data):
+    """And sets without a held-out picture do not end the exam."""
+    full, none = (detector_data.Pool(data, name) for name in detector_data.POOLS[:2])
+    full.faces = {name: np.array([[0, 0, 500, 500, *[0] * 10]], float) for name in full.names}
+    none.names = [name for name in none.names if not detector_data.is_held_out(name)]
+    assert len(list(no_face_pictures([full, none], 9, seed=4))) == 9
+    judged = detector_eval.Evaluation(data, None, [full, none], random_net(3))
+    assert list(judged.sets()) == [full.label, "composed", "no_face"]
+
+
 # -- a run -----------------------------------------------------------------------------------------
 
 
@@ -210,6 +218,27 @@ def test_a_stopped_run_goes_on_where_it_was(data, teachers, tmp_path, monkeypatc
         detector.train_step(r.state, r.teacher, made, 0.5)
     saved, loaded = run.state.net.state_dict(), again.state.net.state_dict()
     assert all(torch.equal(saved[key], loaded[key]) for key in saved)
+
+
+def test_without_a_picture_for_the_exam_no_run_begins(data, teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr(detector, "is_held_out", lambda name: False)
+    with pytest.raises(ValueError, match="one picture in 20.*none is; add pictures"):
+        detector.Run(options(data, teachers, tmp_path), resume=False)
+
+
+def test_without_a_checkpoint_nothing_is_exported(data, teachers, tmp_path):
+    given = ["--data", data, "--teachers", teachers, "--work", tmp_path / "w", "--evaluate-only"]
+    answer = CliRunner().invoke(detector.main, [*map(str, given), "--export", str(tmp_path)])
+    assert answer.exit_code == 1 and "checkpoint.pt: no such file; train first" in answer.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_card_names_the_sets_that_were_learnt_from(data, teachers, tmp_path, monkeypatch):
+    for name in ("refresh_batchnorm", "evaluate", "summary"):
+        monkeypatch.setattr(detector, name, lambda *_, **__: {})
+    detector.Run(options(data, teachers, tmp_path), resume=False).export(1)
+    said = json.loads((tmp_path / "detector_card.json").read_text())["training"]["pool"]
+    assert said == "faces_utk, faces_more, faces_masks" and alignment.is_the_pool(said)
 
 
 def test_learning_lowers_the_loss(data, teachers, tmp_path, monkeypatch):

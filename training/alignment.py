@@ -11,6 +11,7 @@ import csv
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 TEMPLATE = np.array(
     [
@@ -71,6 +72,33 @@ def crop(
     return np.asarray(warped)
 
 
+def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, str, NDArray[np.float64]]]:
+    """Of every row of a set's .csv its line, its picture's name, and what its columns hold.
+
+    Raises:
+        ValueError: a column is missing, or there is no number where one belongs.
+    """
+    found = []
+    # With a byte order mark, as spreadsheets save it, the first column would not be called "file".
+    with open(path, encoding="utf-8-sig", newline="") as table:
+        rows = csv.DictReader(table)
+        missing = {"file", *columns} - set(rows.fieldnames or ())
+        if missing:
+            raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; add it")
+        for row in rows:
+            try:
+                values = np.array([float(row[name]) for name in columns])
+            except (TypeError, ValueError):  # an empty cell, or a row that ends early
+                values = np.full(len(columns), np.nan)
+            if not row["file"] or not np.isfinite(values).all():
+                raise ValueError(
+                    f"{path}: line {rows.line_num} ({row['file']}) has no name or not all of its "
+                    f"{len(columns)} numbers; fill it in or leave it out"
+                )
+            found.append((rows.line_num, row["file"], values))
+    return found
+
+
 class Face(NamedTuple):
     """One row of a set's table: where the picture is and its five landmarks (5, 2)."""
 
@@ -83,26 +111,33 @@ def faces(archive: Path) -> list[Face]:
     """Every row of `archive`'s .csv, in its order.
 
     Raises:
-        ValueError: a file is missing, or the table lacks a column.
+        ValueError: a file is missing, or a row of the table is not whole, or all its landmarks
+            lie on one point, from which nothing can be aligned.
     """
-    for path in (archive, archive.with_suffix(".csv")):
+    table = archive.with_suffix(".csv")
+    for path in (archive, table):
         if not path.is_file():
             raise ValueError(f"{path}: no such file; each set is a .zip with a .csv beside it")
-    with open(archive.with_suffix(".csv"), encoding="utf-8", newline="") as table:
-        rows = csv.DictReader(table)
-        missing = {"file", *LANDMARKS} - set(rows.fieldnames or ())
-        if missing:
-            raise ValueError(f"{table.name}: no column {', '.join(sorted(missing))}; add it")
-        return [
-            Face(archive, row["file"], np.array([float(row[k]) for k in LANDMARKS]).reshape(5, 2))
-            for row in rows
-        ]
+    found = []
+    for line, name, values in read_table(table, LANDMARKS):
+        points = values.reshape(5, 2)
+        if not np.ptp(points, axis=0).any():
+            raise ValueError(f"{table}: line {line} ({name}): all landmarks are one point; "
+                             "leave out what has none")  # fmt: skip
+        found.append(Face(archive, name, points))
+    return found
 
 
 def kept(crops: int) -> int:
     """How many of so many crops, the first ones, are never trained on: a tenth, at most
     `HELD_OUT`."""
     return min(HELD_OUT, crops // 10)
+
+
+def is_the_pool(record: str | None) -> bool:
+    """Whether a training's record of its sets names those that what ships learnt from; a training
+    of before there were records learnt from them."""
+    return record is None or set(record.split(", ")) == set(POOL)
 
 
 def shuffled(data: Path, names: Sequence[str] = POOL) -> list[tuple[int, Face]]:
@@ -116,8 +151,24 @@ def _archive(path: Path, process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+def read_picture(archive: zipfile.ZipFile, name: str) -> Image.Image:
+    """A picture as it is shown, RGB: landmarks count in pixels of what EXIF's rotation gives.
+
+    Raises:
+        ValueError: it is not there, or broken.
+    """
+    try:
+        picture = Image.open(io.BytesIO(archive.read(name)))
+        return ImageOps.exif_transpose(picture).convert("RGB")
+    except KeyError:
+        raise ValueError(f"{archive.filename}: no {name}, which the .csv beside it names; add it "
+                         "there or leave it out here") from None  # fmt: skip
+    except (OSError, SyntaxError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{archive.filename}: {name} cannot be read ({error}); leave it out of "
+                         "the .csv") from None  # fmt: skip
+
+
 def open_face(face: Face) -> Image.Image:
     """The face's picture, RGB."""
     # One open archive per process: a file position must not be shared after a fork.
-    data = _archive(face.archive, os.getpid()).read(face.name)
-    return Image.open(io.BytesIO(data)).convert("RGB")
+    return read_picture(_archive(face.archive, os.getpid()), face.name)

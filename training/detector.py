@@ -23,7 +23,7 @@ from rich.progress import Progress
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .detector_data import POOLS, Pool, Portraits, batch
+from .detector_data import HELD_OUT, POOLS, Pool, Portraits, batch, is_held_out
 from .detector_eval import Evaluation, evaluate, summary
 from .detector_export import export
 from .detector_loss import Weights, distillation_loss, quieten
@@ -256,6 +256,11 @@ class Run:
         if resume and self.checkpoint.exists():
             self.state.load(self.checkpoint, options.device)
         self.pools = [Pool(options.data, name) for name in options.pool]
+        if len({is_held_out(name) for pool in self.pools for name in pool.names}) < 2:
+            raise ValueError(
+                f"{', '.join(options.pool)}: one picture in {HELD_OUT}, chosen by its name, is for "
+                "the exam, and here all are or none is; add pictures, or give some other names"
+            )
         self.portraits = Portraits(self.pools, options.cache, self.state.rng)
         self.batches = Batches(self.state.rng, self.portraits)
         self.evaluation: Evaluation | None = None
@@ -312,6 +317,7 @@ class Run:
         self.log("evaluation", figures)
         run = {k: str(v) for k, v in asdict(self.options).items() if isinstance(v, int | float)}
         run |= {"steps": self.state.step, "pictures": self.state.pictures, "sizes": SIZES}
+        run["pool"] = ", ".join(self.options.pool)
         export(net, self.options.export_to, figures, run)
         return summary(figures)
 
@@ -358,7 +364,7 @@ class Run:
 @click.option("--minutes", default=60.0, help="Length of the whole run; the rate follows it.")
 @click.option("--threads", default=1, help="Threads of PyTorch.")
 @click.option("--seed", default=1, help="Of the first weights and of what is drawn.")
-@click.option("--cache", default=8000, help="Decoded portraits held in memory (120 kB each).")
+@click.option("--cache", default=8000, help="Portraits held in memory (120 to 800 kB each).")
 @click.option("--lr", default=0.02, help="Rate of the convolutions, relative to their norm.")
 @click.option("--device", default=best_device(), help="PyTorch's name of it.")
 @click.option("--resume", is_flag=True, help="Go on from WORK/checkpoint.pt, if there is one.")
@@ -373,6 +379,10 @@ def main(resume: bool, evaluate_only: bool, limit: int | None, **options: Any) -
     --work /tmp/detector --minutes 60
     """
     options["export_to"] = options["export_to"] or options["work"]
+    if evaluate_only and not (options["work"] / "checkpoint.pt").is_file():
+        raise click.ClickException(
+            f"{options['work'] / 'checkpoint.pt'}: no such file; train first, or name its --work"
+        )
     try:
         run = Run(Options(**options), resume or evaluate_only)
     except ValueError as error:

@@ -7,7 +7,6 @@ landed, and a composition may be as odd as it likes.
 
 from __future__ import annotations
 
-import csv
 import io
 import zipfile
 import zlib
@@ -17,12 +16,36 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from .alignment import LANDMARKS, read_picture, read_table
+
 POOLS = ("faces_utk", "faces_more", "faces_masks")
+COLUMNS = ["box_x", "box_y", "box_w", "box_h", *LANDMARKS]
 HELD_OUT = 20  # one name in twenty, by its checksum, is never trained on
 FACE_SIDES = (12.0, 600.0)  # pixels, geometric mean of width and height
 FACELESS = 0.2  # share of the pictures that are background alone
+LARGE = 512 * 512  # pixels; of a picture with more, no more than that is kept
 HEADSTAND = 0.08  # share of the others that stand on their heads and are to be read as faceless
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
+
+
+def trimmed(picture: Image.Image, faces: np.ndarray) -> tuple[Image.Image, np.ndarray]:
+    """A picture as it is or, of a photograph too large for thousands to be held, three times its
+    largest face, scaled down if need be. Boxes and points move with it."""
+    if picture.width * picture.height <= LARGE:
+        return picture, faces
+    at = int(np.argmax(faces[:, 2] * faces[:, 3]))
+    box, size = faces[at, :4], np.array(picture.size)
+    low = np.clip(box[:2] - box[2:], 0, size - 1).astype(int)
+    high = np.clip(box[:2] + 2 * box[2:], low + 1, size).astype(int)
+    scale = min(1.0, (LARGE / float(np.prod(high - low))) ** 0.5)
+    side = np.maximum(1, (high - low) * scale).astype(int)
+    picture = picture.crop((*low.tolist(), *high.tolist())).resize(tuple(side.tolist()), BICUBIC)
+    moved = faces.copy()
+    moved[:, [0, 1, *range(4, 14)]] -= np.tile(low, 6)
+    moved *= scale
+    inside = (moved[:, :2] < side).all(1) & (moved[:, :2] + moved[:, 2:4] > 0).all(1)
+    inside[at] = True
+    return picture, moved[inside]
 
 
 class Pool:
@@ -37,18 +60,19 @@ class Pool:
             if not path.is_file():
                 raise ValueError(f"{path}: no such file; each set is a .zip with a .csv beside it")
         self.archive = zipfile.ZipFile(folder / f"{name}.zip")
-        self.faces: dict[str, np.ndarray] = {}
-        rows: dict[str, list[list[float]]] = {}
-        with open(folder / f"{name}.csv", newline="", encoding="utf-8") as file:
-            for row in csv.reader(file):
-                if row[0] != "file":
-                    rows.setdefault(row[0], []).append([float(v) for v in row[1:15]])
+        table = folder / f"{name}.csv"
+        rows: dict[str, list[np.ndarray]] = {}
+        for line, picture, values in read_table(table, COLUMNS):
+            if not (values[2:4] > 0).all():
+                raise ValueError(f"{table}: line {line} ({picture}): a box without an inside; "
+                                 "leave it out")  # fmt: skip
+            rows.setdefault(picture, []).append(values)
         self.faces = {key: np.array(value) for key, value in rows.items()}
         self.names = sorted(self.faces)
 
-    def read(self, name: str) -> Image.Image:
-        """The picture, RGB."""
-        return Image.open(io.BytesIO(self.archive.read(name))).convert("RGB")
+    def read(self, name: str) -> tuple[Image.Image, np.ndarray]:
+        """The picture, RGB, and its faces (F, 14)."""
+        return trimmed(read_picture(self.archive, name), self.faces[name])
 
 
 def is_held_out(name: str) -> bool:
@@ -69,7 +93,7 @@ class Portraits:
 
     def _load(self, index: int) -> tuple[Image.Image, np.ndarray]:
         pool, name = self.source[index]
-        return pool.read(name), pool.faces[name]
+        return pool.read(name)
 
     def renew(self, count: int) -> None:
         """Replace `count` pictures by others, so that a long run sees all of them."""

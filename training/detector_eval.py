@@ -46,6 +46,8 @@ class Evaluation:
             out["identities"] = lambda n: _spread(self.identities, self.identities.names, n)
         for pool in self.pools:
             names = [name for name in pool.names if is_held_out(name)]
+            if not names:
+                continue
             out[pool.label] = lambda n, p=pool, names=names: _spread(p, names, n)
         out["composed"] = self._composed
         out["no_face"] = self._no_face
@@ -80,7 +82,8 @@ def _spread(pool: Pool | None, names: list[str], count: int) -> Iterator[Sample]
     """At most `count` pictures, evenly from the list."""
     assert pool
     for name in names[:: max(1, len(names) // count)][:count]:
-        yield np.array(pool.read(name)), pool.faces[name]
+        picture, faces = pool.read(name)
+        yield np.array(picture), faces
 
 
 @torch.inference_mode()

@@ -56,7 +56,7 @@ def _textures(rng: np.random.Generator, w: int, h: int, pool: Pool, names: list[
     """What lies beside faces, mirrored to fill the picture."""
     for _ in range(50):
         name = names[int(rng.integers(len(names)))]
-        strip = face_free_strip(rng, pool.read(name), pool.faces[name], least=28)
+        strip = face_free_strip(rng, *pool.read(name), least=28)
         if strip is None:
             continue
         zoom = rng.uniform(1, 4)
@@ -69,10 +69,11 @@ def _textures(rng: np.random.Generator, w: int, h: int, pool: Pool, names: list[
 def _erased(rng: np.random.Generator, pool: Pool, names: list[str]) -> np.ndarray | None:
     """A portrait with every face box, enlarged by a third, painted over; None if little is left."""
     name = names[int(rng.integers(len(names)))]
-    picture = np.asarray(pool.read(name)).copy()
+    whole, faces = pool.read(name)
+    picture = np.array(whole)
     h, w = picture.shape[:2]
     covered = np.zeros((h, w), bool)
-    for x, y, bw, bh in pool.faces[name][:, :4]:
+    for x, y, bw, bh in faces[:, :4]:
         x0, y0 = max(0, int(x - bw / 6)), max(0, int(y - bh / 6))
         covered[y0 : int(y + bh * 7 / 6), x0 : int(x + bw * 7 / 6)] = True
     if covered.mean() > 0.8:
@@ -84,6 +85,17 @@ def _erased(rng: np.random.Generator, pool: Pool, names: list[str]) -> np.ndarra
     return np.asarray(Image.fromarray(picture).resize((int(w * scale), int(h * scale)), BICUBIC))
 
 
+def _erased_of(
+    rng: np.random.Generator, w: int, h: int, sources: Sequence[tuple[Pool, list[str]]]
+) -> np.ndarray:
+    """A picture whose faces are painted over; clouds where they leave too little of every one."""
+    for _ in range(50):
+        erased = _erased(rng, *sources[int(rng.integers(len(sources)))])
+        if erased is not None:
+            return erased
+    return _clouds(rng, w, h)
+
+
 def no_face_pictures(pools: Sequence[Pool], count: int, seed: int) -> Iterator[np.ndarray]:
     """`count` pictures (H, W, 3) uint8 of 160 to 640 pixels; the same for the same seed."""
     rng = np.random.default_rng(seed)
@@ -91,6 +103,7 @@ def no_face_pictures(pools: Sequence[Pool], count: int, seed: int) -> Iterator[n
         (p, [n for n in p.names if p.label == "validation_identities" or is_held_out(n)])
         for p in pools
     ]
+    sources = [(pool, names) for pool, names in sources if names]
     rules = (_cells, _clouds, _gratings)
     for i in range(count):
         w, h = (int(v) for v in rng.integers(160, 641, 2))
@@ -98,10 +111,6 @@ def no_face_pictures(pools: Sequence[Pool], count: int, seed: int) -> Iterator[n
         if i % 3 == 0:
             yield _textures(rng, w, h, pool, names)
         elif i % 3 == 1:
-            erased = [None]
-            while erased[-1] is None:
-                pool, names = sources[int(rng.integers(len(sources)))]
-                erased.append(_erased(rng, pool, names))
-            yield erased[-1]
+            yield _erased_of(rng, w, h, sources)
         else:
             yield rules[i // 3 % 3](rng, w, h)
