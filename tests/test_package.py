@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import samples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -204,6 +205,62 @@ def test_a_recogniser(trained: Any, tmp_path: Path) -> None:
     card.write_text(json.dumps(json.loads(card.read_text()) | {"made": 18368}))
     data = package.package("fdfacenet", state, card, again).card.data
     assert "InterfaceGAN; 18,368 faces of people who do not exist" in data
+
+
+def test_a_recogniser_of_ones_own_pictures_does_not_claim_ours(trained: Any) -> None:
+    from training import package
+
+    figures = json.loads(trained("fdfacenet")[1].read_text())
+    _, card = samples.recogniser()
+
+    def told(about: str | None = None, **more: object) -> Card:
+        return package.describe(card, "fdfacenet", "mine", {**figures, **more}, about)
+
+    ours = told()
+    assert told(pool="faces_more, faces_utk, faces_masks").data == ours.data
+    mine = told(pool="mine, {others}", made=5)
+    assert "The maker's own sets: mine, {others}; 5 faces of people" in mine.data
+    said = told("Photographs of my class, with their consent.", pool="mine")
+    assert said.data.startswith("Photographs of my class, with their consent. Unlabelled")
+    assert told("Ours and more.").data.startswith("Ours and more. Unlabelled")
+    for other in (mine, said):
+        assert "UTKFace" not in other.data and "LFW" not in other.data
+        assert "Apache-2.0;" not in other.licence and "to be said" in other.licence
+        assert "MobileFaceNet" in other.data and "this project's own" not in other.notes
+
+
+@pytest.mark.parametrize(("pool", "given"), [("mine", False), (None, True)])
+def test_rates_by_group_are_of_those_that_learnt_from_the_pool(
+    pool: str | None, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from training import groups, identities, package
+
+    graph, card = samples.recogniser()
+    card = replace(card, figures={"training": {"samples": 1} | ({"pool": pool} if pool else {})})
+    for name in ("faces_utk", "faces_masks", "faces_more"):
+        (tmp_path / f"{name}.zip").touch()
+    monkeypatch.setattr(groups, "examine", lambda *_: {"everyone": {}})
+    points = {"operating_points": {"1e-3": {"threshold": 0.4}}}
+    monkeypatch.setattr(identities, "examine", lambda *_: dict(points))
+    monkeypatch.setattr(package, "load_detector", lambda _: None)
+    detector = tmp_path / "d.safetensors"
+    detector.write_bytes(b"d")
+    found = package.with_figures(card, Model(graph, card), tmp_path, str(detector))
+    assert ("groups" in found.figures) is given
+
+
+def test_a_folder_of_other_things_keeps_its_readme(tmp_path: Path) -> None:
+    (tmp_path / "state.safetensors").write_bytes(b"what a training exported")
+    assert "not written" in cards.renew(tmp_path)
+    assert not (tmp_path / "README.md").exists()
+    (tmp_path / "README.md").write_text("# My project")
+    assert "not written" in cards.renew(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# My project"
+    (tmp_path / "state.safetensors").unlink()
+    (tmp_path / "README.md").write_text("# The weights that ship\n\nof yesterday")
+    assert cards.renew(tmp_path).endswith("README.md: written")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == cards.readme(tmp_path)
 
 
 def test_measured_anew_the_weights_stay(

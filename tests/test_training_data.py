@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training import data, teachers  # noqa: E402
+from training import alignment, data, teachers  # noqa: E402
 from training.student import Settings, Student  # noqa: E402
 
 
@@ -74,6 +74,23 @@ def test_each_look_goes_on_where_it_was_stopped(work, monkeypatch):
     assert torch.equal(torch.cat(seen), data.look(crops, 7, name, 1))
 
 
+def test_embeddings_that_were_hardly_begun_do_not_pass_for_computed(work, monkeypatch):
+    whole = data.open_memmap
+
+    def killed(path, mode, *more):
+        made = whole(path, mode, *more)
+        if mode == "w+":
+            raise KeyboardInterrupt
+        return made
+
+    monkeypatch.setattr(data, "open_memmap", killed)
+    with pytest.raises(KeyboardInterrupt):
+        data.build_embeddings(work, "crops", teachers.TEACHERS[0], 2, work, 1)
+    found = data.teacher_embeddings(work, "crops", teachers.TEACHERS[0])
+    assert len(found) == 7 and np.isfinite(found).all()
+    assert not (work / f"crops_{teachers.TEACHERS[0]}_2.npy").exists()
+
+
 def test_seldom_layers_move_in_one_step_of_so_many(work):
     student = Student(Settings(batch=4, chunk=4, seldom=3))
     pool = data.Pool(work)
@@ -96,3 +113,16 @@ def test_mixtures_lie_between_their_two_faces():
     crops = np.stack([np.full((128, 128, 3), v, np.uint8) for v in (10, 200)])
     for mixed in data.mixtures(crops, 12):
         assert mixed.shape == (128, 128, 3) and mixed.min() >= 10 and mixed.max() <= 200
+
+
+def test_mixtures_are_of_faces_that_are_learnt_from(tmp_path):
+    """Those that are held out are white here, and nothing of them may be seen."""
+    crops = np.full((20, 128, 128, 3), 100, np.uint8)
+    crops[: alignment.kept(20)] = 255
+    np.save(tmp_path / "crops.npy", crops)
+    data.build_mixtures(tmp_path, 30)
+    mixed = np.load(tmp_path / "mixed.npy")
+    assert mixed.shape == (30, 128, 128, 3) and mixed.max() == 100
+    data.build_mixtures(tmp_path, 30)
+    with pytest.raises(ValueError, match="holds 30 mixtures, not 40"):
+        data.build_mixtures(tmp_path, 40)

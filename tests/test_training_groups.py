@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import samples
 
 from training import groups
+from training.alignment import POOL, Face
 from training.groups import Label
 
 
@@ -46,3 +53,37 @@ def test_false_matches_are_counted_over_pairs() -> None:
         "pictures": 1, "pairs": 0, "rate": 0.0, "interval": [0.0, 1.0],
     }  # fmt: skip
     assert groups.rows({"men": found})[0][:4] == ["men", "4", "6", "16.67%"]
+
+
+def test_of_a_small_pool_a_tenth_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same crops that no training learns from, and not of `HELD_OUT` whatever there is."""
+    pool = [
+        (i, Face(Path("faces_utk.zip"), f"{i}_1_0_2016.jpg", np.zeros((5, 2)))) for i in range(30)
+    ]
+    monkeypatch.setattr(groups, "shuffled", lambda data: pool)
+    assert [said.age for _, said in groups.held_out(Path())] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("training", "unseen"),
+    [
+        (None, True),
+        ({"samples": 3}, True),  # of before there were records
+        ({"pool": ", ".join(POOL)}, True),
+        ({"pool": ", ".join(reversed(POOL))}, False),  # in this order others are held out
+        ({"pool": "mine"}, False),
+        ({"pool": "not recorded"}, False),
+    ],
+)
+def test_pictures_that_a_training_may_have_seen_are_no_test(
+    training: dict[str, object] | None, unseen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = {} if training is None else {"training": training}
+    card = replace(samples.recogniser()[1], figures=figures)
+    assert groups.never_saw(card) is unseen
+    if not unseen:
+        model = SimpleNamespace(card=card, name="mine")
+        monkeypatch.setattr(groups, "load", lambda name, threads: model)
+        monkeypatch.setattr(sys, "argv", ["groups", "--data", ".", "mine"])
+        with pytest.raises(SystemExit, match="mine: learnt from other sets"):
+            groups.main()

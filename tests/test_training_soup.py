@@ -60,7 +60,7 @@ def test_the_best_share_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             export=tmp_path / "mean.safetensors",
         )
     )  # fmt: skip
-    assert best["share"] == 0.5
+    assert best["share"] == 0.5 and best["pool"] == "not recorded"
     assert json.loads((tmp_path / "mean.json").read_text()) == best
     one, two, mean = (load_file(tmp_path / f"{n}.safetensors") for n in ("1", "2", "mean"))
     torch.testing.assert_close(mean["fc.weight"], (one["fc.weight"] + two["fc.weight"]) / 2)

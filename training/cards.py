@@ -17,7 +17,9 @@ from typing import Any
 from tinyface.formats.importer import sha256
 from tinyface.formats.modelfile import Card, read_card
 from training import groups
+from training.alignment import is_the_pool
 
+SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 Row = Sequence[str]
 
 
@@ -26,7 +28,7 @@ class Text:
     """Of one kind of weights."""
 
     licence: str
-    data: str  # with a place for `MADE`
+    teachers: str
     notes: str
 
 
@@ -51,7 +53,7 @@ MADE = (
 )
 RECOGNISER = Text(
     LICENCE,
-    PICTURES + "Teachers: mobilefacenet.pt of foamliu/MobileFaceNet (Apache-2.0; trained on a "
+    "Teachers: mobilefacenet.pt of foamliu/MobileFaceNet (Apache-2.0; trained on a "
     "refined MS-Celeb-1M, a collection for non-commercial research that its makers withdrew) and "
     "mobilefacenet-v1 of zuoqing1988/ZQCNN (MIT; its data are not stated).",
     TERMS + " Thresholds are from all pairs of a FaceScrub subset, found and aligned by the "
@@ -59,10 +61,17 @@ RECOGNISER = Text(
 )
 DETECTOR = Text(
     LICENCE,
-    PICTURES + "Composed into scenes, several to a picture. Teacher: retinaface_mnet025.pth of "
+    "Composed into scenes, several to a picture. Teacher: retinaface_mnet025.pth of "
     "biubug6/Pytorch_Retinaface (MIT; trained on WIDER FACE, for research use).",
     TERMS + " See weights/README.md.",
 )
+
+OWN_LICENCE = "to be said by who trained it; its teachers are for research use only, see the notes"
+OWN_TERMS = (
+    "Who trained the weights must say what the terms of their pictures allow. Their teachers had "
+    "learnt from pictures that were published for research."
+)
+OWN_PICTURES = "{about}{made}. Unlabelled: the weights copy their teachers' answers. "
 
 HEAD = """\
 # The weights that ship
@@ -80,6 +89,8 @@ the training pictures were not asked, the terms of the pictures allow research o
 figures below say how often the answers are wrong. Neither the pictures nor the teachers' weights
 are in this project.
 """
+
+TITLE = HEAD.partition("\n")[0]
 
 RECOGNISER_TEXT = """\
 **How it was measured.** {pictures} web pictures of {people} people (the validation set: a
@@ -142,6 +153,19 @@ it is recognised.
 """
 
 
+def origin(
+    task: str, training: Mapping[str, Any], about: str | None = None
+) -> tuple[str, str, str]:
+    """Licence, data and notes of weights: those of what ships if they learnt from its sets, and
+    otherwise what `about` says of their pictures, or the names of the sets."""
+    text = DETECTOR if task == "detect" else RECOGNISER
+    made = MADE.format(made=training["made"]) if training.get("made") else ""
+    if not about and is_the_pool(training.get("pool")):
+        return text.licence, PICTURES.format(made=made) + text.teachers, text.notes
+    about = (about or f"The maker's own sets: {training['pool']}").rstrip(". ")
+    return OWN_LICENCE, OWN_PICTURES.format(about=about, made=made) + text.teachers, OWN_TERMS
+
+
 def table(head: Row, rows: Sequence[Row]) -> str:
     """Markdown."""
     lines = [head, ["---"] * len(head), *rows]
@@ -178,6 +202,16 @@ def write(folder: Path) -> Path:
     path = folder / "README.md"
     path.write_text(readme(folder), encoding="utf-8")
     return path
+
+
+def renew(folder: Path) -> str:
+    """Write the README of a folder that is there for weights alone, and leave others as they are:
+    their README and their files are somebody's. What was done, for the terminal."""
+    path = folder / "README.md"
+    ours = folder.resolve() == SHIPPED or (
+        path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(TITLE)
+    )
+    return f"{write(folder)}: written" if ours else f"{path}: not written; it is not of weights"
 
 
 def facts(path: Path, card: Card) -> Iterator[str]:

@@ -6,6 +6,7 @@ Everything is computed once and kept as plain arrays in the work folder, so that
 only reads memory:
 
     crops.npy                  (n, 128, 128, 3) uint8, the 112x112 template in the middle
+    crops.txt                  the sets that they are of
     crops_<teacher>_<view>.npy (n, 128) float32, one embedding per crop, NaN where not yet computed
     mixed.npy, mixed_<teacher>_<view>.npy   the same for pictures made of two faces
 
@@ -25,6 +26,7 @@ from functools import partial
 from itertools import product
 from multiprocessing import Pool as Workers
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +51,7 @@ from training.teachers import (
 
 VALIDATION = "validation_identities"
 MOST_VIEWS = 8
+UNKNOWN = "not recorded"
 KINDS = ("crops", "mixed", "made")
 
 
@@ -73,19 +76,22 @@ def build_crops(data: Path, work: Path, processes: int, names: Sequence[str] = P
     """Align every face of the archives, in a fixed random order, into `crops.npy`.
 
     Raises:
-        ValueError: there is none, or `crops.npy` is there with another number of faces.
+        ValueError: there is none, or `crops.npy` is there and of other sets.
     """
     pool = shuffled(data, names)
     if not pool:
         raise ValueError(f"no faces in {', '.join(names)} of {data}; name other sets with --pool")
+    record, said = work / "crops.txt", ", ".join(names)
     if (work / "crops.npy").exists():
-        there = len(np.load(work / "crops.npy", mmap_mode="r"))
-        if there != len(pool):
+        there, was = len(np.load(work / "crops.npy", mmap_mode="r")), pool_of(work)
+        if there != len(pool) or was not in (UNKNOWN, said):
             raise ValueError(
-                f"{work / 'crops.npy'} holds {there} faces, the archives {len(pool)}: it was made "
-                "of others; choose another --work"
+                f"{work / 'crops.npy'} holds {there} faces, the archives {len(pool)} "
+                f"(sets: {was}; now {said}): it was made of others; choose another --work"
             )
+        record.write_text(said, encoding="utf-8")  # an older version did not
         return
+    record.write_text(said, encoding="utf-8")
     out = open_memmap(work / "crops.part.npy", "w+", np.uint8, (len(pool), CROP, CROP, 3))
     with progress() as bar, Workers(processes) as workers:
         task = bar.add_task("aligning", total=len(pool))
@@ -94,6 +100,12 @@ def build_crops(data: Path, work: Path, processes: int, names: Sequence[str] = P
             bar.advance(task)
     out.flush()
     os.replace(work / "crops.part.npy", work / "crops.npy")
+
+
+def pool_of(work: Path) -> str:
+    """The sets that the crops of the work folder are of."""
+    record = work / "crops.txt"
+    return record.read_text(encoding="utf-8") if record.exists() else UNKNOWN
 
 
 def validation(data: Path) -> tuple[NDArray[np.uint8], list[str]]:
@@ -128,10 +140,19 @@ def mixtures(crops: NDArray[np.uint8], count: int, seed: int = 2) -> Iterator[ND
 
 
 def build_mixtures(work: Path, count: int) -> None:
-    """Write `count` mixtures of the pool's faces into `mixed.npy`."""
+    """Write `count` mixtures of the faces that are learnt from into `mixed.npy`.
+
+    Raises:
+        ValueError: it is there with another number of them.
+    """
     if (work / "mixed.npy").exists():
+        there = len(np.load(work / "mixed.npy", mmap_mode="r"))
+        if there != count:
+            raise ValueError(f"{work / 'mixed.npy'} holds {there} mixtures, not {count}: give "
+                             f"--mixtures {there}, or remove {work}/mixed*.npy")  # fmt: skip
         return
-    made = mixtures(np.load(work / "crops.npy", mmap_mode="r"), count)
+    crops = np.load(work / "crops.npy", mmap_mode="r")
+    made = mixtures(crops[kept(len(crops)) :], count)
     out = open_memmap(work / "mixed.part.npy", "w+", np.uint8, (count, CROP, CROP, 3))
     for row, pixels in enumerate(made):
         out[row] = pixels
@@ -147,17 +168,30 @@ def look(x: Tensor, row: int, teacher: str, view: int) -> Tensor:
     return x.flip(3) if (view + TEACHERS.index(teacher)) % 2 else x
 
 
+def grown(path: Path, shape: tuple[int, ...], dtype: type, fill: float) -> NDArray[Any]:
+    """The array of `path`, made or made longer where it has fewer rows than `shape`.
+
+    It appears whole: rows of zeros that wait to be filled would pass for computed ones.
+    """
+    old = np.load(path, mmap_mode="r") if path.exists() else np.zeros((0, *shape[1:]), dtype)
+    if len(old) < shape[0]:
+        part = path.with_suffix(".part.npy")
+        out = open_memmap(part, "w+", dtype, shape)
+        out[: len(old)] = old
+        if fill:  # a new file is of zeros, and should not be written twice
+            out[len(old) :] = fill
+        out.flush()
+        part.replace(path)
+    return open_memmap(path, "r+")
+
+
 def build_embeddings(
     work: Path, kind: str, teacher: str, view: int, folder: Path, threads: int
 ) -> None:
     """Run one teacher over `<kind>.npy`; goes on where an earlier run stopped."""
     crops = np.load(work / f"{kind}.npy", mmap_mode="r")
     path = work / f"{kind}_{teacher}_{view}.npy"
-    if path.exists():
-        out = open_memmap(path, "r+")
-    else:
-        out = open_memmap(path, "w+", np.float32, (len(crops), 128))
-        out[:] = np.nan
+    out = grown(path, (len(crops), 128), np.float32, np.nan)
     start = ready(out)
     model, device = load_teacher(folder, teacher), best_device()
     run = model.to(device) if device != "cpu" else fast(model, threads)
@@ -299,10 +333,10 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     try:
         build_crops(args.data, args.work, args.threads, args.pool)
+        if args.mixtures:
+            build_mixtures(args.work, args.mixtures)
     except ValueError as error:
         parser.error(str(error))
-    if args.mixtures:
-        build_mixtures(args.work, args.mixtures)
     for kind in ("crops", "mixed") if args.mixtures else ("crops",):
         for view, teacher in product(range(args.views), args.teacher or TEACHERS):
             build_embeddings(args.work, kind, teacher, view, args.teachers, args.threads)

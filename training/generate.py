@@ -23,13 +23,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from training.alignment import crop
-from training.data import look, progress, ready
+from training.data import grown, look, progress, ready
 from training.detector_net import RetinaFace, decode, to_input
 from training.detector_net import load_teacher as load_detector
 from training.generator import Generator, package_folder
@@ -107,21 +106,6 @@ def crops(
     raise ValueError(f"no face in {ATTEMPTS} pictures for row {rows[left[0]]}; look at --model")
 
 
-def _grown(path: Path, shape: tuple[int, ...], dtype: type, fill: float) -> NDArray[np.generic]:
-    """The array of `path`, made or made longer where it has fewer rows than `shape`."""
-    old = np.load(path, mmap_mode="r") if path.exists() else np.zeros((0, *shape[1:]), dtype)
-    if len(old) >= shape[0]:
-        return open_memmap(path, "r+")
-    part = path.with_suffix(".part.npy")
-    out = open_memmap(part, "w+", dtype, shape)
-    out[: len(old)] = old
-    if fill:  # a new file is of zeros, and should not be written twice
-        out[len(old) :] = fill
-    out.flush()
-    part.replace(path)
-    return open_memmap(path, "r+")
-
-
 class Making:
     """The arrays of the work folder, and the networks that fill them."""
 
@@ -135,9 +119,9 @@ class Making:
             name: fast(model, threads) if self.device == "cpu" else model
             for name, model in models.items()
         }
-        self.pixels = _grown(work / f"{KIND}.npy", (count, CROP, CROP, 3), np.uint8, 0)
+        self.pixels = grown(work / f"{KIND}.npy", (count, CROP, CROP, 3), np.uint8, 0)
         self.answers = {
-            name: _grown(work / f"{KIND}_{name}_0.npy", (count, 128), np.float32, np.nan)
+            name: grown(work / f"{KIND}_{name}_0.npy", (count, 128), np.float32, np.nan)
             for name in TEACHERS
         }
 

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyface import load
+from tinyface.formats.card import Card
 from tinyface.model import Model
 from tinyface.vision.align import align
-from training.alignment import HELD_OUT, Face, open_face, shuffled
+from training.alignment import POOL, Face, kept, open_face, shuffled
 from training.identities import REPLICATES, embed
 from training.pairs import unit
 
@@ -53,9 +54,18 @@ def label(name: str) -> Label | None:
 
 def held_out(data: Path) -> list[tuple[Face, Label]]:
     """The pictures that no training saw and that have labels."""
-    found = ((face, label(face.name)) for _, face in shuffled(data)[:HELD_OUT]
+    pool = shuffled(data)
+    found = ((face, label(face.name)) for _, face in pool[: kept(len(pool))]
              if face.archive.stem == "faces_utk")  # fmt: skip
     return [(face, said) for face, said in found if said]
+
+
+def never_saw(card: Card) -> bool:
+    """Whether the model's training kept `held_out` aside, as far as its card says: it learnt from
+    the same sets in the same order."""
+    training = card.figures.get("training")
+    record = training.get("pool") if isinstance(training, Mapping) else None
+    return record in (None, ", ".join(POOL))
 
 
 def members(labels: Sequence[Label]) -> dict[str, NDArray[np.intp]]:
@@ -110,6 +120,9 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.models:
         model = load(name, threads=1)
+        if not never_saw(model.card):
+            raise SystemExit(f"{name}: learnt from other sets than {', '.join(POOL)}, so that "
+                             "nothing says which pictures it has not seen")  # fmt: skip
         threshold = float(model.card.thresholds[RATE])
         print(f"{model.name}: at {threshold:.4f}, the threshold for a false-match rate of {RATE}")
         for row in rows(examine(model, args.data, threshold)):

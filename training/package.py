@@ -9,7 +9,8 @@ The state is a safetensors file of PyTorch's tensors, under the names that the n
 registry; the card is the JSON that the training wrote beside it. `--people` names the folder of
 `validation_identities.zip` and `.csv`: from its pairs come a recogniser's thresholds; where the
 pool's archives lie there, too, from the held-out ones the false matches by age and origin. The same
-input gives the same bytes. `weights/README.md` is written anew from what lies beside it.
+input gives the same bytes. `weights/README.md` is written anew from what lies beside it; another
+folder's README is left as it is, unless it was written so before.
 """
 
 from __future__ import annotations
@@ -160,11 +161,9 @@ def check(path: Path, network: str, state: Arrays) -> tuple[float, float]:
 # -------------------------------------------------------------------------------- the card
 
 
-def describe(card: Card, network: str, name: str, trained: Mapping[str, Any]) -> Card:
+def describe(card: Card, network: str, name: str, trained: Mapping[str, Any],
+             about: str | None = None) -> Card:  # fmt: skip
     """The card with name, terms, data and the training's own figures; no thresholds yet."""
-    text = cards.DETECTOR if card.task == "detect" else cards.RECOGNISER
-    made = cards.MADE.format(made=trained["made"]) if trained.get("made") else ""
-    data = text.data.format(made=made)
     figures: dict[str, Any]
     if card.task == "detect":
         detector = {**card.detector, "score": trained["threshold"], "overlap": trained["nms_iou"],
@@ -175,9 +174,10 @@ def describe(card: Card, network: str, name: str, trained: Mapping[str, Any]) ->
     else:
         detector = dict(card.detector)
         figures = {"training": _plain(trained)}
+    licence, data, notes = cards.origin(card.task, figures["training"], about)
     return replace(card, name=name, detector=detector, figures=figures,
                    source=f"trained for tinyface, from random weights; network {network}",
-                   licence=text.licence, data=data, notes=text.notes)  # fmt: skip
+                   licence=licence, data=data, notes=notes)  # fmt: skip
 
 
 def detector_figures(figures: Mapping[str, Any], score: str) -> dict[str, Any]:
@@ -206,7 +206,8 @@ def with_figures(card: Card, model: Model, data: Path, detector: str | None) -> 
 
     figures = examine(model, data, load_detector(detector))
     thresholds = {rate: point["threshold"] for rate, point in figures["operating_points"].items()}
-    if all((data / f"{name}.zip").exists() for name in POOL):
+    there = all((data / f"{name}.zip").exists() for name in POOL)
+    if there and groups.never_saw(card):
         figures["groups"] = groups.examine(model, data, thresholds[groups.RATE])
     figures["found_by"] = sha256(Path(detector) if detector else modelstore.default("detect"))
     return replace(card, thresholds=thresholds, figures={**card.figures, **figures})
@@ -234,7 +235,7 @@ def measured(graph: Graph, card: Card, data: Path, detector: str | None, dtype: 
 
 def package(network: str, state: Path, trained: Path, out: Path, *, name: str | None = None,
             dtype: str | None = None, people: Path | None = None, detector: str | None = None,
-            ) -> Packed:  # fmt: skip
+            about: str | None = None) -> Packed:  # fmt: skip
     """Write a model file; nothing is written where a check fails.
 
     Raises:
@@ -243,7 +244,7 @@ def package(network: str, state: Path, trained: Path, out: Path, *, name: str | 
     entry = ALIASES.get(network, network)
     imported = import_file(state, entry)
     card = describe(imported.card, entry, name or network,
-                    json.loads(trained.read_text(encoding="utf-8")))  # fmt: skip
+                    json.loads(trained.read_text(encoding="utf-8")), about)  # fmt: skip
     dtype = dtype or ("float32" if card.task == "detect" else "float16")
     if people is not None and card.task == "embed":
         card = measured(imported.graph, card, people, detector, dtype)
@@ -274,15 +275,18 @@ def main() -> int:
         help="how weights are stored; by default float16, float32 for a detector")  # fmt: skip
     add("--people", type=Path, help="folder of validation_identities; no thresholds without it")
     add("--detector", help="that finds the faces of --people; the default one if left out")
+    add("--about", help="where the pictures are from and what may be done with them, for the "
+                        "card; needed if they are not those of what ships")  # fmt: skip
     args = parser.parse_args()
     try:
         packed = package(args.network, args.state, args.card, args.output, name=args.name,
-                         dtype=args.dtype, people=args.people, detector=args.detector)  # fmt: skip
-        readme = cards.write(args.output.parent)
+                         dtype=args.dtype, people=args.people, detector=args.detector,
+                         about=args.about)  # fmt: skip
+        readme = cards.renew(args.output.parent)
     except TinyfaceError as error:
         print(f"training.package: {error}", file=sys.stderr)
         return error.exit_code
-    print("\n".join([*packed.lines(), f"{readme}: written"]))
+    print("\n".join([*packed.lines(), readme]))
     return 0
 
 

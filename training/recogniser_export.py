@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 
-def export(model: nn.Module, path: Path, figures: dict[str, float]) -> None:
+def export(model: nn.Module, path: Path, figures: dict[str, Any]) -> None:
     """Write float32 tensors under PyTorch's names to `path`, and `figures` to its .json.
 
     Both files appear whole or not at all.

@@ -4,7 +4,7 @@
 
 Each file gets the thresholds and figures of today's pair test (`--people` as for
 `training.package`) and keeps its weights, bit by bit, and what its storage costs; the README
-beside it is written anew.
+beside it is written anew if it is one of weights.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> int:
             rows = remeasure(path, args.people, args.detector)
             print("\n".join([f"{path}: measured", *(" ".join(row) for row in rows)]))
         for folder in {path.parent for path in args.models}:
-            print(f"{cards.write(folder)}: written")
+            print(cards.renew(folder))
     except TinyfaceError as error:
         print(f"training.remeasure: {error}", file=sys.stderr)
         return error.exit_code

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.data import KINDS, Pool, held_out
+from training.data import KINDS, Pool, held_out, pool_of
 from training.networks import NETWORKS, WIDTHS
 from training.recogniser import Exam
 from training.recogniser_export import export
@@ -53,7 +53,7 @@ def stir(args: argparse.Namespace) -> dict[str, Any]:
         model, figures = exam.take(student)
         print(share, {name: round(value, 4) for name, value in figures.items()}, flush=True)
         if figures["held_out_cosine"] > best["held_out_cosine"]:
-            best = figures | {"share": share}
+            best = figures | {"share": share, "pool": pool_of(args.work)}
             export(model, args.export, best)
     return best
 
@@ -71,7 +71,7 @@ def main() -> None:
     add(
         "--share", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0], help="0..1, of ENDED"
     )
-    add("--kinds", nargs="+", default=KINDS, help="as the runs had them")
+    add("--kinds", nargs="+", choices=KINDS, default=KINDS, help="as the runs had them")
     add("--export", type=Path, required=True, help="where the best goes")
     add("--threads", type=int, default=1, help="of the CPU")
     args = parser.parse_args()
