@@ -71,6 +71,13 @@ def folds_of(people: list[str], count: int = 10) -> NDArray[np.int64]:
     return np.array([place[name] for name in people])
 
 
+def enough(people: list[str]) -> bool:
+    """Whether `evaluate` has what it needs: pairs of one person in two folds at least, and so
+    pairs of two people, too."""
+    genuine, _ = all_pairs(people)
+    return len(np.unique(folds_of(people)[genuine[:, 0]])) > 1
+
+
 def evaluate(embeddings: NDArray[Any], people: list[str]) -> dict[str, float]:
     """The pair test: accuracy over ten folds by person (as many different as same pairs, both
     within a fold), its deviation over the folds, and over all pairs AUC and TAR at FMR 1e-2

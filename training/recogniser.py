@@ -21,10 +21,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from training.data import KINDS, VALIDATION, Pool, held_out, progress, validation
+from training.data import KINDS, VALIDATION, Pool, held_out, pool_of, progress, validation
 from training.live import LOOKS, Live
 from training.networks import NETWORKS, WIDTHS
-from training.pairs import evaluate
+from training.pairs import enough, evaluate
 from training.recogniser_export import export
 from training.student import Settings, Student, embeddings
 from training.teachers import best_device
@@ -45,12 +45,14 @@ class Log:
 
 
 class Exam:
-    """The cosine to the target on held-out crops and, where the set of named people is there, the
-    pair test on them."""
+    """The cosine to the target on held-out crops and, where the set of named people is there and
+    large enough, the pair test on them."""
 
     def __init__(self, data: Path, work: Path, pool: Pool) -> None:
         named = (data / f"{VALIDATION}.zip").exists()
         self.crops, self.people = validation(data) if named else (None, [])
+        if not enough(self.people):
+            self.crops = None
         whole = Pool(work, ("crops",), width=pool.width)
         count = held_out(work)
         self.held, self.goal = (part[:count] for part in whole.parts["crops"])
@@ -134,7 +136,7 @@ class Run:
         figures["made"] = len(self.pool.parts["made"][1]) if "made" in self.pool.parts else 0
         self.log.write(event="exam", took=time.monotonic() - start, **figures)
         if self.args.export:
-            export(model, self.args.export, figures)
+            export(model, self.args.export, figures | {"pool": pool_of(self.args.work)})
 
     def train(self) -> None:
         """Step until the run's length is reached, `--stop-after` minutes are over, or a signal
@@ -221,7 +223,7 @@ def arguments() -> argparse.Namespace:
     add("--fused", action="store_true", help="normalisation and activation in one compiled pass")
     add("--frozen", nargs="*", default=[], metavar="LAYER", help="layers not trained: conv1 conv2")
     add("--seldom", type=int, default=1, help="the first layers learn in one step of so many")
-    add("--kinds", nargs="+", default=KINDS, help="arrays of the work folder to use")
+    add("--kinds", nargs="+", choices=KINDS, default=KINDS, help="arrays of the work folder to use")
     add("--live", type=float, default=0.0, metavar="SHARE",
         help="mix this share of every batch in the step, and ask the teachers then")  # fmt: skip
     add("--teachers", type=Path, help="folder of the teachers' weights, for --live")
@@ -230,6 +232,10 @@ def arguments() -> argparse.Namespace:
     add("--save-every", type=float, default=4, help="minutes")
     add("--look-every", type=float, default=12, help="minutes")
     args = parser.parse_args()
+    for name in ("minutes", "samples", "batch", "chunk", "seldom", "log_every", "threads"):
+        given = getattr(args, name)
+        if given is not None and not given > 0:
+            parser.error(f"--{name.replace('_', '-')} {given:g}: give more than 0")
     if not 0 <= args.live <= 1:
         parser.error(f"--live {args.live:g} is no share; give 0 to 1")
     if args.live and not args.teachers:
@@ -246,7 +252,7 @@ def main() -> None:
     np.seterr(all="raise", under="ignore")
     try:
         run = Run(args)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # a file that is not there, or does not fit
         sys.exit(f"training.recogniser: {error}")
     run.train()
 

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from training.data import Pool, held_out, validation
 from training.identities import Scores, operating_points, score
 from training.networks import NETWORKS, WIDTHS
 from training.pairs import all_pairs, best_threshold, evaluate, unit
 from training.recogniser_export import replace_text
-from training.student import embeddings
+from training.student import embeddings, read_weights, take_weights
 from training.teachers import TEACHERS, embed, load_teacher, targets
 
 SURELY_SAME = 0.5
@@ -86,8 +85,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the card, JSON")
     args = parser.parse_args()
     model = NETWORKS[args.network]().eval()
-    state = load_file(args.state)
-    model.load_state_dict(state, strict=False)
+    try:
+        state = read_weights(args.state)
+        take_weights(model, state, args.state)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     crops, people = validation(args.data)
     whole = embeddings(model, crops)
     card: dict[str, Any] = {
@@ -99,7 +101,7 @@ def main() -> None:
     card["held_out_pool"] = unlabelled(embeddings(model, held[:few]), goal[:few].numpy())
     mirrored = embeddings(model, crops[:, :, ::-1])
     card["pair_test_with_mirror"] = evaluate(unit(whole) + unit(mirrored), people)
-    model.load_state_dict({k: v.half().float() for k, v in state.items()}, strict=False)
+    take_weights(model, {k: v.half().float() for k, v in state.items()}, args.state)
     halved = embeddings(model, crops)
     card["pair_test_fp16_storage"] = evaluate(halved, people)
     card["fp16_lowest_cosine"] = float((unit(whole) * unit(halved)).sum(1).min())

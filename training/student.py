@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -59,6 +60,8 @@ class Settings:
 
     # What may differ where a run goes on: how a machine computes, not what.
     FREE: ClassVar = frozenset({"chunk", "half", "fused"})
+    # What may not, whoever asks for it: the optimisers' state is of these weights.
+    BOUND: ClassVar = frozenset({"network", "frozen"})
 
     def differing(self, saved: dict[str, Any]) -> list[str]:
         """In words, what a checkpoint's settings say otherwise; an older version's lack some."""
@@ -83,6 +86,36 @@ def distance(student: Tensor, target: Tensor, relation: float) -> tuple[Tensor, 
     return 1 - cosine + relation * F.mse_loss(s @ s.T, target @ target.T), cosine
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, float32.
+
+    Raises:
+        ValueError: it is none.
+        OSError: it cannot be read.
+    """
+    try:
+        return {name: value.float() for name, value in load_file(path).items()}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: no safetensors file ({error}); name an export") from None
+
+
+def take_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Let the model have the weights of a file, all of them.
+
+    Raises:
+        ValueError: their names or shapes are not those of the model's.
+    """
+    own, given = (
+        {name: value.shape for name, value in of.items() if not name.endswith("_tracked")}
+        for of in (model.state_dict(), weights)
+    )
+    wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+    if wrong:
+        raise ValueError(f"{path}: not this network's weights: {', '.join(wrong[:4])}; "
+                         "name its --network")  # fmt: skip
+    model.load_state_dict(weights, strict=False)
+
+
 class Student:
     """A network, the running average of its weights, its optimisers and random states."""
 
@@ -93,6 +126,10 @@ class Student:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.25, mode="fan_in")
+        layers = [name for name, _ in model.named_children()]
+        for name in set(settings.frozen).difference(layers):
+            raise ValueError(f"no layer {name} to be frozen; {settings.network} has "
+                             f"{', '.join(layers)}")  # fmt: skip
         for name, p in model.named_parameters():
             p.requires_grad_(name.split(".")[0] not in settings.frozen)
         # On a GPU, gradients of depthwise convolutions are fast with channels first alone.
@@ -128,7 +165,8 @@ class Student:
     def rows_of(self, pool: Pool) -> np.ndarray:
         """The next batch's rows: every row once in an epoch, in a seeded order."""
         size = self.settings.batch
-        if self.epoch < 0 or self.position + size > self.rows:
+        # Of other kinds than before, a pool may have fewer rows than the epoch was begun with.
+        if self.epoch < 0 or self.position + size > self.rows or self.rows > len(pool):
             self.epoch, self.position, self.rows = self.epoch + 1, 0, pool.refresh()
         if self.position == 0 or not hasattr(self, "order"):
             seed = (self.settings.seed, self.epoch)
@@ -205,12 +243,9 @@ class Student:
 
     def start_from(self, path: Path) -> None:
         """Take the weights of a safetensors file whose names are this network's."""
-        weights = {name: value.float() for name, value in load_file(path).items()}
+        weights = read_weights(path)
         for model in (self.model, self.average):
-            missing, extra = model.load_state_dict(weights, strict=False)
-            missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-            if missing or extra:
-                raise ValueError(f"{path}: not this network's weights: {[*missing, *extra][:4]}")
+            take_weights(model, weights, path)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file appears whole or not at all."""
@@ -233,20 +268,34 @@ class Student:
         """Go on from a checkpoint of `save`.
 
         Raises:
-            ValueError: its settings are others, and `changed` does not say that they may be.
+            ValueError: its settings or its kind of machine are others, and `changed` does not
+                say that they may be.
         """
         state = torch.load(path, map_location=self.device, weights_only=True)
         others = self.settings.differing(state["settings"])
-        if others and not changed:
+        way = "another --name, or --changed to go on with the new ones"
+        if changed:
+            others = [text for text in others if text.split()[0] in Settings.BOUND]
+            way = "or another --name and --weights"
+        if others:
             raise ValueError(f"{path} was made with {', '.join(others)}; give the same settings, "
-                             "another --name, or --changed to go on with the new ones")  # fmt: skip
+                             f"{way}")  # fmt: skip
+        numbers = state["numbers"].cpu()
+        same = len(numbers) == len(self.numbers.get_state())  # a GPU's are of another kind
+        if not same and not changed:
+            raise ValueError(f"{path} was made on a GPU or a CPU, and here is the other, with "
+                             "other random numbers; --changed goes on with these")  # fmt: skip
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
-        self.numbers.set_state(state["numbers"].cpu())
         for key, value in state["counts"].items():
             setattr(self, key, value)
+        if same:
+            self.numbers.set_state(numbers)
+        else:
+            seed = np.random.SeedSequence((self.settings.seed, self.steps))
+            self.numbers.manual_seed(int(seed.generate_state(1)[0]))
         if hasattr(self, "order"):
             del self.order
 
