@@ -97,15 +97,15 @@ def _from_lfw(path: Path, lines: Sequence[tuple[int, str]]) -> list[Pair]:
         )
     found = []
     for k, (number, line) in enumerate(lines[1:]):
-        fold, place = divmod(k, 2 * each)
-        a, b, same = _lfw_pair(path, number, line)
-        if same != (place < each):
+        found.append((*_lfw_pair(path, number, line), k // (2 * each)))
+    for fold in range(folds):
+        mates = sum(same for _, _, same, place in found if place == fold)
+        if mates != each:
             raise UsageError(
-                f"{path}: line {number} is {line[:60]!r}; by the header {' '.join(header)} every "
-                f"fold is {each} lines 'name i j' and then {each} 'name1 i name2 j'; put them in "
-                "that order, or correct the header"
+                f"{path}: by the header {' '.join(header)} every fold of {2 * each} lines has "
+                f"{each} pairs of one person; fold {fold + 1} has {mates}: correct the header, or "
+                "the order"
             )
-        found.append((a, b, same, fold))
     if folds == 1:
         return _in_folds((a, b, same) for a, b, same, _ in found)
     return [Pair(*fields) for fields in found]
