@@ -74,6 +74,29 @@ def test_what_is_computed_of_one_size_is_refused_at_another(tmp_path: Path, line
         session.run(np.ones((1, 3, 20, 20), np.float32))
 
 
+def test_a_size_with_as_many_pixels_is_another_size(tmp_path: Path) -> None:
+    """What has been reshaped does not tell that its sides were swapped."""
+    path = written(tmp_path, "GroupNorm g 1 1 in out 0=3 3=0")
+    session = Session(read_ncnn(path, size=(9, 10)))
+    assert session.run(np.ones((1, 3, 9, 20), np.float32))  # the height alone is held
+    with pytest.raises(TinyfaceError):
+        session.run(np.ones((1, 3, 10, 9), np.float32))
+    path = written(tmp_path, "Pooling p 1 1 in out 0=1 7=1 8=3")
+    with pytest.raises(TinyfaceError):
+        Session(read_ncnn(path, size=(9, 10))).run(np.ones((1, 3, 10, 9), np.float32))
+
+
+def test_small_files_make_no_large_networks(tmp_path: Path) -> None:
+    many = [f"Pooling p{i} 1 1 b{i} b{i + 1} 0=1 7=1 8={127 + i % 2}" for i in range(100)]
+    with pytest.raises(FormatError, match="more than 10000 operators"):
+        read_ncnn(written(tmp_path, "Noop n 1 1 in b0", *many), size=(127, 127))
+    bands = [f"LRN l{i} 1 1 b{i} b{i + 1}" for i in range(9)]
+    wide = ("Input in 0 1 in 0=2 1=2 2=2048", "Noop n 1 1 in b0", *bands)
+    (tmp_path / "m.param").write_text(attack.param(*wide, blobs=20))
+    with pytest.raises(FormatError, match="too much memory"):
+        read_ncnn(tmp_path / "m.param")
+
+
 def test_what_holds_for_any_size_is_left_free(tmp_path: Path) -> None:
     session = Session(read_ncnn(written(tmp_path, "Pooling p 1 1 in out 0=1 7=1 8=1"), size=(9, 9)))
     (y,) = session.run(np.ones((1, 3, 20, 17), np.float32)).values()
@@ -84,10 +107,16 @@ def test_what_holds_for_any_size_is_left_free(tmp_path: Path) -> None:
     "line, says",
     [
         ("Crop l 2 1 in in out", "another blob"),
+        ("ExpandDims l 1 1 in out -23303=2,1,1", "once in a list"),
         ("Gemm l 1 1 in out 4=1", "a matrix of the file"),
         ("GroupNorm l 1 1 in out 0=2", "2 groups of 3"),
         ("LayerNorm l 1 1 in out 0=7", "no axes"),
         ("LRN l 1 1 in out 0=1", "windows of a channel"),
+        ("LRN l 1 1 in out 1=4", "even number"),
+        ("Squeeze l 1 1 in out -23303=1,17", "axis 17"),
+        ("ExpandDims l 1 1 in out 0=1", "once in a list"),
+        ("Padding l 1 1 in out 0=-1 4=1", "mirror image"),
+        ("Crop l 1 1 in out 3=5 6=1", "a size and an end"),
         ("Log l 1 1 in out 0=1", "base 1"),
         ("MultiHeadAttention l 1 1 in out 0=8 1=3", "do not fit"),
         ("Padding l 1 1 in out 0=1 4=3", "mirror image"),

@@ -26,6 +26,7 @@ onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 
 from onnx_models import model, node, onnxruntime_outputs, read, save  # noqa: E402
 
+from tinyface.formats.onnx import read_onnx  # noqa: E402
 from tinyface.formats.onnx_export import export_onnx  # noqa: E402
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
@@ -70,6 +71,11 @@ CASES: dict[str, tuple[list[Any], dict[str, np.ndarray], int, np.ndarray]] = {
         added(node("Mod", "k", "m", outputs="r", fmod=1)),
         {"k": np.float32([-5.5, 5.5, -1, 1]), "m": np.float32([2])}, 17, X,
     ),
+    "mean of whole numbers": (
+        added(node("ReduceMean", "k", outputs="q", axes=[0]), node("Cast", "q", outputs="r", to=1)),
+        {"k": ints(-3, -2, 0, 0)}, 17, X,
+    ),
+    "zeros of both signs": ([node("Div", "x", "k")], {"k": np.float32([0, -0.0, 0, 0])}, 17, X),
     "sum of constants along no axes named": (
         added(node("ReduceSum", "k", "a", outputs="r")), {"k": K, "a": ints()}, 17, WIDE,
     ),
@@ -88,6 +94,18 @@ def test_equals_onnxruntime(tmp_path: Path, case: str) -> None:
     for a, b in zip(got, wanted, strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_free_size_with_as_many_pixels_is_another_size(tmp_path: Path) -> None:
+    """Instance norm sees a map as rows, which do not tell its sides."""
+    constants = {"s": np.float32([1, 2, 3]), "b": np.float32([0, 1, 0])}
+    proto = model([node("InstanceNormalization", "x", "s", "b")], (1, 3, "h", "w"), constants)
+    session = Session(read_onnx(save(tmp_path / "x.onnx", proto), size=(6, 8)), "numpy")
+    x = np.random.default_rng(0).standard_normal((1, 3, 6, 8)).astype(np.float32)
+    (wanted,) = onnxruntime_outputs(tmp_path / "x.onnx", x)
+    np.testing.assert_allclose(session.run(x)["y"], wanted, atol=1e-5)
+    with pytest.raises(GraphError):
+        session.run(np.zeros((1, 3, 8, 6), np.float32))
 
 
 @pytest.mark.parametrize(

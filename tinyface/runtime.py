@@ -165,8 +165,11 @@ class Session:
 
     def _misfit(self, inputs: Mapping[str, Array], error: GraphError) -> GraphError:
         """The error, with what to do where it is a picture's size that does not fit."""
-        own = self.graph.inputs
-        if all(array.shape[2:] == own[name].shape[2:] for name, array in inputs.items()):
+        own = {name: kind for name, kind in self.graph.inputs.items() if kind.rank == 4}
+        if all(
+            inputs[name].ndim != 4 or inputs[name].shape[2:] == kind.shape[2:]
+            for name, kind in own.items()
+        ):
             return error
         sides = " and ".join("x".join(map(str, kind.shape[2:])) for kind in own.values())
         return GraphError(

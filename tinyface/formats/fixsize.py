@@ -16,7 +16,7 @@ import numpy as np
 from tinyface.errors import FormatError, GraphError
 from tinyface.formats.freesize import free_size
 from tinyface.graph import Graph, Node
-from tinyface.ops import Reshape
+from tinyface.ops import Split
 
 MORE = (64, 128)  # pixels of the second size, height and width: multiples of any usual stride
 
@@ -34,12 +34,12 @@ def hold_size(
     for larger in ((size[0] + MORE[0], size[1] + MORE[1]), (2 * size[0], 2 * size[1])):
         try:
             other = read(larger)
-        except (FormatError, GraphError):  # it holds for this size only, and says so itself
-            return graph
+        except (FormatError, GraphError):
+            continue
         alike = _alike(free, free_size(other))
         if alike is not None:
             return graph if alike else _held(graph)
-    return graph
+    return _held(graph)  # no larger size goes through it: this one then
 
 
 def _alike(one: Graph, other: Graph) -> bool | None:
@@ -60,23 +60,23 @@ def _alike(one: Graph, other: Graph) -> bool | None:
 
 
 def _same(a: Node, b: Node) -> bool:
-    """Reshapes refuse what does not fit, and so do pads that were made for one size."""
-    refuses = isinstance(a.op, Reshape) and isinstance(b.op, Reshape)
-    return refuses or a.op == b.op or getattr(a.op, "made_for", (0, 0)) != (0, 0)
+    """Pads that were made for one size refuse others. Reshapes do not: a size with as many pixels
+    goes through them."""
+    return a.op == b.op or getattr(a.op, "made_for", (0, 0)) != (0, 0)
 
 
 def _held(graph: Graph) -> Graph:
-    """The pictures go through a reshape that lets no other size pass (``drop_noops`` keeps it)."""
-    held = {
-        name: Node(f"{name}:one size", Reshape((0, *t.shape[1:])), (name,), (f"{name}:one size",))
-        for name, t in graph.inputs.items()
-        if t.rank == 4
-    }
+    """The pictures go through splits into one part of the very size, which let no other pass
+    (``drop_noops`` keeps them)."""
+    held: dict[str, str] = {}
+    first: list[Node] = []
+    for name, t in graph.inputs.items():
+        for axis in (2, 3) if t.rank == 4 else ():
+            x, y = held.get(name, name), f"{name}:one size{axis}"
+            first.append(Node(y, Split(axis, (t.shape[axis],)), (x,), (y,)))
+            held[name] = y
     nodes = (
-        replace(
-            node,
-            inputs=tuple(held[name].outputs[0] if name in held else name for name in node.inputs),
-        )
+        replace(node, inputs=tuple(held.get(name, name) for name in node.inputs))
         for node in graph.nodes
     )
-    return replace(graph, nodes=(*held.values(), *nodes))
+    return replace(graph, nodes=(*first, *nodes))

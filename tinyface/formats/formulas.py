@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from tinyface.formats.arrays import Array
-from tinyface.limits import MAX_INDEX
+from tinyface.limits import MAX_BLOCK, MAX_INDEX, MAX_LRN, MAX_PIECES
 from tinyface.ops import (
     Add,
     ChannelShuffle,
@@ -32,16 +32,13 @@ from tinyface.ops import (
     ReLU,
     Reshape,
     Slice,
+    Split,
     Sqrt,
     Sub,
 )
 
 LEAST: Final = -float(np.finfo(np.float32).max)
-END: Final = MAX_INDEX  # of a slice: to the end
 QUARTERS: Final = (0.25, 0.5, 0.75)
-MAX_LRN: Final = 2048  # channels: the band is a matrix
-MAX_PIECES: Final = 128  # rows or columns that are put beside a map one by one
-MAX_BLOCK: Final = 32
 
 Shape = tuple[int, ...]
 
@@ -150,12 +147,16 @@ class Formulas:
     # -- norms
 
     def rows(self, x: str, shape: Shape, rows: Shape, eps: float) -> str:
-        """(x - mean) / sqrt(var + eps) along the last axis of x as ``rows``, in x's ``shape``."""
+        """(x - mean) / sqrt(var + eps) along the last axis of x as ``rows``, in x's ``shape``.
+
+        The sides between channels and the last one must be what they are: rows do not tell.
+        """
+        for axis in range(2, len(shape) - 1):
+            x = self.node(Split(axis, (shape[axis],)), x, part=f"side{axis}")
         y = self.node(Reshape(shape=rows), x, part="rows")
         y = self.node(LayerNorm(axis=len(rows) - 1, eps=eps), y, part="normalised")
-        return self.node(
-            Reshape(shape=(0 if rows[0] == 0 else shape[0], *shape[1:])), y, part="whole"
-        )
+        batch = 0 if rows[0] == 0 else shape[0]
+        return self.node(Reshape(shape=(batch, *shape[1:-1], -1)), y, part="whole")
 
     def root_of_mean(self, x: str, axes: Shape, eps: float) -> str:
         """sqrt(mean(x x) + eps)."""
@@ -193,9 +194,10 @@ class Formulas:
         whole = len(shape) == 4 and 1 <= block <= MAX_BLOCK
         if not whole or shape[2] % block or shape[3] % block:
             raise ValueError(f"blocks of {block} in shape {shape}")
+        last, steps = (MAX_INDEX,) * 2, (block,) * 2
         maps = [
             self.node(
-                Slice(axes=(2, 3), starts=(i, j), ends=(END, END), steps=(block, block)),
+                Slice(axes=(2, 3), starts=(i, j), ends=last, steps=steps),
                 x, part=f"row{i}column{j}",
             )
             for i in range(block)
@@ -221,7 +223,9 @@ class Formulas:
             raise ValueError(f"pads {before} and {after}; up to {MAX_PIECES} are known here")
 
         def cut(start: int, end: int) -> str:
-            return self.node(Slice.along(axis, start, end or END), x, part=f"axis{axis}:{start}")
+            return self.node(
+                Slice.along(axis, start, end or MAX_INDEX), x, part=f"axis{axis}:{start}"
+            )
 
         if mode == "edge":
             front = [cut(0, 1)] * before if before else []

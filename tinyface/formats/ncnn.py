@@ -32,7 +32,7 @@ from tinyface.formats.formulas import Formulas
 from tinyface.formats.ncnn_expression import evaluate
 from tinyface.formats.ncnn_file import Layer, Weights, read_layers
 from tinyface.graph import Graph
-from tinyface.ops import Op
+from tinyface.ops import Op, Reshape
 
 Pair = tuple[int, int]
 
@@ -54,6 +54,7 @@ class Converter:
         self.hint = ""
         self.channels = 3  # of a picture of which the file does not say it
         self.computed = False
+        self.count = 0  # of nodes
         self.written = 0  # bytes of weights that are in no file
         self.blobs: dict[str, str] = {}
         self.state: dict[str, Array] = {}
@@ -68,21 +69,32 @@ class Converter:
         return self.builder.param(name, value.shape)
 
     def constant(self, layer: Layer, part: str, value: float) -> str:
-        return self.param(layer, part, np.array([value], np.float32))
+        return self.formulas(layer).number(part, value)
 
     def apply(self, op: Op, *inputs: str, layer: Layer, part: str = "") -> str:
-        """A node named after the layer; ``part`` tells apart several nodes of one layer."""
+        """A node named after the layer; ``part`` tells apart several nodes of one layer.
+
+        A reshape that names two sides, or more, may take a map of as many numbers for another.
+        """
+        if isinstance(op, Reshape) and sum(side > 1 for side in op.shape) > 1:
+            self.computed = True
+        return self.node(op, *inputs, layer=layer, part=part)
+
+    def node(self, op: Op, *inputs: str, layer: Layer, part: str = "") -> str:
+        self.count += 1
+        if self.count > limits.MAX_NODES:
+            raise layer.refuse(f"there are more than {limits.MAX_NODES} operators up to here")
         return self.builder.apply(op, *inputs, name=f"{layer.name}:{part}" if part else layer.name)
 
     def formulas(self, layer: Layer) -> Formulas:
         """Writes what has no operator of ours, as nodes and weights of this layer."""
 
         def step(op: Op, *inputs: str, part: str = "") -> str:
-            return self.apply(op, *inputs, layer=layer, part=part)
+            return self.node(op, *inputs, layer=layer, part=part)
 
         def weight(part: str, value: Array) -> str:
             self.written += 4 * value.size
-            if self.written > limits.MAX_PARAM_BYTES:
+            if self.written > limits.MAX_WRITTEN_BYTES:
                 raise layer.refuse("constants computed up to here take too much memory")
             return self.param(layer, part, np.ascontiguousarray(value, np.float32))
 

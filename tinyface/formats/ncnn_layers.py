@@ -152,7 +152,7 @@ def pads(
     return same(c.shape(x)[2:4], extent, stride, upper=left == SAME_UPPER)
 
 
-def made(side: tuple[int, ...], stride: Pair) -> Pair:
+def size_of(side: tuple[int, ...], stride: Pair) -> Pair:
     """The size (h, w), where pads that were made for it do not hold for others, else (0, 0)."""
     return (side[0], side[1]) if max(stride) > 1 else (0, 0)
 
@@ -168,7 +168,7 @@ def same(
         less, more = total // 2, total - total // 2
         pairs.append((less, more) if upper else (more, less))
     (top, bottom), (left, right) = pairs
-    return (top, left, bottom, right), made(side, stride)
+    return (top, left, bottom, right), size_of(side, stride)
 
 
 def make_InnerProduct(c: Converter, layer: Layer, x: list[str]) -> list[str]:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tinyface.formats.formulas import END
-from tinyface.formats.ncnn_file import Layer, Number
+from tinyface.formats.ncnn_file import Layer
 from tinyface.formats.ncnn_layers import ABSENT, axis_of, flat
-from tinyface.limits import MAX_INDEX
+from tinyface.limits import MAX_COPIES, MAX_INDEX
 from tinyface.ops import ChannelShuffle, Concat, Identity, Reshape, Slice, Split, Transpose
 
 if TYPE_CHECKING:
     from tinyface.formats.ncnn import Converter
 
-MAX_COPIES: Final = 64
 NO_BATCH: Final = 233
 
 
@@ -72,33 +70,27 @@ def make_Reshape(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     return [c.apply(Reshape(shape=(0, *kept)), x[0], layer=layer)]
 
 
-def _sides_of_one(layer: Layer, rank: int, axes: tuple[Number, ...]) -> set[int]:
-    """Axes, of ours, that parameters 0 (w), 1 (h), 2 (c), 11 (d) and the list 3 name in a blob of
-    ``rank`` axes with the batch."""
-    named = {int(axis) % (rank - 1) + 1 for axis in axes}
-    own = {0: rank - 1, 1: rank - 2, 2: 1, 11: rank - 3}
-    return named | {axis for key, axis in own.items() if layer.whole(key, 0) and axis >= 1}
-
-
 def make_Squeeze(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    """Without sides of length 1."""
+    """Without sides of length 1: w (0), h (1), c (2), d (11), or those of the list 3."""
     layer.known(0, 1, 2, 3, 11)
-    shape, named = c.shape(x[0]), layer.arrays.get(3, ())
-    gone = _sides_of_one(layer, len(shape), named)
+    shape = c.shape(x[0])
+    rank, own = len(shape), {0: -1, 1: -2, 11: -3, 2: 1 - len(shape)}
+    gone = {axis_of(c, layer, x[0], int(axis)) for axis in layer.arrays.get(3, ())}
+    gone |= {axis % rank for key, axis in own.items() if layer.whole(key, 0) and -axis < rank}
     sides = [side for axis, side in enumerate(shape) if axis and (axis not in gone or side != 1)]
     return [c.apply(Reshape(shape=(0, *(sides or [1]))), x[0], layer=layer)]
 
 
 def make_ExpandDims(c: Converter, layer: Layer, x: list[str]) -> list[str]:
-    """With sides of length 1; the axes are those of the result."""
+    """With sides of length 1 at the axes of the list 3, counted in the result."""
     layer.known(0, 1, 2, 3, 11)
-    named = layer.arrays.get(3, ())
-    more = len(named) or sum(bool(layer.whole(key, 0)) for key in (0, 1, 2, 11))
-    rank = len(c.shape(x[0])) + more
-    if rank > 5:
-        raise layer.refuse("to more than four axes")
-    new, old = _sides_of_one(layer, rank, named), iter(c.shape(x[0])[1:])
-    sides = [1 if axis in new else next(old) for axis in range(1, rank)]
+    sides, named = list(c.shape(x[0])[1:]), layer.arrays.get(3, ())
+    rank = len(sides) + len(named)
+    new = {int(axis) % rank for axis in named if -rank <= axis < rank}
+    if len(new) != len(named) or rank > 4 or any(layer.whole(key, 0) for key in (0, 1, 2, 11)):
+        raise layer.refuse("known are up to four axes, each named once in a list")
+    for axis in sorted(new):
+        sides.insert(axis, 1)
     return [c.apply(Reshape(shape=(0, *sides)), x[0], layer=layer)]
 
 
@@ -113,7 +105,7 @@ def make_Crop(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     if starts:
         axes = axes or list(range(1, 1 + len(starts)))
         first = [0 if start == ABSENT else int(start) for start in starts]
-        last = [END if end == ABSENT else int(end) for end in ends]
+        last = [MAX_INDEX if end == ABSENT else int(end) for end in ends]
         if not len(first) == len(last) == len(axes):
             raise layer.refuse("its starts, ends and axes differ in number")
     else:
@@ -124,8 +116,12 @@ def make_Crop(c: Converter, layer: Layer, x: list[str]) -> list[str]:
         for axis in axes:
             offset, size, less = (layer.whole(key, 0) for key in ids[axis])
             first.append(offset)
-            most = shape[axis] - less - offset
-            last.append(offset + (most if size in (0, ABSENT) else min(size, most)))
+            if size in (0, ABSENT):
+                last.append(-less or MAX_INDEX)
+            elif less or offset + size > shape[axis]:
+                raise layer.refuse("a size and an end, or a size beyond the end")
+            else:
+                last.append(offset + size)
     op = Slice(axes=tuple(axes), starts=tuple(first), ends=tuple(last), steps=(1,) * len(axes))
     return [c.apply(op, x[0], layer=layer)]
 

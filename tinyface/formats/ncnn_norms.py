@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyface.formats.ncnn_file import Layer
-from tinyface.ops import Add, BatchNorm, Div, L2Normalize, LayerNorm, Mul, Reduce, Sqrt, Sub
+from tinyface.ops import Add, BatchNorm, Div, L2Normalize, LayerNorm, Mul, Reduce, Split, Sqrt, Sub
 
 if TYPE_CHECKING:
     from tinyface.formats.ncnn import Converter
@@ -95,40 +95,47 @@ def make_InstanceNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     return [_per_channel(c, layer, x[0], (0, channels, -1), layer.real(1, 1e-3), count)]
 
 
-def _last_axes(c: Converter, layer: Layer, x: str) -> Shape:
-    """The last axis of x, or the last two of a map: as many numbers as parameter 0 says."""
+def _last_axes(c: Converter, layer: Layer, x: str) -> tuple[str, Shape]:
+    """x, and its last axis, or the last two of a map: as many numbers as parameter 0 says, and so
+    in every run."""
     shape, count = c.shape(x), layer.whole(0, 0)
     if len(shape) <= 4 and count == shape[-1]:
-        return (len(shape) - 1,)
-    if len(shape) == 4 and count == shape[2] * shape[3]:
-        return (2, 3)
-    raise layer.refuse(f"{count} numbers in a row are no axes of {shape[1:]}")
+        axes: Shape = (len(shape) - 1,)
+    elif len(shape) == 4 and count == shape[2] * shape[3]:
+        axes = (2, 3)
+    else:
+        raise layer.refuse(f"{count} numbers in a row are no axes of {shape[1:]}")
+    for axis in axes:
+        x = c.apply(Split(axis, (shape[axis],)), x, layer=layer, part=f"only{axis}")
+    return x, axes
 
 
 def make_LayerNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     """Along the last axes."""
     layer.known(0, 1, 2)
-    shape, eps, count = c.shape(x[0]), layer.real(1, 1e-3), layer.whole(0, 0)
-    axes, affine = _last_axes(c, layer, x[0]), bool(layer.whole(2, 1))
+    eps, count, affine = layer.real(1, 1e-3), layer.whole(0, 0), bool(layer.whole(2, 1))
+    y, axes = _last_axes(c, layer, x[0])
+    shape = c.shape(y)
     if len(axes) == 1:
         given = [
             c.param(layer, part, c.weights.vector(layer, count))
             for part in (("scale", "shift") if affine else ())
         ]
-        return [c.apply(LayerNorm(axis=axes[0], eps=eps), x[0], *given, layer=layer)]
-    y = c.formulas(layer).rows(x[0], shape, (0, *shape[1 : axes[0]], -1), eps)
+        return [c.apply(LayerNorm(axis=axes[0], eps=eps), y, *given, layer=layer)]
+    y = c.formulas(layer).rows(y, shape, (0, *shape[1 : axes[0]], -1), eps)
     return [_scaled(c, layer, y, count, shape[axes[0] :]) if affine else y]
 
 
 def make_RMSNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     """x / sqrt(mean(x x) + eps) along the last axes, times a vector."""
     layer.known(0, 1, 2)
-    axes = _last_axes(c, layer, x[0])
-    root = c.formulas(layer).root_of_mean(x[0], axes, layer.real(1, 1e-3))
+    y, axes = _last_axes(c, layer, x[0])
+    shape = c.shape(y)[axes[0] :]
+    root = c.formulas(layer).root_of_mean(y, axes, layer.real(1, 1e-3))
     if not layer.whole(2, 1):
-        return [c.apply(Div(), x[0], root, layer=layer)]
-    y = c.apply(Div(), x[0], root, layer=layer, part="normalised")
-    scale = c.weights.vector(layer, layer.whole(0, 0)).reshape(c.shape(x[0])[axes[0] :])
+        return [c.apply(Div(), y, root, layer=layer)]
+    y = c.apply(Div(), y, root, layer=layer, part="normalised")
+    scale = c.weights.vector(layer, layer.whole(0, 0)).reshape(shape)
     return [c.apply(Mul(), y, c.param(layer, "scale", scale), layer=layer)]
 
 
@@ -153,6 +160,8 @@ def make_LRN(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0, 1, 2, 3, 4)
     if layer.whole(0, 0):
         raise layer.refuse("of windows of a channel; across channels is known here")
+    if layer.whole(1, 5) % 2 == 0:
+        raise layer.refuse("of an even number of channels, of which ncnn and ONNX mean others")
     numbers = (layer.real(2, 1.0), layer.real(3, 0.75), layer.real(4, 1.0))
     shape = c.shape(x[0])
     return [c.formulas(layer).across_channels(x[0], shape, layer.whole(1, 5), *numbers)]

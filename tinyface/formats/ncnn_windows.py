@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tinyface.formats.ncnn_file import Layer
-from tinyface.formats.ncnn_layers import ABSENT, flat, made, make_Convolution, pads, same
+from tinyface.formats.ncnn_layers import ABSENT, flat, make_Convolution, pads, same, size_of
 from tinyface.ops import (
     AveragePool,
     GlobalAveragePool,
@@ -57,7 +57,7 @@ def make_Pooling(c: Converter, layer: Layer, x: list[str]) -> list[str]:
         pad, made_for = pads(c, layer, x[0], (3, 13, 14, 15), kernel, stride)
     tail = (0, 0)
     if mode == 0:
-        tail, made_for = _tail(side, pad, kernel, stride), made(side, stride)
+        tail, made_for = _tail(side, pad, kernel, stride), size_of(side, stride)
     if any(tail) and average and counted:
         raise layer.refuse("a mean that counts some of its pads")
     pad = (pad[0], pad[1], pad[2] + tail[0], pad[3] + tail[1])
@@ -113,7 +113,8 @@ def make_Padding(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     ids = {-1: (2, 3), -2: (0, 1), -3: (7, 8)}
     named = {axis: tuple(layer.whole(key, 0) for key in pair) for axis, pair in ids.items()}
     unused = any(any(pair) for axis, pair in named.items() if -axis >= rank)
-    if layer.whole(6, 0) or kind not in (0, 1, 2) or rank > 4 or unused:
+    inside = kind and min(min(pair) for pair in named.values()) < 0
+    if layer.whole(6, 0) or kind not in (0, 1, 2) or rank > 4 or unused or inside:
         raise layer.refuse("known here is padding with one number, the edge, or the mirror image")
     around = [named.get(axis, (0, 0)) if axis > -rank else (0, 0) for axis in range(-rank, 0)]
     before, after = (tuple(pair[i] for pair in around) for i in (0, 1))
@@ -138,14 +139,14 @@ def _low(
     c: Converter, layer: Layer, x: list[str], make: Any, height: Mapping[int, int]
 ) -> list[str]:
     """What ``make`` gives for a map of height 1, as rows of vectors again."""
-    channels, width = c.shape(x[0])[1:]
-    row = c.apply(Reshape(shape=(0, channels, 1, width)), x[0], layer=layer, part="row")
+    channels, _ = c.shape(x[0])[1:]
+    row = c.apply(Reshape(shape=(0, channels, 1, -1)), x[0], layer=layer, part="row")
     inner = replace(layer, name=f"{layer.name}:map", params={**layer.params, **height})
     (y,) = make(c, inner, [row])
     shape = c.shape(y)
     if len(shape) == 2:  # a global pool
         return [y]
-    return [c.apply(Reshape(shape=(0, shape[1], shape[3])), y, layer=layer)]
+    return [c.apply(Reshape(shape=(0, shape[1], -1)), y, layer=layer)]
 
 
 def make_Convolution1D(c: Converter, layer: Layer, x: list[str]) -> list[str]:

@@ -250,7 +250,8 @@ def _reduce(how: Callable[..., Any]) -> Callable[..., Array]:
         axes = _axes(node, arrays) or None  # all
         if axes is None and node.attribute("noop_with_empty_axes", 0):
             return arrays[0]
-        return np.asarray(how(arrays[0], axis=axes, keepdims=bool(node.attribute("keepdims", 1))))
+        x, kept = arrays[0], bool(node.attribute("keepdims", 1))
+        return np.asarray(how(x, axis=axes, keepdims=kept)).astype(x.dtype)  # whole: no fraction
 
     return run
 

@@ -192,12 +192,13 @@ def _narrow(c: Converter, node: OnnxNode, i: int, most: Shape) -> str:
     """Input i; a constant without the axes along which it repeats itself beside a map as ``most``,
     as weights do that were expanded to a map's size: for a larger one they are the same."""
     value = c.constant(node, i) if c.is_constant(node, i) else None
-    if value is None or value.size < 2 or value.ndim > len(most):
+    if value is None or value.size < 2 or value.ndim > len(most) or value.dtype.kind != "f":
         return c.tensor(node, i)
     narrow = value
     for axis in range(-value.ndim, 0):
         first = narrow.take([0], axis)
-        if most[axis] == value.shape[axis] > 1 and (narrow == first).all():
+        alike = (narrow == first) & (np.signbit(narrow) == np.signbit(first))  # 0 is not -0
+        if most[axis] == value.shape[axis] > 1 and alike.all():
             narrow = first
     if narrow is value:
         return c.tensor(node, i)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyface.formats.formulas import END
 from tinyface.formats.onnx_file import OnnxNode
+from tinyface.limits import MAX_INDEX
 from tinyface.ops import Identity, Pad, Slice
 from tinyface.ops.shape import LOWEST
 
@@ -45,7 +45,7 @@ def _cropped(c: Converter, node: OnnxNode, x: str, before: list[int], after: lis
     if not axes:
         return x
     starts = tuple(max(-before[axis], 0) for axis in axes)
-    ends = tuple(min(after[axis], 0) or END for axis in axes)
+    ends = tuple(min(after[axis], 0) or MAX_INDEX for axis in axes)
     op = Slice(axes=tuple(axes), starts=starts, ends=ends, steps=(1,) * len(axes))
     return c.apply(op, x, node=node, part="cropped")
 

@@ -77,7 +77,6 @@ def make_ReduceLogSumExp(c: Converter, node: OnnxNode) -> list[str]:
 
 def make_Mean(c: Converter, node: OnnxNode) -> list[str]:
     """Of one, two or more tensors, element by element."""
-    total = c.tensor(node, 0)
-    for i in range(1, len(node.inputs)):
-        total = c.apply(Add(), total, c.tensor(node, i), node=node, part=f"of{i + 1}")
-    return [c.formulas(node).times(total, 1 / len(node.inputs), "")]
+    tensors = [c.tensor(node, i) for i in range(len(node.inputs))]
+    write = c.formulas(node)
+    return [write.times(write.chain(Add(), tensors, "sum"), 1 / len(tensors))]

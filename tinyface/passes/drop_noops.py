@@ -121,7 +121,10 @@ def _cuts(node: Node, seen: Typings) -> bool:
 
 
 def _holds(node: Node, graph: Graph) -> bool:
-    """Is it a reshape that lets pass pictures of one size only (``formats.fixsize``)?"""
+    """Does it let pass one size only: a split into one part (``formats.fixsize``, ``formulas``), or
+    a reshape of the picture that names all of it?"""
+    if isinstance(node.op, Split):
+        return len(node.op.sizes) == 1
     sides = node.op.shape if isinstance(node.op, Reshape) else ()
     return len(sides) == 4 and min(sides[2:]) > 0 and node.inputs[0] in graph.inputs
 
