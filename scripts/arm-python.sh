@@ -139,7 +139,8 @@ choice=(
     tests/test_c_engine.py::test_{equals_numpy,networks_equal_numpy,same_bits_for_any_number_of_threads}
     tests/test_c_engine.py::test_{planned_equals_unplanned,an_unknown_isa_is_an_error}
     tests/test_c_engine.py::test_check_refuses_{what_run_could_not_survive,views_beyond_their_buffer}
-    tests/test_c_graphs.py::test_{random_networks,rare_encounters}
+    tests/test_c_graphs.py::test_{random_networks,rare_encounters,nan_comes_out_where_it_goes_in,large_values}
+    tests/test_rare_rewrites.py::test_c_computes_the_definition
     tests/test_chain.py::test_{any_stack_keeps_its_bits,panels_that_go_on_at_once_keep_their_bits}
     tests/test_chain.py::test_{every_member_has_its_record,check_refuses_broken_chains,check_refuses_broken_links}
     tests/test_half.py::test_{every_instruction_set_equals_numpy_with_rounded_weights,networks_equal_numpy}
