@@ -297,13 +297,25 @@ def test_large_values(op: ops.Op, rows: list[list[float]], isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_a_pointwise_convolution_that_pads_behind(isa: str) -> None:
+@pytest.mark.parametrize("stride, behind", [(1, 1), (2, 3)])
+def test_a_pointwise_convolution_that_pads_behind(stride: int, behind: int, isa: str) -> None:
     b = Builder("behind")
     x = b.input("x", (1, 8, 4, 4))
-    op = ops.Conv2d(pad=(0, 0, 1, 1))
+    op = ops.Conv2d(stride=(stride, stride), pad=(0, 0, behind, behind))
     graph = b.build(b.apply(op, x, b.param("w", (7, 8, 1, 1)), b.param("b", (7,))))
     graph = graph.bind(random_state(graph))
     values = np.random.default_rng(0).standard_normal((1, 8, 4, 4)).astype(np.float32)
     (wanted,) = run_graph(graph, {"x": values}).values()
     (got,) = engine.CExecutable(graph, 1, isa).run({"x": values}).values()
     np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_long_row_keeps_its_last_bits(isa: str) -> None:
+    """A million squares, summed in float32 one after another, would lose them."""
+    b = Builder("row")
+    graph = b.build(b.apply(ops.L2Normalize(-1), b.input("x", (1, 1 << 20))))
+    x = np.random.default_rng(0).uniform(0.1, 0.101, (1, 1 << 20)).astype(np.float32)
+    (wanted,) = run_graph(graph, {"x": x}).values()
+    (got,) = engine.CExecutable(graph, 1, isa).run({"x": x}).values()
+    np.testing.assert_allclose(got, wanted, rtol=2e-6)

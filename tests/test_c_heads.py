@@ -192,3 +192,16 @@ def test_matrices_of_few_columns(columns: int) -> None:
     )
     graph = graph.bind(random_state(graph, seed=0))
     assert_as_numpy(graph, threads=2)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86 cores")
+def test_every_thread_takes_what_is_below_the_least_normal_number_for_zero() -> None:
+    """The workers, too, whichever rows they get."""
+    b = Builder("steps")
+    shape = (1, 16, 256, 256)
+    graph = b.build(b.apply(ops.Exp(), b.input("x", shape)))
+    x = np.random.default_rng(0).uniform(-110, -80, shape).astype(np.float32)
+    executable = engine.CExecutable(graph, 4)
+    for _ in range(100):
+        (y,) = executable.run({"x": x}).values()
+        assert not ((y != 0) & (np.abs(y) < TINY)).any()

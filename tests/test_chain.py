@@ -288,3 +288,29 @@ def test_what_hands_on_no_panels(
     chain_all(monkeypatch, 0)
     _, got = outputs_of(graph, 1)
     assert np.array_equal(got[0], wanted[0])
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (1, 2), (2, 1), (3, 3)])
+@pytest.mark.parametrize("dilation", [(1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize("joined", [False, True])
+def test_other_windows_and_sums_take_whole_rows(
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    joined: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows long enough for panels, but for what the kernel for these does not do. The sum's operand
+    is an output, too, lest the sum take its place."""
+    b = Builder("rows")
+    x = b.conv(b.input("input", (1, 5, 13, chain.LONG_ROW // 40 + 2)), 40, 1, key="a")
+    y = b.conv(b.apply(ops.ReLU(), x), 40, 1, key="b")
+    y = b.apply(ops.Add(), y, x) if joined else y
+    y = b.conv(y, 40, 3, key="c", pad=1, stride=stride, dilation=dilation, groups=40)
+    graph = b.build(y=b.conv(y, 9, 1, key="d"), x=x)
+    graph = optimise(graph.bind(random_state(graph)))
+    _, wanted = outputs_of(graph, chained=False)
+    for band in (0, 10_000_000):
+        chain_all(monkeypatch, band)
+        executable, got = outputs_of(graph, 1)
+        assert chains(executable)
+        assert np.array_equal(got[0], wanted[0])

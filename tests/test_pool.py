@@ -113,3 +113,35 @@ def test_ctrl_c_while_threads_start_leaves_none(monkeypatch: pytest.MonkeyPatch)
     assert set(os.listdir(THREADS)) <= before
     for _ in range(20):
         assert np.array_equal(session.run(picture(8))["act"], expected)
+
+
+def test_no_more_threads_than_there_is_room_for() -> None:
+    ffi, lib = c._engine.ffi, c._engine.lib
+    memory = c._aligned(lib.tf_pool_bytes() + 4096)
+    memory[:] = 0
+    pool = ffi.cast("tf_pool *", ffi.from_buffer(memory))
+    started = lib.tf_pool_start(pool, limits.MAX_THREADS + 9)
+    lib.tf_pool_stop(pool)
+    assert started <= limits.MAX_THREADS and not memory[lib.tf_pool_bytes() :].any()
+
+
+def sleeps(threads: set[str]) -> list[int]:
+    """How often each has gone to sleep."""
+    status = [(THREADS / thread / "status").read_text().split() for thread in sorted(threads)]
+    return [int(words[words.index("voluntary_ctxt_switches:") + 1]) for words in status]
+
+
+@pytest.mark.skipif(not THREADS.is_dir(), reason="no /proc here")
+def test_threads_wake_up_for_a_run() -> None:
+    before = set(os.listdir(THREADS))
+    session = Session(bound(), "c", threads=3)
+    session.run(picture(99))
+    own = set(os.listdir(THREADS)) - before
+    threading.Event().wait(0.1)
+    asleep = sleeps(own)
+    for _ in range(200):  # a busy machine takes its time
+        session.run(picture(99))
+        threading.Event().wait(0.05)
+        if all(now > then for now, then in zip(sleeps(own), asleep, strict=True)):
+            return
+    pytest.fail("a thread sleeps through all runs")

@@ -25,9 +25,10 @@ static inline int64_t extent(const tf_view *v, int64_t n, int64_t h, int64_t w, 
 /* A view of h x w pixels with random gaps between pixels, rows and images. */
 static inline tf_view gappy(int32_t buf, int64_t h, int64_t w, int64_t c)
 {
+    const uint32_t most = draw(2) ? 9 : 1; /* pixels the same distance apart take other ways */
     tf_view v = {.buf = buf, .ld = (int32_t)(c + draw(2) * draw(9))};
-    v.row = w * v.ld + draw(2) * draw(9);
-    v.img = h * v.row + draw(2) * draw(9);
+    v.row = w * v.ld + draw(most);
+    v.img = h * v.row + draw(most);
     return v;
 }
 
@@ -46,24 +47,27 @@ static inline void random_window(tf_step *s)
     s->ow = (s->wd + s->pl + s->pr - ew) / s->sw + 1;
 }
 
-/* 3x3 over whole vectors of channels, as most networks have it; some rows too long for L1. */
-static inline void common_depthwise(tf_step *s)
+/* 3x3 over whole vectors of channels, as most networks have it; some rows too long for L1. `most`:
+ * dilation, of which padding may be so much more than common. */
+static inline void common_depthwise(tf_step *s, uint32_t most)
 {
-    s->kh = s->kw = 3, s->dh = s->dw = 1, s->sh = s->sw = 1 + (int32_t)draw(2);
+    s->kh = s->kw = 3, s->sh = s->sw = 1 + (int32_t)draw(2);
+    s->dh = 1 + (int32_t)draw(most), s->dw = 1 + (int32_t)draw(most);
     s->c = s->oc = 8 * (1 + (int32_t)draw(draw(3) ? 3 : 16));
-    s->pt = (int32_t)draw(2), s->pl = (int32_t)draw(2);
-    s->pb = (int32_t)draw(2), s->pr = (int32_t)draw(2);
-    while (s->h + s->pt + s->pb < 3) s->h++;
-    while (s->wd + s->pl + s->pr < 3) s->wd++;
-    s->oh = (s->h + s->pt + s->pb - 3) / s->sh + 1;
-    s->ow = (s->wd + s->pl + s->pr - 3) / s->sw + 1;
+    if (draw(3) == 0) s->wd += 2560 / s->c;
+    s->pt = (int32_t)draw(1 + most), s->pl = (int32_t)draw(1 + most);
+    s->pb = (int32_t)draw(1 + most), s->pr = (int32_t)draw(1 + most);
+    while (s->h + s->pt + s->pb <= 2 * s->dh) s->h++;
+    while (s->wd + s->pl + s->pr <= 2 * s->dw) s->wd++;
+    s->oh = (s->h + s->pt + s->pb - 2 * s->dh - 1) / s->sh + 1;
+    s->ow = (s->wd + s->pl + s->pr - 2 * s->dw - 1) / s->sw + 1;
 }
 
 /* Groups of which several, or one, fill a vector; maps at least four outputs wide. */
 static inline void few_a_group(tf_step *s)
 {
     s->wd += 8;
-    common_depthwise(s);
+    common_depthwise(s, 1);
     s->groups = odd();
     s->c = s->oc = s->groups << draw(4);
 }

@@ -10,12 +10,12 @@ static void random_shape(tf_step *s)
     const int32_t op = s->op;
     if (op == TF_CONV || op == TF_DEPTHWISE || op == TF_MAXPOOL || op == TF_AVGPOOL)
         random_window(s);
-    if (op == TF_DEPTHWISE && draw(2)) common_depthwise(s);
+    if (op == TF_DEPTHWISE && draw(2)) common_depthwise(s, 1 + draw(2));
     if (op == TF_GROUPED) few_a_group(s);
     if (op == TF_CONV) {
         s->groups = draw(2) ? 1 : 1 + (int32_t)draw(4);
         s->c = s->groups * (1 + (int32_t)draw(draw(4) ? 20 : 60));
-        s->oc = s->groups * (draw(2) ? odd() : 1 + (int32_t)draw(70));
+        s->oc = s->groups * (draw(3) ? 1 + (int32_t)(32 * draw(2) + draw(40)) : odd());
     }
     if (op == TF_WINOGRAD) {
         s->kh = s->kw = 3, s->oc = odd() + (int32_t)draw(40);
@@ -30,7 +30,8 @@ static void random_shape(tf_step *s)
     if (op == TF_GEMV) s->n = s->h = s->wd = s->oh = s->ow = 1, s->oc = odd() + (int32_t)draw(90);
     if (op == TF_NEAREST || op == TF_BILINEAR) {
         s->oh = odd(), s->ow = odd(), s->flags = op == TF_NEAREST && draw(2) ? TF_MIRRORED : 0;
-        s->alpha = (float)s->h / (float)s->oh, s->beta = (float)s->wd / (float)s->ow;
+        s->alpha = (float)s->h / (float)(draw(8) ? s->oh : 1); /* or beyond the map */
+        s->beta = (float)s->wd / (float)s->ow;
     }
     if (op == TF_SHUFFLE) {
         s->groups = 2 * (1 + (int32_t)draw(3));
@@ -62,6 +63,7 @@ static void random_ending(tf_step *s)
         s->act = (int32_t)draw(TF_SQRT);
     if (op == TF_AFFINE && draw(8) == 0) s->act = TF_SQRT; /* of x as it is, NaN and all */
     if (op == TF_DIV && s->act == TF_EXP) s->act = TF_NONE;
+    if ((op == TF_CONV || op == TF_DEPTHWISE) && draw(2)) s->act %= TF_PRELU + 1;
     if (product && draw(2)) s->flags |= TF_RESIDUAL;
     if ((op == TF_CONV || op == TF_GEMV) && draw(3) == 0) s->flags |= TF_HALF;
 }

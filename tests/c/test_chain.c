@@ -92,9 +92,12 @@ static int run(const tf_kernels *k, const tf_step *s, int32_t n, const guarded *
     if (pool) threads = tf_pool_start(pool, threads);
     int64_t ticks[TF_CHAIN_MAX + 1];
     int bad = 0;
+    memset(ticks, 0x80, sizeof ticks); /* as if left from elsewhere */
     int64_t *const times = draw(2) ? ticks : NULL, ns = draw(2) ? 0 : INT64_MAX;
     for (int32_t i = 0; i < n;) /* in one call, or each step in its own */
         i += tf_run(k, s + i, n - i, data, room.data, scratch, pool, times ? times + i : NULL, ns);
+    for (int32_t i = 0; i < n && times; i++) bad |= times[i] <= 0 || times[i] > times[i + 1];
+    if (bad) printf("chain: clock readings\n");
     if (pool) tf_pool_stop(pool);
     guard_free(&place);
     guard_free(&room);
