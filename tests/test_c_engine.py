@@ -108,7 +108,9 @@ def sure(kind: str) -> list[Case]:
         more += [Case(OPS[kind](axis=axis), (x[0], y[0])) for axis in (1, 2)]
         return [Case(OPS[kind](axis=1), (x, y[:, :3])), *more]
     if kind == "split":
-        return [Case(OPS[kind](axis=i, sizes=(s - 1, 1)), (x,)) for i, s in enumerate(x.shape)]
+        sides = list(enumerate(x.shape))
+        cut = [Case(OPS[kind](axis=i, sizes=(s - 1, 1)), (x,)) for i, s in sides]
+        return cut + [Case(OPS[kind](axis=i, sizes=(s,)), (x,)) for i, s in sides]
     if kind == "pad":
         ends = ((0, 2, 1, 0), (0, 1, 0, 3)), ((0, 0, 0, 0), (0, 5, 0, 0)), ((0, 0, 2, 2), (0,) * 4)
         some = [(x, a, b) for a, b in ends]

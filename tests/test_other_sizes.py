@@ -12,6 +12,7 @@ from tinyface import ops
 from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
 from tinyface.errors import GraphError
+from tinyface.formats import fixsize
 from tinyface.formats.onnx_axes import batch_of
 from tinyface.graph import Graph
 from tinyface.networks import random_state
@@ -168,6 +169,21 @@ def test_a_result_is_no_view_of_another(backend: str) -> None:
     first, *others = Session(graph, backend).run(np.ones((1, 2, 4, 4), np.float32)).values()
     first[:] = 7
     assert all((other == 2).all() for other in others)
+
+
+@pytest.mark.needs_c
+def test_what_holds_a_network_to_its_size_takes_no_step() -> None:
+    b = Builder("held")
+    graph = b.build(b.conv(b.input("x", (1, 3, 6, 8)), 4, 3, key="c"))
+    graph = graph.bind(random_state(graph))
+    held = Session(fixsize._held(graph), "c", 1)
+    x = np.random.default_rng(0).standard_normal((1, 3, 6, 8)).astype(np.float32)
+    free = Session(graph, "c", 1)
+    assert np.array_equal(*(next(iter(s.run(x).values())) for s in (free, held)))
+    plans = [s.executable({"x": x.shape}).plan for s in (free, held)]  # type: ignore[attr-defined]
+    assert len(plans[0].steps) == len(plans[1].steps)
+    with pytest.raises(GraphError, match="made for 6x8"):
+        held.run(np.zeros((1, 3, 8, 6), np.float32))
 
 
 def test_a_constant_that_is_resized_is_exported(tmp_path: Path) -> None:
