@@ -21,6 +21,7 @@ from onnx_models import save  # noqa: E402
 from tinyface.formats.onnx import OPERATORS, Converter  # noqa: E402
 from tinyface.formats.onnx_constants import FOLD  # noqa: E402
 from tinyface.formats.onnx_file import open_onnx  # noqa: E402
+from tinyface.ops import OPS  # noqa: E402
 
 KNOWN = {*OPERATORS, *FOLD, "Shape"}
 
@@ -131,6 +132,11 @@ def test_node(tmp_path: Path, name: str) -> None:
         assert any(re.search(reason, refusal) for reason in REASONS.values()), refusal
         pytest.skip(refusal.partition(": ")[2][:120])
     PASSED.update(node.op_type for node in CASES[name].model.graph.node)
+
+
+def test_what_an_operator_names_is_read() -> None:
+    named = {name for cls in OPS.values() for name in cls.onnx}
+    assert named <= OPERATORS.keys(), "write a make_ function for it in tinyface/formats/onnx_*.py"
 
 
 def test_every_claimed_operator_passed_some_case() -> None:

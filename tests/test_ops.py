@@ -44,7 +44,7 @@ def test_declaration_is_complete(kind: str) -> None:
 
 
 def test_every_operator_has_a_strategy_and_a_bound() -> None:
-    assert STRATEGIES.keys() == BOUNDS.keys() == OPS.keys()
+    assert STRATEGIES.keys() == BOUNDS.keys() == OPS.keys(), "tests/strategies.py, tests/bounds.py"
 
 
 def test_onnx_names_are_claimed_once() -> None:
