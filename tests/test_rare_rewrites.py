@@ -179,6 +179,22 @@ def slopes_of_rows(b: Builder, x: str) -> str:
     return b.prelu(b.apply(ops.Linear(), x, b.param("w", (4, 4))), key="p")
 
 
+def dilated_down(b: Builder, x: str) -> str:
+    """Whole vectors of channels, as the loops of ARM's boards take them, but for the dilation."""
+    return b.conv(sigmoid(b, x), 16, 3, key="c", pad=1, dilation=(2, 1), groups=16)
+
+
+def dilated_across(b: Builder, x: str) -> str:
+    return b.conv(sigmoid(b, x), 16, 3, key="c", pad=1, dilation=(1, 2), groups=16)
+
+
+def sum_with_a_half(b: Builder, x: str) -> tuple[str, ...]:
+    """What is added has its pixels farther apart than the result has."""
+    first, second = halves(b, sigmoid(b, b.conv(x, 128, 1, key="k")))
+    y = b.conv(first, 64, 1, key="c")
+    return b.apply(ops.Add(), y, second), sigmoid(b, second)
+
+
 def mirror(b: Builder, x: str) -> str:
     op = ops.Slice(axes=(3,), starts=(-1,), ends=(-limits.MAX_INDEX,), steps=(-1,))
     return b.apply(op, x)
@@ -203,6 +219,9 @@ def with_its_mirror_image(b: Builder, x: str) -> tuple[str, ...]:
         (slopes_of_rows, (1, 4, 4, 4)),
         (with_its_mirror_image, (2, 3, 5, 7)),
         (mirror, (1, 3, 6, 40)),
+        (dilated_down, (1, 16, 9, 40)),
+        (dilated_across, (1, 16, 9, 40)),
+        (sum_with_a_half, (1, 16, 40, 40)),
     ],
 )
 def test_c_computes_the_definition(make: Make, shape: tuple[int, ...]) -> None:
