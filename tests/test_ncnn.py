@@ -11,6 +11,7 @@ from attacks import ncnn as attack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ncnn_cases import PRE, PRE_WEIGHTS, USUAL
+from ncnn_files import run_ncnn, write_ncnn
 from ncnn_more_cases import MORE
 from shared import SHARED, needs_shared
 
@@ -20,12 +21,6 @@ from tinyface.errors import FormatError, UsageError
 from tinyface.formats.importer import import_file
 from tinyface.formats.ncnn import LAYERS, read_ncnn
 from tinyface.formats.ncnn_file import _number
-
-
-def write_ncnn(tmp_path: Path, text: str, data: bytes) -> Path:
-    (tmp_path / "m.param").write_text(text)
-    (tmp_path / "m.bin").write_bytes(data)
-    return tmp_path / "m.param"
 
 
 def test_the_ncnn_attacks_differ_from_a_good_file_in_one_thing(tmp_path: Path) -> None:
@@ -91,28 +86,19 @@ def test_layer_against_ncnn(tmp_path: Path, case: str) -> None:
     graph = read_ncnn(path)
     assert len(graph.outputs) == 1
     (ours,) = run_graph(graph, {"in": x}).values()
-    theirs = run_ncnn(ncnn, path, picture)
+    theirs = of_picture(ncnn, path, picture)
     assert ours[0].shape == theirs.shape
     scale = float(np.abs(theirs).max())
     np.testing.assert_allclose(ours[0], theirs, rtol=0, atol=2e-5 * max(1.0, scale))
 
 
-def run_ncnn(ncnn: Any, path: Path, picture: np.ndarray) -> np.ndarray:
-    net = ncnn.Net()
-    net.opt.use_vulkan_compute = False
-    net.opt.num_threads = 1
-    for option in ("fp16_arithmetic", "fp16_storage", "fp16_packed", "bf16_storage"):
-        setattr(net.opt, f"use_{option}", False)
-    assert net.load_param(str(path)) == 0
-    assert net.load_model(str(path.with_suffix(".bin"))) == 0
+def of_picture(ncnn: Any, path: Path, picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
-    extractor = net.create_extractor()
     # from_pixels, because a Mat over a NumPy array keeps no hold of the array's memory
     rgb = ncnn.Mat.PixelType.PIXEL_RGB
-    extractor.input("in", ncnn.Mat.from_pixels(picture, rgb, width, height))
-    status, result = extractor.extract("out")
-    assert status == 0
-    return np.array(result).copy()
+    found = run_ncnn(ncnn, path, ncnn.Mat.from_pixels(picture, rgb, width, height))
+    assert found is not None
+    return found
 
 
 def test_every_ncnn_layer_is_tested() -> None:
@@ -150,7 +136,7 @@ def test_public_ncnn_model_against_ncnn(tmp_path: Path) -> None:
     graph = read_ncnn(tmp_path / "m.param")
     x = picture.transpose(2, 0, 1)[None].astype(np.float32)
     (ours,) = run_graph(graph, {"in": x}).values()
-    theirs = run_ncnn(ncnn, tmp_path / "m.param", picture)
+    theirs = of_picture(ncnn, tmp_path / "m.param", picture)
     np.testing.assert_allclose(ours[0], theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attacks import ncnn as attack
+from ncnn_files import run_ncnn, write_ncnn
 
 from tinyface.errors import FormatError, GraphError
 from tinyface.formats.ncnn import read_ncnn
@@ -246,27 +247,13 @@ LAYERS: tuple[Callable[[Draw], Drawn], ...] = (
 )  # fmt: skip
 
 
-def theirs(ncnn: Any, path: Path, x: np.ndarray) -> np.ndarray | None:
-    """What ncnn makes of it; None where it makes nothing."""
-    net = ncnn.Net()
-    net.opt.num_threads = 1
-    for option in ("fp16_arithmetic", "fp16_storage", "fp16_packed", "bf16_storage"):
-        setattr(net.opt, f"use_{option}", False)
-    if net.load_param(str(path)) or net.load_model(str(path.with_suffix(".bin"))):
-        return None
-    extractor = net.create_extractor()
-    extractor.input("in", ncnn.Mat(x[0]).clone())
-    status, found = extractor.extract("out")
-    return None if status else np.array(found)
-
-
 def compare(ncnn: Any, path: Path, session: Session, x: np.ndarray, lines: list[str]) -> bool:
     """Whether both compute something; it must be the same."""
     try:
         (ours,) = session.run(x).values()
     except GraphError:
         return False
-    wanted = theirs(ncnn, path, x)
+    wanted = run_ncnn(ncnn, path, ncnn.Mat(x[0]).clone())
     if wanted is None or not wanted.size:
         return False
     assert ours[0].shape == wanted.shape, (x.shape, lines)
@@ -282,14 +269,14 @@ OTHERS = ((8, 10, 6), (8, 12, 5), (8, 12, 20))  # as many pixels; as many again;
 def test_as_ncnn_computes_it(tmp_path: Path, layer: Callable[[Draw], Drawn]) -> None:
     """At the size of the file, and at others, where these are not refused."""
     ncnn = pytest.importorskip("ncnn")
-    random, path = Random(layer.__name__), tmp_path / "m.param"
+    random = Random(layer.__name__)
     compared: Counter[str] = Counter()
     for _ in range(100):
         sides = random.choice([MAP, *BLOBS])
         lines, data = layer(Draw(random, sides))
         picture = f"Input in 0 1 in 0={MAP[2]} 1={MAP[1]} 2={MAP[0]}"
-        path.write_text(attack.param(picture, BLOBS[sides], *lines, blobs=20))
-        path.with_suffix(".bin").write_bytes(data or b"\0" * 4)
+        text = attack.param(picture, BLOBS[sides], *lines, blobs=20)
+        path = write_ncnn(tmp_path, text, data or b"\0" * 4)
         try:
             session = Session(read_ncnn(path), "numpy")
         except FormatError:

@@ -10,6 +10,7 @@ import pytest
 from attacks import ncnn as attack
 from hypothesis import given
 from hypothesis import strategies as st
+from ncnn_files import write_ncnn
 
 from tinyface.errors import FormatError, TinyfaceError
 from tinyface.formats.ncnn import read_ncnn
@@ -56,9 +57,7 @@ def test_no_text_is_a_surprise(text: str) -> None:
 
 
 def written(tmp_path: Path, *lines: str) -> Path:
-    (tmp_path / "m.param").write_text(attack.param("Input in 0 1 in", *lines, blobs=20))
-    (tmp_path / "m.bin").write_bytes(b"\0" * 4)
-    return tmp_path / "m.param"
+    return write_ncnn(tmp_path, attack.param("Input in 0 1 in", *lines, blobs=20))
 
 
 @pytest.mark.parametrize(
@@ -92,9 +91,8 @@ def test_small_files_make_no_large_networks(tmp_path: Path) -> None:
         read_ncnn(written(tmp_path, "Noop n 1 1 in b0", *many), size=(127, 127))
     bands = [f"LRN l{i} 1 1 b{i} b{i + 1}" for i in range(9)]
     wide = ("Input in 0 1 in 0=2 1=2 2=2048", "Noop n 1 1 in b0", *bands)
-    (tmp_path / "m.param").write_text(attack.param(*wide, blobs=20))
     with pytest.raises(FormatError, match="too much memory"):
-        read_ncnn(tmp_path / "m.param")
+        read_ncnn(write_ncnn(tmp_path, attack.param(*wide, blobs=20)))
 
 
 def test_what_holds_for_any_size_is_left_free(tmp_path: Path) -> None:

@@ -95,11 +95,12 @@ def _from_lfw(path: Path, lines: Sequence[tuple[int, str]]) -> list[Pair]:
             f"{path}: the header announces {folds} x 2 x {each} = {wanted} pairs, and there are "
             f"{len(lines) - 1}; fetch the file again"
         )
-    found = []
-    for k, (number, line) in enumerate(lines[1:]):
-        found.append((*_lfw_pair(path, number, line), k // (2 * each)))
+    found = [
+        (*_lfw_pair(path, number, line), k // (2 * each))
+        for k, (number, line) in enumerate(lines[1:])
+    ]
     for fold in range(folds):
-        mates = sum(same for _, _, same, place in found if place == fold)
+        mates = sum(same for _, _, same, _ in found[2 * each * fold : 2 * each * (fold + 1)])
         if mates != each:
             raise UsageError(
                 f"{path}: by the header {' '.join(header)} every fold of {2 * each} lines has "

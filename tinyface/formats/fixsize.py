@@ -24,7 +24,7 @@ MORE = (64, 128)  # pixels of the second size, height and width: multiples of an
 def hold_size(
     graph: Graph, read: Callable[[tuple[int, int]], Graph], size: tuple[int, int]
 ) -> Graph:
-    """The graph, behind a reshape of its picture to the very size if others would go wrong.
+    """The graph; if other sizes would go wrong, behind what refuses them: see :func:`_held`.
 
     Args:
         graph: as it was read for ``size``, (height, width).

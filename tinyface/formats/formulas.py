@@ -36,11 +36,10 @@ from tinyface.ops import (
     Sqrt,
     Sub,
 )
+from tinyface.types import Shape
 
 LEAST: Final = -float(np.finfo(np.float32).max)
 QUARTERS: Final = (0.25, 0.5, 0.75)
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)

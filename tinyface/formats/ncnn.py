@@ -33,8 +33,8 @@ from tinyface.formats.ncnn_expression import evaluate
 from tinyface.formats.ncnn_file import Layer, Weights, read_layers
 from tinyface.graph import Graph
 from tinyface.ops import Op, Reshape
-
-Pair = tuple[int, int]
+from tinyface.ops.conv import Pair
+from tinyface.types import Shape
 
 SLACK: Final = 64  # bytes that may follow the last weight: some converters leave a few
 
@@ -59,7 +59,7 @@ class Converter:
         self.blobs: dict[str, str] = {}
         self.state: dict[str, Array] = {}
 
-    def shape(self, tensor: str) -> tuple[int, ...]:
+    def shape(self, tensor: str) -> Shape:
         return self.builder.shape(tensor)
 
     def param(self, layer: Layer, part: str, value: Array) -> str:
@@ -201,10 +201,11 @@ def read_ncnn(
     if weights is None and not beside.is_file():
         raise FormatError(f"{path}: there is no {beside.name} beside it; name it with --weights")
     source = Path(weights) if weights else beside
+    channels = picture_channels(layers)
 
     def read(size: Pair, forced: bool = True) -> tuple[Graph, bool]:
         converter = Converter(path.stem, Weights(source), size, forced)
-        converter.channels = picture_channels(layers)
+        converter.channels = channels
         for layer in layers:
             converter.convert(layer)
         if converter.weights.left > SLACK:

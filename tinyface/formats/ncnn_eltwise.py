@@ -52,11 +52,11 @@ def make_BinaryOp(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     """With another blob, or with a number."""
     layer.known(0, 1, 2)
     kind, number = layer.whole(0, 0), layer.real(2, 0.0)
-    if layer.whole(1, 0) and kind in (_POWER, _POWER_OF):
+    if layer.whole(1, 0):
         if kind == _POWER:
             return [c.formulas(layer).power(x[0], number)]
-        return [_power_of(c, layer, x[0], number)]
-    if layer.whole(1, 0):
+        if kind == _POWER_OF:
+            return [_power_of(c, layer, x[0], number)]
         x = [x[0], c.constant(layer, "b", number)]
     else:
         x = aligned(c, layer, x)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from tinyface.types import Shape
+
 _TOKEN: Final = re.compile(
     r"(-?\d+(?:\.\d+)?)(?![whdcn])|(\d+)([whdcn])|([a-z]+|//|[-+*/%])|([(),])"
 )
@@ -22,8 +24,6 @@ _FUNCTIONS: Final[dict[str, tuple[int, Callable[..., float]]]] = {
     "max": (2, max), "min": (2, min), "abs": (1, abs), "neg": (1, lambda a: -a),
     "ceil": (1, math.ceil), "floor": (1, math.floor), "round": (1, round), "trunc": (1, math.trunc),
 }  # fmt: skip
-
-Shape = tuple[int, ...]
 
 
 def side(shape: Shape, axis: str) -> int:

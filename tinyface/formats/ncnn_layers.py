@@ -27,6 +27,7 @@ from tinyface.ops import (
     Sigmoid,
 )
 from tinyface.ops.conv import Pads, Pair
+from tinyface.types import Shape
 
 if TYPE_CHECKING:
     from tinyface.formats.ncnn import Converter
@@ -39,6 +40,14 @@ _ALIKE: Final = 1e-4  # how near to 1/6 a rounded constant must be
 def flat(c: Converter, layer: Layer, x: str) -> str:
     """(n, c, h, w) -> (n, c h w); a vector stays as it is."""
     return x if len(c.shape(x)) == 2 else c.apply(Flatten(), x, layer=layer, part="flatten")
+
+
+def map_shape(c: Converter, layer: Layer, x: str) -> Shape:
+    """(n, c, h, w); what is no map is refused."""
+    shape = c.shape(x)
+    if len(shape) != 4:
+        raise layer.refuse("of anything but a map")
+    return shape
 
 
 def axis_of(c: Converter, layer: Layer, x: str, value: int) -> int:
@@ -214,8 +223,7 @@ def make_Scale(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 
 def make_Bias(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0)
-    if len(c.shape(x[0])) != 4:
-        raise layer.refuse("of anything but a map")
+    map_shape(c, layer, x[0])
     return [c.apply(Add(), x[0], _channel_vector(c, layer, x[0], "bias"), layer=layer)]
 
 

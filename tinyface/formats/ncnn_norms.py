@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyface.formats.ncnn_file import Layer
+from tinyface.formats.ncnn_layers import map_shape
 from tinyface.ops import Add, BatchNorm, Div, L2Normalize, LayerNorm, Mul, Reduce, Split, Sqrt, Sub
+from tinyface.types import Shape
 
 if TYPE_CHECKING:
     from tinyface.formats.ncnn import Converter
-
-Shape = tuple[int, ...]
 
 
 def make_BatchNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
@@ -88,9 +88,7 @@ def make_GroupNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 def make_InstanceNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     """Every channel by its own mean and variance."""
     layer.known(0, 1, 2)
-    channels = c.shape(x[0])[1]
-    if len(c.shape(x[0])) != 4:
-        raise layer.refuse("of anything but a map")
+    _, channels, _, _ = map_shape(c, layer, x[0])
     count = channels if layer.whole(2, 1) and layer.whole(0, 0) else 0
     return [_per_channel(c, layer, x[0], (0, channels, -1), layer.real(1, 1e-3), count)]
 
@@ -142,10 +140,8 @@ def make_RMSNorm(c: Converter, layer: Layer, x: list[str]) -> list[str]:
 def make_MVN(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     """x less its mean, of every channel or of all, divided by its deviation plus eps if asked."""
     layer.known(0, 1, 2)
-    shape = c.shape(x[0])
+    shape = map_shape(c, layer, x[0])
     axes = tuple(range(1 if layer.whole(1, 0) else 2, len(shape)))
-    if len(shape) != 4:
-        raise layer.refuse("of anything but a map")
     mean = c.apply(Reduce(mode="mean", axes=axes), x[0], layer=layer, part="mean")
     if not layer.whole(0, 0):
         return [c.apply(Sub(), x[0], mean, layer=layer)]

@@ -10,7 +10,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tinyface.formats.ncnn_file import Layer
-from tinyface.formats.ncnn_layers import ABSENT, flat, make_Convolution, pads, same, size_of
+from tinyface.formats.ncnn_layers import (
+    ABSENT,
+    flat,
+    make_Convolution,
+    map_shape,
+    pads,
+    same,
+    size_of,
+)
 from tinyface.ops import (
     AveragePool,
     GlobalAveragePool,
@@ -30,8 +38,7 @@ if TYPE_CHECKING:
 
 def make_Pooling(c: Converter, layer: Layer, x: list[str]) -> list[str]:
     layer.known(0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 18)
-    if len(c.shape(x[0])) != 4:
-        raise layer.refuse("of anything but a map")
+    map_shape(c, layer, x[0])
     average = layer.whole(0, 0) == 1
     width = layer.whole(8, 0)
     out = (layer.whole(18, width), width)  # ABSENT: as the map has it
