@@ -240,7 +240,10 @@ int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
     }
     if (s->op == TF_CONV) {
         const int64_t most = s->oc / s->groups > k->isa.lanes ? k->isa.rows_wide : k->isa.rows_slim;
-        const int64_t tiles = tf_ceil_div(tf_min(s->block, (int64_t)s->n * s->oh * s->ow), most);
+        const int64_t pixels = tf_min(s->block, (int64_t)s->n * s->oh * s->ow);
+        /* one behind the other, or row by row (conv_cut_of) */
+        const int64_t tiles =
+            tf_max(tf_ceil_div(pixels, most), pixels / s->ow * tf_ceil_div(s->ow, most));
         return tiles * ((int64_t)s->kh * s->kw + 2) * rows * pointer;
     }
     if (s->op == TF_WINOGRAD) {

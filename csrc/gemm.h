@@ -24,6 +24,7 @@ typedef struct {
     /* of each tile [taps + 2][ROWS_MAX]: under the taps, into y, and of a residual into z */
     const float *const *table;
     int64_t count, pitch; /* tiles; pointers of the table from one to the next */
+    int64_t step;         /* floats from row to row, of which the table has the first; 0: has all */
     const char *w;        /* [taps][kc][nv * VL] floats or halves */
     const float *bias;    /* nv * VL floats */
     const float *slope;   /* nv * VL floats, of PReLU */
@@ -44,16 +45,30 @@ static inline vf v_weights(const int half, const char *p)
                 : v_load((const float *)(const void *)p);
 }
 
-/* sum[rows][nv] += x w, over all taps of a tile. Returns what is to be fetched next. */
-INLINE const char *tile_sums(const int rows, const int nv, const int half, const tf_tile *t,
-                             const float *const *table, const char *next, vf sum[ROWS_MAX][2])
+/* Keeps compilers from adding up in front of a loop what its instructions add up anyway. */
+#define HIDE(p) __asm__("" : "+r"(p))
+
+/* sum[rows][nv] += x w, over all taps of a tile. Returns what is to be fetched next. even: rows lie
+ * t->step apart, and three of them share a pointer. */
+INLINE const char *tile_sums(const int rows, const int nv, const int half, const int even,
+                             const tf_tile *t, const float *const *table, const char *next,
+                             vf sum[ROWS_MAX][2])
 {
     const int64_t vector = VL * (half ? 2 : 4), step = nv * vector, ahead = t->ahead;
+    const int pointers = even ? (rows + 2) / 3 : rows;
     const char *w = t->w;
     vf weight[2];
     for (int64_t tap = 0; tap < t->taps; tap++) {
         const float *x[ROWS_MAX];
-        UNROLL (i, rows) x[i] = table[tap * ROWS_MAX + i] + t->xcol;
+        UNROLL (i, pointers)
+            x[i] = table[tap * ROWS_MAX + (even ? 0 : i)] + t->xcol + (even ? 3 * i * t->step : 0);
+#define ROW(i) (even ? x[(i) / 3] + (i) % 3 * t->step : x[i] + k)
+#define ON(n)                                                                                      \
+    if (even)                                                                                      \
+        UNROLL (i, pointers) {                                                                     \
+            x[i] += n;                                                                             \
+            HIDE(x[i]);                                                                            \
+        }
         int64_t k = 0;
         for (; k + 4 <= t->kc; k += 4, w += 4 * step) {
             if (ahead) {
@@ -61,18 +76,22 @@ INLINE const char *tile_sums(const int rows, const int nv, const int half, const
                 next += ahead;
             }
             vrow row[ROWS_MAX];
-            UNROLL (i, rows) row[i] = row_load(x[i] + k);
+            UNROLL (i, rows) row[i] = row_load(ROW(i));
             UNROLL (lane, 4) {
                 UNROLL (j, nv) weight[j] = v_weights(half, w + lane * step + j * vector);
                 UNROLL (i, rows)
                     UNROLL (j, nv) sum[i][j] = v_fma_lane(sum[i][j], weight[j], row[i], lane);
             }
+            ON(4)
         }
         for (; k < t->kc; k++, w += step) {
             UNROLL (j, nv) weight[j] = v_weights(half, w + j * vector);
             UNROLL (i, rows)
-                UNROLL (j, nv) sum[i][j] = v_fma(v_set1(x[i][k]), weight[j], sum[i][j]);
+                UNROLL (j, nv) sum[i][j] = v_fma(v_set1(*ROW(i)), weight[j], sum[i][j]);
+            ON(1)
         }
+#undef ROW
+#undef ON
     }
     return next;
 }
@@ -106,7 +125,7 @@ INLINE void tile_finish(const int rows, const int nv, const tf_tile *t, float *c
 
 /* All tiles in one call, which costs as much as 20 cycles of a tile: the next one begins while
  * the last one's sums are finished. */
-INLINE void tile(const int rows, const int nv, const int half, const tf_tile *t)
+INLINE void tile(const int rows, const int nv, const int half, const int even, const tf_tile *t)
 {
     const float *const *table = t->table;
     const char *next = t->next;
@@ -114,25 +133,33 @@ INLINE void tile(const int rows, const int nv, const int half, const tf_tile *t)
         vf sum[ROWS_MAX][2];
         UNROLL (i, rows)
             UNROLL (j, nv) sum[i][j] = v_load(t->bias + j * VL);
-        next = tile_sums(rows, nv, half, t, table, next, sum);
+        next = tile_sums(rows, nv, half, even, t, table, next, sum);
         tile_finish(rows, nv, t, (float *const *)(uintptr_t)(table + t->taps * ROWS_MAX), sum);
     }
 }
 
-/* tiles[nv - 1][half][rows - 1] */
+/* Even tiles have as many rows as registers allow for, or one less (conv_cut_of). */
+#define EVEN_ROWS(n)                                                                               \
+    ((n) == ROWS_WIDE || (n) == ROWS_WIDE - 1 || (n) == ROWS_SLIM || (n) == ROWS_SLIM - 1)
+
+/* tiles[nv - 1][kind][rows - 1]; kind 0: fp32, 1: weights are halves, 2: fp32, even */
 typedef void tile_fn(const tf_tile *t);
-#define TILE(i, nv, half)                                                                          \
-    static void tile_##nv##half##_##i(const tf_tile *t)                                            \
+#define TILE(i, nv, kind)                                                                          \
+    static void tile_##nv##kind##_##i(const tf_tile *t)                                            \
     {                                                                                              \
-        if ((i) < ((nv) == 2 ? ROWS_WIDE : ROWS_SLIM)) tile((i) + 1, nv, half, t);                 \
+        if ((i) < ((nv) == 2 ? ROWS_WIDE : ROWS_SLIM) && ((kind) < 2 || EVEN_ROWS((i) + 1)))       \
+            tile((i) + 1, nv, (kind) == 1, (kind) == 2, t);                                        \
     }
 EACH(TILE, 1, 0)
 EACH(TILE, 1, 1)
+EACH(TILE, 1, 2)
 EACH(TILE, 2, 0)
 EACH(TILE, 2, 1)
-#define NAME(i, nv, half) tile_##nv##half##_##i,
-static tile_fn *const tiles[2][2][12] = {{{EACH(NAME, 1, 0)}, {EACH(NAME, 1, 1)}},
-                                         {{EACH(NAME, 2, 0)}, {EACH(NAME, 2, 1)}}};
+EACH(TILE, 2, 2)
+#define NAME(i, nv, kind) tile_##nv##kind##_##i,
+static tile_fn *const tiles[2][3][12] = {
+    {{EACH(NAME, 1, 0)}, {EACH(NAME, 1, 1)}, {EACH(NAME, 1, 2)}},
+    {{EACH(NAME, 2, 0)}, {EACH(NAME, 2, 1)}, {EACH(NAME, 2, 2)}}};
 
 /* `count` tiles, the first `more` of which have rows + 1. fn: of tiles above. */
 static void tiles_run(tf_tile *t, const float *const *table, int64_t count, int64_t rows,

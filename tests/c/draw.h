@@ -72,4 +72,16 @@ static inline void few_a_group(tf_step *s)
     s->c = s->oc = s->groups << draw(4);
 }
 
+/* A convolution of a picture: small windows within the map, rows that tiles fill. */
+static inline void picture(tf_step *s)
+{
+    const int32_t outputs[] = {12, 24, 36, 43, 48, 55, 56, 59};
+    s->kh = s->kw = draw(3) ? 3 : 5, s->sh = s->sw = 1 + (int32_t)draw(2);
+    s->pt = s->pl = s->pb = s->pr = 0, s->groups = 1 + (int32_t)draw(2);
+    s->c = s->groups * (s->kh == 5 ? 2 : 1 + (int32_t)draw(5));
+    s->oh = odd(), s->ow = outputs[draw(8)];
+    s->h = (s->oh - 1) * s->sh + s->kh + (int32_t)draw(2);
+    s->wd = (s->ow - 1) * s->sw + s->kw + (int32_t)draw((uint32_t)s->sw);
+}
+
 #endif

@@ -123,7 +123,8 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
         const int64_t panels =
             (s->oc / s->groups + 2 * isa->lanes - 1) / (2 * isa->lanes) * s->groups;
         const int64_t pixels = (int64_t)s->n * s->oh * s->ow;
-        s->block = 1 + (int32_t)draw((uint32_t)pixels);
+        s->block = draw(2) ? 1 + (int32_t)draw((uint32_t)pixels)
+                           : s->ow * (1 + (int32_t)draw((uint32_t)(s->n * s->oh))); /* whole rows */
         s->panels = draw(2) ? (int32_t)panels : 1 + (int32_t)draw((uint32_t)panels);
         s->tasks =
             (int32_t)((pixels + s->block - 1) / s->block * ((panels + s->panels - 1) / s->panels));

@@ -15,6 +15,7 @@ static void random_shape(tf_step *s)
     if (op == TF_CONV) {
         s->groups = draw(2) ? 1 : 1 + (int32_t)draw(4);
         s->c = s->groups * (1 + (int32_t)draw(draw(4) ? 20 : 60));
+        if (draw(6) == 0) picture(s);
         s->oc = s->groups * (draw(3) ? 1 + (int32_t)(32 * draw(2) + draw(40)) : odd());
     }
     if (op == TF_WINOGRAD) {

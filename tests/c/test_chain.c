@@ -52,6 +52,8 @@ static tf_step member(const tf_step *before, int32_t at, int panels, const tf_is
     s.c = before ? before->oc : 1 + (int32_t)draw(20);
     if (panels && at < 2)
         long_rows(&s, at);
+    else if (at == 0 && draw(6) == 0)
+        s.op = TF_CONV, picture(&s), s.groups = 1, s.oc = 1 + (int32_t)draw(40);
     else
         fitting_window(&s);
     s.act = (int32_t)draw(2) * TF_CLIP;
@@ -59,7 +61,8 @@ static tf_step member(const tf_step *before, int32_t at, int panels, const tf_is
     const int64_t weights = s.op == TF_CONV ? outs * taps * s.c : taps * s.c;
     s.bias = ZEROS + draw(50), s.w = s.bias + outs, s.zero = 0;
     *params = weights + s.w > *params ? weights + s.w : *params;
-    s.block = 1 + (int32_t)draw(40), s.panels = 1, s.tasks = 1 + (int32_t)draw(5);
+    s.block = draw(2) ? 1 + (int32_t)draw(40) : s.ow * (1 + (int32_t)draw(3)), s.panels = 1,
+    s.tasks = 1 + (int32_t)draw(5);
     if (s.op == TF_CONV) {
         const int64_t pixels = (int64_t)s.n * s.oh * s.ow, wide = whole(s.oc, 2 * isa->lanes);
         s.tasks = (int32_t)(whole(pixels, s.block) / s.block * wide / (2 * isa->lanes));

@@ -17,7 +17,7 @@ from tinyface.plan.margins import with_margins
 from tinyface.plan.model import HALF, RESIDUAL, View
 from tinyface.plan.pack import Pieces, conv_panels, padded_vector, panels
 from tinyface.plan.planner import Planner
-from tinyface.plan.tiling import conv_blocks, packs, row_tasks
+from tinyface.plan.tiling import conv_blocks, even_tiles, packs, row_tasks
 from tinyface.plan.views import innermost
 
 FEW_CHANNELS = 4  # up to here a kernel row is one tap
@@ -116,10 +116,13 @@ def conv2d(p: Planner, node: Node) -> None:
     whole = x.dense and (kh, kw) == x.shape[2:] and max(op.pad) == 0 and max(op.dilation) == 1
     if n * oh * ow == 1 and op.groups == 1 and whole:
         return gemv(p, node, result, x, y, z, weight, fields, params)
-    k = fields["kh"] * fields["kw"] * x.shape[1] // op.groups
-    fresh = x.shape[1] * min(fields["kh"], fields["sh"]) * min(fields["kw"], fields["sw"])
     taps = fields["kh"] * fields["kw"]
-    blocks = conv_blocks(p.isa, n * oh * ow, k, o, op.groups, fresh, p.threads, taps)
+    k = taps * x.shape[1] // op.groups
+    fresh = x.shape[1] * min(fields["kh"], fields["sh"]) * min(fields["kw"], fields["sw"])
+    inside = max(fields[side] for side in ("pt", "pl", "pb", "pr")) == 0
+    even = inside and weight.dtype != np.float16
+    row = ow if even and even_tiles(p.isa, k, taps, o // op.groups, ow) else 1
+    blocks = conv_blocks(p.isa, n * oh * ow, k, o, op.groups, fresh, p.threads, taps, row)
     rows = p.isa.rows_wide if o // op.groups > p.isa.lanes else p.isa.rows_slim
     width = 2 if o // op.groups > p.isa.lanes else 1
     flag, stored, kept = halves(p, weight)

@@ -24,6 +24,7 @@ LEAST_WORK = 5_000  # MACs or elements below which handing a task over costs mor
 LITTLE, LARGE, LEAST_TILES = 25, 96, 4  # tiles of a block; 25 are half of a map of 28 x 28
 AGAIN = 6  # so many weights may be read again for a number of transformed input from another core
 MAX_TABLE = 2 << 20  # pointers to the rows of a block: more than any usual window needs
+EVEN_WINDOW = 50  # products of an output up to which it pays that tiles go row by row
 PACK_PANELS = 5  # panels of a task from which on packing its inputs pays
 
 
@@ -39,12 +40,13 @@ class Blocks:
 
 def conv_blocks(
     isa: Isa, pixels: int, k: int, outputs: int, groups: int, fresh: int, threads: int,
-    taps: int = 1,
+    taps: int = 1, row: int = 1,
 ) -> Blocks:  # fmt: skip
     """Blocks for ``pixels`` outputs of ``outputs`` channels, a reduction of ``k`` in each group.
 
     fresh: input floats that one more output pixel brings in. taps: of the window; each is a pointer
-    in the table of a block's rows. One thread has nothing to share, and
+    in the table of a block's rows. row: pixels of a row, where tiles go row by row
+    (:func:`even_tiles`). One thread has nothing to share, and
     short blocks begin every panel anew: GhostFaceNet-v2 takes 0.97 of the time (Zen 3) in long
     ones. But packed inputs of short ones stay in L1 (MobileFaceNet on a Pi 4: 2.18 M misses, in
     long ones 2.42 M).
@@ -73,10 +75,19 @@ def conv_blocks(
         return Blocks(block, per_task, count, f"{block} pixels a block: it stays in L2")
     beside = (5 * CACHE // 4 - weights) // max(per_pixel, 1)  # what the weights leave of L2
     block = max(isa.rows_wide, min(fits, beside, -(-pixels // tasks)))
-    rows = isa.rows_pack if packs(isa, outputs, groups) else isa.rows_wide
+    rows = isa.rows_pack if packs(isa, outputs, groups) else isa.rows_wide if row == 1 else row
     block = min(pixels, -(-block // rows) * rows)
     count = -(-pixels // block)
     return Blocks(block, panels, count, f"{block} pixels a block: the weights stay in L2")
+
+
+def even_tiles(isa: Isa, k: int, taps: int, outputs: int, width: int) -> bool:
+    """Do a convolution's tiles go row by row, as ``conv_cut_of`` (csrc/conv.h) has it, where no
+    window reaches beyond the map? k: products of an output; outputs: of a group; width: of a row.
+    """
+    most = isa.rows_wide if outputs > isa.lanes else isa.rows_slim
+    filled = 13 * width >= 12 * most * -(-width // most)
+    return filled and taps > 2 and k <= EVEN_WINDOW and not packs(isa, outputs, 1)
 
 
 def packs(isa: Isa, outputs: int, groups: int) -> bool:
