@@ -57,8 +57,8 @@ static int by_panels(const tf_kernels *k, const tf_step *s, int32_t m)
     /* a row of padding above, which lies in front of the rows of the first band alone; below as
      * many rows as the last window has, if it begins on the map */
     const int inside = b->pt <= 1 && (int64_t)(b->oh - 1) * b->sh - b->pt < b->h;
-    return a->op == TF_CONV && a->groups == 1 && a->z.buf < 0 && b->op == TF_DEPTHWISE && window &&
-           inside && b->sh <= 2 && b->ow >= 4;
+    return a->op == TF_CONV && a->groups == 1 && a->z.buf < 0 && !(a->flags & TF_RIVALS) &&
+           b->op == TF_DEPTHWISE && window && inside && b->sh <= 2 && b->ow >= 4;
 }
 
 /* The panels of such a step, all in one place after each other: for each of their two vectors rows

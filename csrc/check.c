@@ -30,8 +30,8 @@ typedef struct {
 } tf_rule;
 /* clang-format off */
 static const tf_rule rules[TF_OPS] = {
-    [TF_CONV] = {TF_RESIDUAL | TF_HALF, ANY_ACT, WEIGHED, WINDOW, 1},
-    [TF_WINOGRAD] = {TF_RESIDUAL | TF_TRANSFORMED, ANY_ACT, WEIGHED, WINDOW, 1},
+    [TF_CONV] = {TF_RESIDUAL | TF_HALF | TF_RIVALS, ANY_ACT, WEIGHED, WINDOW, 1},
+    [TF_WINOGRAD] = {TF_RESIDUAL | TF_TRANSFORMED | TF_RIVALS, ANY_ACT, WEIGHED, WINDOW, 1},
     [TF_GEMV] = {TF_RESIDUAL | TF_HALF, ANY_ACT, WEIGHED, SAME, 1},
     [TF_DEPTHWISE] = {0, ANY_ACT, WEIGHED, WINDOW, 0},
     [TF_GROUPED] = {0, ANY_ACT, WEIGHED, WINDOW, 0},
@@ -175,6 +175,7 @@ static int32_t check_operands(const tf_step *s, const tf_room *room)
     if (s->op == TF_TO_NCHW) ow = s->oc, oc = s->ow;
     int32_t bad = TF_OK;
     if (s->x.buf != TF_BAND) bad = check_view(&s->x, room, s->n, s->h, w, c);
+    if (s->flags & TF_RIVALS) oc /= 2;
     if (!bad && s->y.buf != TF_BAND) bad = check_view(&s->y, room, s->n, s->oh, ow, oc);
     if (bad) return bad;
     const int needed = is_binary(s->op) || product || s->flags & TF_RESIDUAL;
@@ -223,6 +224,11 @@ static int tasks_fit(const tf_kernels *k, const tf_step *s)
     }
     if (s->op == TF_GROUPED) return vl % (s->c / s->groups) == 0;
     if (s->op != TF_CONV && s->op != TF_WINOGRAD) return 1;
+    /* whole panels, which the kernels for packed inputs do not compare */
+    const int rivals = s->groups == 1 && s->act == TF_NONE && !(s->flags & TF_RESIDUAL) &&
+                       s->oc % (2 * vl) == 0 &&
+                       !(k->isa.rows_pack && tf_packs(s, 2 * vl) && s->op == TF_CONV);
+    if (s->flags & TF_RIVALS && !rivals) return 0;
     const int64_t panels = tf_ceil_div(s->oc / s->groups, 2 * vl) * s->groups;
     const int64_t pixels = (int64_t)s->n * s->oh * s->ow;
     const int64_t rows = s->op == TF_CONV ? pixels : wino_tiles(s, s->oh, s->ow);
@@ -275,9 +281,10 @@ static int32_t check_links(const tf_step *s, int32_t j, int32_t n)
     if (!window && s->op != TF_AFFINE && !is_binary(s->op)) return TF_BAD_OP;
     if (last) return TF_OK;
     const tf_view *y = &s->y, *x = &s[1].x;
-    if (s->n != s[1].n || s->oh != s[1].h || s->ow != s[1].wd || s->oc != s[1].c)
+    const int32_t made = s->flags & TF_RIVALS ? s->oc / 2 : s->oc;
+    if (s->n != s[1].n || s->oh != s[1].h || s->ow != s[1].wd || made != s[1].c)
         return TF_BAD_SHAPE;
-    const int dense = y->off == 0 && y->ld == s->oc && y->row == (int64_t)s->ow * s->oc;
+    const int dense = y->off == 0 && y->ld == made && y->row == (int64_t)s->ow * made;
     return dense && x->off == 0 && x->ld == y->ld && x->row == y->row ? TF_OK : TF_BAD_SHAPE;
 }
 

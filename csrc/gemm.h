@@ -102,6 +102,10 @@ INLINE void tile_finish(const int rows, const int nv, const tf_tile *t, float *c
 {
     const tf_step *s = t->s;
     const int64_t c = t->ycol, n = t->n, apart = t->apart;
+    if (nv == 2 && s->flags & TF_RIVALS) {
+        UNROLL (i, rows) v_store(y[i] + c / 2, v_max_nan(sum[i][0], sum[i][1]));
+        return;
+    }
     if (s->flags & TF_RESIDUAL) {
         const float *const *z = (const float *const *)(y + ROWS_MAX);
         UNROLL (i, rows)

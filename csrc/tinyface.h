@@ -78,6 +78,8 @@ enum tf_act {
 
 enum tf_flag {
     TF_RESIDUAL = 1,     /* z is added before the activation */
+    TF_RIVALS = 2,       /* TF_CONV, TF_WINOGRAD: of the 2 VL filters of each panel the first VL and
+                            the others compete; y has the larger ones, oc / 2 channels */
     TF_HALF = 4,         /* the packed weights are stored as fp16 */
     TF_COUNT_PAD = 8,    /* average pooling counts the padding, too */
     TF_TRANSFORMED = 16, /* TF_WINOGRAD: x is what TF_WINO_IN made */

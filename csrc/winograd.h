@@ -190,8 +190,9 @@ static void wino_input_run(const tf_call *call, int32_t task, void *scratch)
     for (int64_t t = from; t < to; t++) wino_gather(call, &w, t, call->y + t * s->y.ld, s->y.row);
 }
 
-/* The outputs of tile t, one vector of channels from c on, of which n exist. What the step says is
- * asked for in front of the loops, since a store of y might change it. */
+/* The outputs of tile t, one vector of channels from c on, of which n exist; or the larger of these
+ * and the next vector's, TF_RIVALS. What the step says is asked for in front of the loops, since a
+ * store of y might change it. */
 static void wino_write(const tf_call *call, const wino_plan *w, int64_t t, float *y, int64_t c,
                        int64_t n)
 {
@@ -202,12 +203,16 @@ static void wino_write(const tf_call *call, const wino_plan *w, int64_t t, float
     const int act = s->act, smooth = act > TF_PRELU, whole = n >= VL;
     const vf bias = v_load(call->bias + c), slope = call->slope ? v_load(call->slope + c) : bias;
     const vf lo = v_set1(s->alpha), hi = v_set1(s->hi);
+    const int rivals = s->flags & TF_RIVALS;
+    const int64_t col = rivals ? c / 2 : c;
+    const vf other = rivals ? v_load(call->bias + c + VL) : bias;
     for (int64_t k = 0; k < rows; k++) {
         const float *z = s->flags & TF_RESIDUAL ? call->z + tf_at(&s->z, i, oy + k, ox) + c : NULL;
-        float *to = smooth ? y + k * m * VL : call->y + tf_at(&s->y, i, oy + k, ox) + c;
+        float *to = smooth ? y + k * m * VL : call->y + tf_at(&s->y, i, oy + k, ox) + col;
         for (int64_t j = 0; j < cols; j++, to += smooth ? VL : ldy) {
             vf v = v_add(v_load(y + (k * m + j) * VL), bias);
             if (z) v = v_add(v, v_load_n(z + j * ldz, n));
+            if (rivals) v = v_max_nan(v, v_add(v_load(y + (16 + k * m + j) * VL), other));
             v = v_linear(act, v, lo, hi, slope);
             if (smooth || whole)
                 v_store(to, v);
@@ -264,7 +269,7 @@ static void winograd_run(const tf_call *call, int32_t task, void *scratch)
     const int64_t t0 = task / ranges * s->block, count = tf_min(s->block, w.all - t0);
     const int64_t o0 = task % ranges * s->panels * wide, o1 = tf_min(o0 + s->panels * wide, s->oc);
     const int64_t sums = tf_odd_lines(count * wide);
-    float *m = scratch, y[16 * VL]; /* [T^2][count][2 VL] */
+    float *m = scratch, y[2 * 16 * VL]; /* [T^2][count][2 VL]; of one vector, or of two */
     float *own = m + squares * sums;
     const float *v = own; /* [T^2][count][c] */
     int64_t ld = s->c, freq = tf_odd_lines(count * s->c);
@@ -275,6 +280,7 @@ static void winograd_run(const tf_call *call, int32_t task, void *scratch)
 
     const int64_t most = s->oc > VL ? ROWS_WIDE : ROWS_SLIM, parts = tf_ceil_div(count, most);
     const int64_t vectors = s->flags & TF_TRANSFORMED ? 0 : squares * freq;
+    const int64_t each = s->flags & TF_RIVALS ? wide : VL;
     const float **table = (const float **)(void *)(own + vectors);
     for (int64_t i = 0, t = 0; i < parts; i++)
         for (int64_t r = 0; r < count / parts + (i < count % parts); r++, t++) {
@@ -284,8 +290,9 @@ static void winograd_run(const tf_call *call, int32_t task, void *scratch)
     for (int64_t first = o0; first < o1; first += wide) {
         wino_product(call, &w, table, count, freq, first);
         for (int64_t k = 0; k < count; k++)
-            for (int64_t c = first; c < tf_min(first + wide, s->oc); c += VL) {
+            for (int64_t c = first; c < tf_min(first + wide, s->oc); c += each) {
                 w.out(m + k * wide + c - first, sums, y);
+                if (each > VL) w.out(m + k * wide + VL, sums, y + 16 * VL);
                 wino_write(call, &w, t0 + k, y, c, s->oc - c);
             }
     }

@@ -101,6 +101,19 @@ def pooled(b: Builder, x: str, op: ops.Op, value: float = LOWEST, more: int = 1)
     return b.apply(op, b.apply(ops.Pad((0, 0, 1, 0), (0, 0, more, 1), value), x))
 
 
+def larger(b: Builder, x: str, *sizes: int, axis: int = 1, swapped: bool = False) -> str:
+    """Of the first two parts of a split."""
+    parts = b.apply_many(ops.Split(axis, sizes), x)[:2]
+    return b.apply(ops.Maximum(), *parts[:: -1 if swapped else 1])
+
+
+def cut(b: Builder, x: str, *runs: tuple[int, int, int]) -> str:
+    """The larger of two slices of the six channels, whatever x has, of a convolution."""
+    y = b.conv(x, 6, 1, key="conv")
+    parts = [b.apply(ops.Slice((1,), (i,), (j,), (k,)), y) for i, j, k in runs]
+    return b.apply(ops.Maximum(), *parts)
+
+
 MEAN = ops.AveragePool((3, 3), (2, 2), (1, 0, 0, 0), count_include_pad=True)
 NAMED: dict[str, tuple[Graph, list[str]]] = {
     "norm": (built(lambda b, x: b.apply(ops.Div(), x, norm(b, x))), ["l2_normalize"]),
@@ -147,6 +160,13 @@ NAMED: dict[str, tuple[Graph, list[str]]] = {
         built(lambda b, x: pooled(b, x, ops.MaxPool((3, 3), (2, 2)))), ["max_pool"]
     ),
     "pad and mean": (built(lambda b, x: pooled(b, x, MEAN, 0.0)), ["average_pool"]),
+    "the larger half": (built(lambda b, x: larger(b, x, 3, 3)), ["max_feature_map"]),
+    "the larger half of a vector": (
+        built(lambda b, x: larger(b, x, 4, 4, swapped=True), (1, 8)), ["max_feature_map"]
+    ),
+    "the larger of two slices": (
+        built(lambda b, x: cut(b, x, (-3, 99, 1), (0, 3, 1))), ["conv2d", "max_feature_map"]
+    ),
     "pad and a mean without a pad of its own": (
         built(lambda b, x: pooled(b, x, ops.AveragePool((3, 3)), 0.0)), ["average_pool"]
     ),
@@ -199,6 +219,26 @@ OTHERS: dict[str, Graph] = {
     ),
     "a mean that counts the zeros of one frame alone": built(
         lambda b, x: pooled(b, x, replace(MEAN, count_include_pad=False), 0.0)
+    ),
+    "the larger third": built(lambda b, x: larger(b, x, 2, 2, 2)),
+    "the larger of unlike parts": built(lambda b, x: cut(b, x, (0, 3, 1), (2, 5, 1))),
+    "the same half twice": built(lambda b, x: cut(b, x, (0, 3, 1), (0, 3, 1))),
+    "every second channel": built(lambda b, x: cut(b, x, (0, 6, 2), (1, 6, 2))),
+    "the larger half of the rows": built(lambda b, x: larger(b, x, 2, 2, axis=2), (1, 6, 4, 4)),
+    "halves of five axes": built(lambda b, x: larger(b, x, 3, 3), (1, 6, 2, 2, 2)),
+    "halves of two tensors": built(
+        lambda b, x: b.apply(
+            ops.Maximum(),
+            b.apply(ops.Slice((1,), (0,), (3,), (1,)), b.conv(x, 6, 1, key="one")),
+            b.apply(ops.Slice((1,), (3,), (6,), (1,)), b.conv(x, 6, 1, key="other")),
+        )
+    ),
+    "halves at one size alone": built(
+        lambda b, x: b.apply(
+            ops.Maximum(),
+            b.apply(ops.Slice((1,), (0,), (3,), (1,)), x),
+            b.apply(ops.Slice((1,), (3,), (6,), (1,)), x),
+        )
     ),
     "more channels": built(lambda b, x: framed(b, x, channels=1)),
 }

@@ -134,7 +134,8 @@ MIRRORED = {  # in an enumeration of csrc/ -> what Python has for it
     "TF_PACK_ROWS": ROWS, "TF_PACK_BYTES": CHUNK, "TF_PACK_PANELS": PACK_PANELS, "LONG": LONG,
     "ROLL_CHANNELS": depthwise.CHANNELS, "ROLL_BYTES": depthwise.BYTES, "STRIP": depthwise.STRIP,
     "TF_LONG_ROW": LONG_ROW, "TF_CHAIN_MAX": LONGEST, "MAX_WINDOW": MAX_WINDOW,
-    "TF_MAX_THREADS": MAX_THREADS,
+    "TF_MAX_THREADS": MAX_THREADS, "TF_RIVALS": model.RIVALS, "TF_MIRRORED": model.MIRRORED,
+    "EVEN_WINDOW": tiling.EVEN_WINDOW,
 }  # fmt: skip
 
 

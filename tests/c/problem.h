@@ -88,6 +88,9 @@ static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
     free(all);
 }
 
+/* Of the output. */
+static int32_t channels(const tf_step *s) { return s->flags & TF_RIVALS ? s->oc / 2 : s->oc; }
+
 static problem make_problem(tf_step *s, const tf_isa *isa)
 {
     problem p = {.z = {.map = NULL}};
@@ -95,11 +98,15 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
     const int pair = s->op == TF_SHUFFLE && draw(2);
     const int64_t xc = pair ? s->c / 2 : s->c;
     s->x = gappy(0, s->h, s->wd, xc);
-    s->y = gappy(1, s->oh, s->ow, s->oc);
+    if ((s->op == TF_CONV || s->op == TF_WINOGRAD) && draw(6) == 0) {
+        s->flags = (s->flags & TF_HALF) | TF_RIVALS, s->act = TF_NONE, s->groups = 1;
+        s->oc = 2 * isa->lanes * (1 + (int32_t)draw(4)); /* few enough not to be packed */
+    }
+    s->y = gappy(1, s->oh, s->ow, channels(s));
     const int64_t xs = extent(&s->x, s->n, s->h, s->wd, xc);
     p.x = guard_new(xs, end);
     for (int64_t i = 0; i < xs; i++) p.x.data[i] = real();
-    p.y = guard_new(extent(&s->y, s->n, s->oh, s->ow, s->oc), end);
+    p.y = guard_new(extent(&s->y, s->n, s->oh, s->ow, channels(s)), end);
     for (int64_t i = 0; i < p.y.count; i++) p.y.data[i] = NAN;
     const int binary = s->op >= TF_ADD && s->op <= TF_MAXIMUM, product = s->op == TF_MATMUL;
     if (product) {

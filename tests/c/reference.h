@@ -234,4 +234,17 @@ static double expected(const tf_step *s, const operands *o, int64_t i, int64_t o
     return ending(s, v, z, o->slope ? (double)o->slope[oc] : 0, size, terms);
 }
 
+/* Channel c of the output, which may be the larger of two filters. */
+static double wanted(const tf_step *s, const operands *o, int64_t lanes, int64_t i, int64_t c,
+                     int64_t oy, int64_t ox, double *size, double *terms)
+{
+    if (!(s->flags & TF_RIVALS)) return expected(s, o, i, c, oy, ox, size, terms);
+    const int64_t first = c / lanes * 2 * lanes + c % lanes;
+    double other_size, other_terms;
+    const double v = expected(s, o, i, first, oy, ox, size, terms);
+    const double other = expected(s, o, i, first + lanes, oy, ox, &other_size, &other_terms);
+    *size = fmax(*size, other_size), *terms = fmax(*terms, other_terms);
+    return fmax(v, other);
+}
+
 #endif

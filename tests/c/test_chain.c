@@ -49,7 +49,7 @@ static tf_step member(const tf_step *before, int32_t at, int panels, const tf_is
     s.slope = -1, s.z.buf = TF_NOWHERE, s.hi = 0.5f;
     s.n = before ? before->n : 1 + (int32_t)draw(2);
     s.h = before ? before->oh : odd(), s.wd = before ? before->ow : odd();
-    s.c = before ? before->oc : 1 + (int32_t)draw(20);
+    s.c = before ? before->y.ld : 1 + (int32_t)draw(20);
     if (panels && at < 2)
         long_rows(&s, at);
     else if (at == 0 && draw(6) == 0)
@@ -57,6 +57,10 @@ static tf_step member(const tf_step *before, int32_t at, int panels, const tf_is
     else
         fitting_window(&s);
     s.act = (int32_t)draw(2) * TF_CLIP;
+    if (s.op == TF_CONV && s.act == TF_NONE && draw(2))
+        s.flags = TF_RIVALS,
+        s.oc = 2 * isa->lanes * (panels && isa->lanes >= 8 ? 5 : 1 + (int32_t)draw(4));
+    const int32_t made = s.flags & TF_RIVALS ? s.oc / 2 : s.oc;
     const int64_t taps = (int64_t)s.kh * s.kw, outs = whole(s.oc, isa->lanes);
     const int64_t weights = s.op == TF_CONV ? outs * taps * s.c : taps * s.c;
     s.bias = ZEROS + draw(50), s.w = s.bias + outs, s.zero = 0;
@@ -68,7 +72,7 @@ static tf_step member(const tf_step *before, int32_t at, int panels, const tf_is
         s.tasks = (int32_t)(whole(pixels, s.block) / s.block * wide / (2 * isa->lanes));
     }
     s.x = before ? before->y : gappy(MAPS, s.h, s.wd, s.c);
-    s.y = (tf_view){MAPS + at + 1, s.oc, 0, (int64_t)s.ow * s.oc, (int64_t)s.oh * s.ow * s.oc};
+    s.y = (tf_view){MAPS + at + 1, made, 0, (int64_t)s.ow * made, (int64_t)s.oh * s.ow * made};
     return s;
 }
 

@@ -86,6 +86,28 @@ static int grouped(const tf_kernels *k)
     return bad;
 }
 
+/* Filters that compete: whole panels of them, and nothing behind the larger ones, of which the
+ * output has one for two. */
+static int rivals(const tf_kernels *k)
+{
+    tf_isa isa;
+    tf_isa_of(k, &isa);
+    tf_step s = good(TF_CONV);
+    s.flags = TF_RIVALS, s.oc = 2 * isa.lanes;
+    s.y.off = 4096 - (7 * 512 + 7 * 64 + isa.lanes);
+    int bad = check(k, &s, 1) != TF_OK;
+    const tf_step whole = s;
+    s.y.off++, bad += check(k, &s, 1) == TF_OK, s = whole;
+    s.oc = 3 * isa.lanes, s.y.off = 0, bad += check(k, &s, 1) == TF_OK, s = whole;
+    s.groups = 2, bad += check(k, &s, 1) == TF_OK, s = whole;
+    s.act = TF_CLIP, bad += check(k, &s, 1) == TF_OK, s = whole;
+    s.flags |= TF_RESIDUAL, s.z = s.x, s.z.buf = Z, bad += check(k, &s, 1) == TF_OK, s = whole;
+    s.oc = 64, s.y.off = 0; /* as many as packed inputs are for */
+    bad += check(k, &s, 1) != (isa.rows_pack ? TF_BAD_SHAPE : TF_OK);
+    if (bad) printf("check: rivals\n");
+    return bad;
+}
+
 /* What a step reads or writes by its own rules: one float, row, channel or task too many. */
 static int ends(const tf_kernels *k)
 {
@@ -133,6 +155,7 @@ int check_case(const tf_kernels *k)
     BAD(TF_ADD, s.pt = 1);
     BAD(TF_DEPTHWISE, s.flags = TF_HALF);
     bad += grouped(k);
+    bad += rivals(k);
     BAD(TF_AFFINE, s.w = 0, s.flags = TF_HALF);
     BAD(TF_MATMUL, s.flags = TF_RESIDUAL);
     BAD(TF_MATMUL, s.act = TF_PRELU, s.slope = 0);

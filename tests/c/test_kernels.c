@@ -30,7 +30,7 @@ static void describe(const tf_step *s)
 
 /* Every output near its definition, every float between the outputs still NaN.
  */
-static int compare(const tf_step *s, const problem *p)
+static int compare(const tf_step *s, const problem *p, int64_t lanes)
 {
     const operands o = {p->x.data, p->z.map ? p->z.data : NULL, p->w, p->bias, p->slope};
     char *seen = calloc((size_t)p->y.count, 1);
@@ -38,9 +38,9 @@ static int compare(const tf_step *s, const problem *p)
     for (int64_t i = 0; i < s->n; i++)
         for (int64_t y = 0; y < s->oh; y++)
             for (int64_t x = 0; x < s->ow; x++)
-                for (int64_t c = 0; c < s->oc; c++) {
+                for (int64_t c = 0; c < channels(s); c++) {
                     double size, terms;
-                    const double want = expected(s, &o, i, c, y, x, &size, &terms);
+                    const double want = wanted(s, &o, lanes, i, c, y, x, &size, &terms);
                     const int64_t k = at(&s->y, i, y, x, c);
                     const double got = (double)p->y.data[k];
                     seen[k] = 1;
@@ -124,7 +124,7 @@ static int run_case(const tf_kernels *k, const tf_isa *isa, int32_t op)
         guarded room = guard_new(scratch / 4 * threads, 1);
         for (int64_t i = 0; i < room.count; i++) room.data[i] = NAN;
         tf_run(k, two, steps, buffers, room.data, scratch, NULL, NULL, INT64_MAX);
-        bad = compare(&s, &p);
+        bad = compare(&s, &p, isa->lanes);
         if (!bad && s.tasks > 1 && draw(4) == 0)
             bad = !same_bits(k, two, steps, &p, buffers, &room, scratch);
         guard_free(&room);

@@ -27,6 +27,7 @@ from tinyface.ops import (
     HardSwish,
     L2Normalize,
     LayerNorm,
+    MaxFeatureMap,
     Maximum,
     MaxPool,
     Mul,
@@ -36,6 +37,8 @@ from tinyface.ops import (
     Reshape,
     Sigmoid,
     SiLU,
+    Slice,
+    Split,
     Sqrt,
     Sub,
     Tanh,
@@ -212,6 +215,35 @@ def _gelu(s: _Seen, node: Node) -> Node | None:
     return None
 
 
+def _max_feature_map(s: _Seen, node: Node) -> Node | None:
+    """The larger of the two halves of the channels: of a split, or cut out one by one."""
+    parts = [_part(s, name) for name in node.inputs] if isinstance(node.op, Maximum) else []
+    if len(parts) != 2 or None in parts:
+        return None
+    (x, *first), (other, *second) = sorted(part for part in parts if part)
+    sides = {types[x].shape[1] for types in s.typings}
+    if x != other or len(sides) != 1 or s.graph.types[x].rank > 4:
+        return None
+    (c,) = sides
+    halves = c % 2 == 0 and [first, second] == [[0, c // 2], [c // 2, c]]
+    return Node(node.name, MaxFeatureMap(), (x,), node.outputs) if halves else None
+
+
+def _part(s: _Seen, name: str) -> tuple[str, int, int] | None:
+    """(x, first, end) if the tensor is a run of the channels of x."""
+    node = s.maker(name, Split) or s.maker(name, Slice)
+    if node is None or s.graph.types[x := node.inputs[0]].rank < 2:
+        return None
+    c, rank = s.graph.types[x].shape[1], s.graph.types[x].rank
+    if isinstance(node.op, Split) and node.op.axis % rank == 1:
+        place = node.outputs.index(name)
+        return x, sum(node.op.sizes[:place]), sum(node.op.sizes[: place + 1])
+    if isinstance(node.op, Slice) and [axis % rank for axis in node.op.axes] == [1]:
+        first, end, step = slice(node.op.starts[0], node.op.ends[0], node.op.steps[0]).indices(c)
+        return (x, first, end) if step == 1 else None
+    return None
+
+
 def _bent(s: _Seen, factors: list[str], x: str) -> bool:
     """Is that x + 0.044715 x^3?"""
     plus = s.maker(factors[0], Add) if len(factors) == 1 else None
@@ -277,5 +309,5 @@ def _meets_map(op: Pool) -> bool:
 
 Rule = Callable[[_Seen, Node], Node | None]
 RULES: tuple[Rule, ...] = (
-    _l2_normalise, _layer_norm, _shuffle, _mean_of_map, _swish, _gelu, _pad,
+    _l2_normalise, _layer_norm, _shuffle, _mean_of_map, _swish, _gelu, _max_feature_map, _pad,
 )  # fmt: skip

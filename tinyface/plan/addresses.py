@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyface.ops.spec import Array
 from tinyface.plan.lines import Pass, Walk, lines, run
-from tinyface.plan.model import HALF, Buffer, Plan, Step, View
+from tinyface.plan.model import HALF, RIVALS, Buffer, Plan, Step, View
 from tinyface.plan.touched import Range, Window
 
 REGION = 1 << 32  # floats between two regions
@@ -99,8 +99,10 @@ class Addresses:
         return key % step.x.shape[0], y, x
 
     def result(self, step: Step, numbers: Array, channel: int, count: int) -> Walk:
-        """Some channels of some outputs: the residual is read, the result written."""
+        """Some filters of some outputs: the residual is read, the result written."""
         _, _, oh, ow = step.y.shape
+        if int(step.fields.get("flags", 0)) & RIVALS:
+            channel, count = channel // 2, count // 2
         if step.z is not None:
             yield lines(self.outputs(step.z, numbers, (oh, ow)) + channel, count), False
         yield self.some_channels(step.y, numbers, (oh, ow), channel, count), True

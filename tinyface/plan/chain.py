@@ -18,7 +18,7 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 
 from tinyface.plan.handed import held_floats
-from tinyface.plan.model import FLOAT, Band, Buffer, Step
+from tinyface.plan.model import FLOAT, RIVALS, Band, Buffer, Step
 from tinyface.plan.tiling import CACHE
 
 MEMBERS = ("TF_CONV", "TF_DEPTHWISE", "TF_GROUPED", "TF_AFFINE", "TF_ADD", "TF_MUL", "TF_MAXIMUM")
@@ -111,6 +111,8 @@ def _join(members: Sequence[Step], later: Sequence[Step]) -> None:
 def by_panels(a: Step, b: Step) -> bool:
     """Does ``a`` hand on to ``b`` panel by panel, as ``by_panels`` of csrc/chain.c decides?"""
     if a.isa.lanes < 8 or a.y.row < LONG_ROW or a.z is not None:
+        return False
+    if int(a.fields.get("flags", 0)) & RIVALS:
         return False
     f, sides = b.fields, (b.fields["op"], *(_number(b, name) for name in ("kh", "kw", "dh", "dw")))
     pair = a.fields["op"] == "TF_CONV" and _number(a, "groups") == 1

@@ -12,12 +12,12 @@ from tinyface import ops
 from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
 from tinyface.plan.depthwise import has_strips, may_roll, shares_vectors
-from tinyface.plan.lower_winograd import winograd, winograd_cut
+from tinyface.plan.lower_winograd import winograd
 from tinyface.plan.margins import with_margins
-from tinyface.plan.model import HALF, RESIDUAL, View
-from tinyface.plan.pack import Pieces, conv_panels, padded_vector, panels
+from tinyface.plan.model import HALF, RESIDUAL, RIVALS, View
+from tinyface.plan.pack import Pieces, conv_panels, padded_vector, panels, rivals
 from tinyface.plan.planner import Planner
-from tinyface.plan.tiling import conv_blocks, even_tiles, packs, row_tasks
+from tinyface.plan.tiling import conv_blocks, even_tiles, packs, row_tasks, winograd_cut
 from tinyface.plan.views import innermost
 
 FEW_CHANNELS = 4  # up to here a kernel row is one tap
@@ -83,14 +83,19 @@ def conv2d(p: Planner, node: Node) -> None:
     act, slope = (op.act, p.param(slope_name, node) if slope_name else None)
     if act is None:
         act, slope = tail_act(p, node)
+    flags = 0
+    if isinstance(act, ops.MaxFeatureMap):
+        act, flags = None, RIVALS
     width = p.shape(node.outputs[0])[3]
     depthwise = per_group == 1 and op.groups == o and o > 1
     depthwise |= not residual and shares_vectors(p.isa, weight.shape, op, width)
     groups = 1 if depthwise else op.groups
     fields, params = act_fields(p, node, o, act, slope, groups)
     bias = p.param(bias_name, node) if bias_name else np.zeros(o, np.float32)
+    if flags:
+        weight, bias = rivals(weight, p.isa.lanes), rivals(bias, p.isa.lanes)
     params["bias"] = p.packer.add(
-        (node.name, "bias", groups), lambda: padded_vector(bias, groups, p.isa.lanes)
+        (node.name, "bias", groups, flags), lambda: padded_vector(bias, groups, p.isa.lanes)
     )
     top, left, bottom, right = op.pad
     fields |= {
@@ -104,27 +109,45 @@ def conv2d(p: Planner, node: Node) -> None:
     result = p.result(node)
     # 1: where the residual is the input, too, windows have yet to read what would be written over
     y = p.new(result) if z is None else p.take_over(result, z, node, 1)
-    fields["flags"] = RESIDUAL if z is not None else 0
-    tiles = winograd_cut(p, op, weight, y)
+    fields |= {"flags": flags | (RESIDUAL if z is not None else 0), "oc": o}
+    tiles = winograd_cut(p.isa, op, weight, y.shape, p.threads)
     if tiles is not None:
-        return winograd(p, node, tiles, x, y, z, fields, params)
-    params["w"] = p.packer.add(
-        (weight_name, "panels", op.groups, weight.shape),
-        lambda: conv_panels(weight, op.groups, p.isa.lanes),
-    )
-    n, _, oh, ow = y.shape
-    whole = x.dense and (kh, kw) == x.shape[2:] and max(op.pad) == 0 and max(op.dilation) == 1
-    if n * oh * ow == 1 and op.groups == 1 and whole:
-        return gemv(p, node, result, x, y, z, weight, fields, params)
+        winograd(p, node, tiles, x, y, z, weight, fields, params)
+    else:
+        params["w"] = p.packer.add(
+            (weight_name, "panels", op.groups, weight.shape, flags),
+            lambda: conv_panels(weight, op.groups, p.isa.lanes),
+        )
+        n, _, oh, ow = y.shape
+        whole = x.dense and (kh, kw) == x.shape[2:] and max(op.pad) == 0 and max(op.dilation) == 1
+        one = n * oh * ow == 1 and op.groups == 1 and whole
+        (gemv if one else direct)(p, node, x, y, z, weight, fields, params)
+    if flags:
+        p.steps[-1].reason += "; of its halves the larger"
+
+
+def direct(
+    p: Planner,
+    node: Node,
+    x: View,
+    y: View,
+    z: View | None,
+    weight: Array,
+    fields: dict[str, Any],
+    params: dict[str, int],
+) -> None:
+    """Implicit GEMM, its tiles cut from all pixels or row by row."""
+    op: Any = node.op
+    (n, _, oh, ow), o, own = y.shape, fields["oc"], fields["oc"] // op.groups
     taps = fields["kh"] * fields["kw"]
     k = taps * x.shape[1] // op.groups
     fresh = x.shape[1] * min(fields["kh"], fields["sh"]) * min(fields["kw"], fields["sw"])
     inside = max(fields[side] for side in ("pt", "pl", "pb", "pr")) == 0
     even = inside and weight.dtype != np.float16
-    row = ow if even and even_tiles(p.isa, k, taps, o // op.groups, ow) else 1
+    row = ow if even and even_tiles(p.isa, k, taps, own, ow) else 1
     blocks = conv_blocks(p.isa, n * oh * ow, k, o, op.groups, fresh, p.threads, taps, row)
-    rows = p.isa.rows_wide if o // op.groups > p.isa.lanes else p.isa.rows_slim
-    width = 2 if o // op.groups > p.isa.lanes else 1
+    rows = p.isa.rows_wide if own > p.isa.lanes else p.isa.rows_slim
+    width = 2 if own > p.isa.lanes else 1
     flag, stored, kept = halves(p, weight)
     fields["flags"] |= flag
     p.packer.need_zeros(max(x.shape[1], 2 * p.isa.lanes))
@@ -230,7 +253,6 @@ def depthwise_step(
 def gemv(
     p: Planner,
     node: Node,
-    result: str,
     x: View,
     y: View,
     z: View | None,
@@ -284,7 +306,7 @@ def linear(p: Planner, node: Node) -> None:
     y = p.new(result) if len(shape) == 2 else innermost(p.new(result, as_map=False), shape)
     rows = math.prod(shape[:-1])
     if rows == 1:
-        return gemv(p, node, result, x, y, z, weight, fields, params)
+        return gemv(p, node, x, y, z, weight, fields, params)
     flag, stored, kept = halves(p, weight)
     fields["flags"] |= flag
     blocks = conv_blocks(p.isa, rows, k, o, 1, k, p.threads)

@@ -8,26 +8,10 @@ import numpy as np
 
 from tinyface.graph import Node
 from tinyface.ops.spec import Array
-from tinyface.plan.model import TRANSFORMED, Buffer, View
+from tinyface.plan.model import RIVALS, TRANSFORMED, Buffer, View
 from tinyface.plan.pack import winograd_panels
 from tinyface.plan.planner import Planner
-from tinyface.plan.tiling import Tiles, odd_lines, row_tasks, winograd_tiles
-
-FEWEST = 8  # channels on either side: with less, transforms cost more than they save
-
-
-def winograd_cut(p: Planner, op: Any, weight: Array, y: View) -> Tiles | None:
-    """How to cut this convolution, if Winograd can compute it and costs less.
-
-    What becomes of weights stored as fp16 is fp32 (U would lose more by rounding than w), which
-    its cost counts. It still wins on large maps: there direct kernels take half as long again.
-    """
-    plain = weight.shape[2:] == (3, 3) and op.dilation == (1, 1) and op.groups == 1
-    if not plain or op.stride not in ((1, 1), (2, 2)) or min(weight.shape[:2]) < FEWEST:
-        return None
-    n, o, h, w = y.shape
-    shape, stored = (n, o, h, w), weight.dtype.itemsize
-    return winograd_tiles(p.isa, shape, weight.shape[1], op.stride[0], p.threads, stored)
+from tinyface.plan.tiling import Tiles, odd_lines, row_tasks
 
 
 def winograd(
@@ -37,16 +21,15 @@ def winograd(
     x: View,
     y: View,
     z: View | None,
+    weight: Array,
     fields: dict[str, Any],
     params: dict[str, int],
 ) -> None:
     """One step, or two: the input transformed for the whole map, and the rest."""
-    name = node.inputs[1]
-    weight = p.param(name, node)
     o, c = weight.shape[:2]
     stride, pixels = fields["sh"], y.shape[0] * y.shape[2] * y.shape[3]
     params["w"] = p.packer.add(
-        (name, "winograd", tiles.tile, stride),
+        (node.inputs[1], "winograd", tiles.tile, stride, fields["flags"] & RIVALS),
         lambda: winograd_panels(weight, p.isa.lanes, tiles.tile, stride),
     )
     p.packer.need_zeros(max(c, 2 * p.isa.lanes))
@@ -55,7 +38,7 @@ def winograd(
     if tiles.apart:
         x = transformed(p, node, tiles, x, fields)
         pads = {"pt": 0, "pl": 0, "pb": 0, "pr": 0}
-        fields |= pads | {"flags": fields.get("flags", 0) | TRANSFORMED}
+        fields |= pads | {"flags": fields["flags"] | TRANSFORMED}
     stored = "; transformed weights are fp32" if weight.dtype == np.float16 else ""
     products = f"{tiles.side**2 * tiles.count * c * o / 1e6:.0f} M products"
     p.emit(

@@ -13,7 +13,7 @@ FLOAT = 4  # bytes
 ALIGN = 16  # floats: buffers begin on a cache line of 64 bytes
 # flags of a step, TF_RESIDUAL and so on in csrc/tinyface.h
 RESIDUAL, HALF, COUNT_PAD, TRANSFORMED, CORNERS, ACROSS, SPREAD = 1, 4, 8, 16, 32, 64, 128
-MIRRORED = 256
+MIRRORED, RIVALS = 256, 2
 
 Cell = tuple[int, int]  # row, column
 

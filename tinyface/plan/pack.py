@@ -44,6 +44,13 @@ def conv_panels(weight: Array, groups: int, lanes: int) -> Pieces:
     return [piece for matrix in columns for piece in panels(matrix, lanes)]
 
 
+def rivals(filters: Array, lanes: int) -> Array:
+    """(o, …) -> the same in the order in which panels compare them: some of the first half, as
+    many of the second, which become the larger of both."""
+    paired = filters.reshape(2, -1, lanes, *filters.shape[1:])
+    return np.moveaxis(paired, 0, 1).reshape(filters.shape)
+
+
 def winograd_points(tile: int, stride: int) -> tuple[float, ...]:
     """Where the polynomials are evaluated, beside infinity (csrc/winograd.h)."""
     a, b = math.sqrt(0.5), math.sqrt(2)

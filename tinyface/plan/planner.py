@@ -64,7 +64,7 @@ class Planner:
         self.strided: dict[str, Place] = {}  # what is known by its strides, until it must be moved
         self.homes = find_homes(graph)
         self.direct = find_direct(graph, self.homes)
-        self.tails = find_tails(graph)
+        self.tails = find_tails(graph, isa, threads)
         self.pending = Counter({name: len(readers) for name, readers in graph.readers.items()})
         self.alive: Counter[Buffer] = Counter()  # readers of anything in a buffer still to come
         self.outputs: dict[str, Buffer] = {}
@@ -367,6 +367,8 @@ class Planner:
             "kh": 1, "kw": 1, "sh": 1, "sw": 1, "dh": 1, "dw": 1, "groups": 1, "tasks": 1,
         } | fields  # fmt: skip
         cost = self.graph.node_cost(node) if node else None
+        if node and node.name in self.tails and cost:
+            cost = replace(cost, feature_write=FLOAT * self.size(self.result(node)))
         step = Step(name, kind, kernel, self.isa, y.shape, given, x, y, z, params or {}, reason)
         if cost is not None:
             step.compulsory = cost

@@ -21,6 +21,7 @@ from tinyface.ops.spec import Array
 from tinyface.plan.depthwise import STRIP, filter_size, has_strips, rolls
 from tinyface.plan.model import FLOAT, HALF, SPREAD, TRANSFORMED, Step, View
 from tinyface.plan.packed import chunk, chunks, packs
+from tinyface.plan.tiling import even_tiles
 from tinyface.types import Cost
 
 POINTER = struct.calcsize("P")  # of row tables: a plan runs on the machine that makes it
@@ -173,9 +174,9 @@ def _second(step: Step) -> int:
 
 
 def _padded(step: Step) -> int:
-    """Output channels rounded up to whole vectors, group by group."""
+    """Filters rounded up to whole vectors, group by group."""
     groups, lanes = int(step.fields["groups"]), step.isa.lanes
-    return -(-(step.y.shape[1] // groups) // lanes) * lanes * groups
+    return -(-(int(step.fields["oc"]) // groups) // lanes) * lanes * groups
 
 
 def _vectored(step: Step) -> int:
@@ -204,11 +205,12 @@ def _conv(step: Step) -> Floats:
     n, _, oh, ow = step.y.shape
     f, lanes = step.fields, step.isa.lanes
     groups, k = int(f["groups"]), int(f["kh"]) * int(f["kw"]) * step.x.shape[1] // int(f["groups"])
-    panels = -(-(step.y.shape[1] // groups) // (2 * lanes)) * groups
+    panels = -(-(int(f["oc"]) // groups) // (2 * lanes)) * groups
     ranges = 1 if step.bands else -(-panels // int(f["panels"]))
     pixels = output_blocks(step, int(f["block"]))
     read = sum(map_floats(step.x, block, window_of(step)) for block in pixels)
-    pointers = n * oh * ow * (int(f["kh"]) * int(f["kw"]) + 1 + (step.z is not None))
+    taps = int(f["kh"]) * int(f["kw"])
+    pointers = n * oh * (_pointed(step) * taps + ow * (1 + (step.z is not None)))
     weight = _stored(step, _padded(step) * k) + _padded(step) * _vectors(step)
     weight = len(pixels) * (weight + ranges * _zeros(step))
     table = 2 * pointers * POINTER * ranges
@@ -218,15 +220,28 @@ def _conv(step: Step) -> Floats:
     return ranges * read, _second(step), _outputs(step), weight, table
 
 
+def _pointed(step: Step) -> int:
+    """Pixels of a row under whose windows a pointer a tap goes: all, or the first of each tile."""
+    f, ow = step.fields, step.y.shape[3]
+    taps, own = int(f["kh"]) * int(f["kw"]), int(f["oc"]) // int(f["groups"])
+    inside = not any(f[side] for side in ("pt", "pl", "pb", "pr"))
+    whole = bool(step.bands) or int(f["block"]) % ow == 0
+    k = taps * step.x.shape[1] // int(f["groups"])
+    fp32 = not int(f["flags"]) & HALF
+    if inside and whole and fp32 and even_tiles(step.isa, k, taps, own, ow):
+        return -(-ow // (step.isa.rows_wide if own > step.isa.lanes else step.isa.rows_slim))
+    return ow
+
+
 def _winograd(step: Step) -> Floats:
     """Tasks: a block of tiles by a range of panels. Each transforms its tiles' inputs, where that
     is not done before."""
-    n, o, oh, ow = step.y.shape
+    n, _, oh, ow = step.y.shape
     f, tile = step.fields, int(step.fields["tile"])
     apart = int(f.get("flags", 0)) & TRANSFORMED != 0
     side, c, padded = (tile - 1) * int(f["sh"]) + 3, step.x.shape[1], _padded(step)
     tiles = blocks(n * -(-oh // tile) * -(-ow // tile), int(f["block"]))
-    panels = -(-o // (2 * step.isa.lanes))
+    panels = -(-int(f["oc"]) // (2 * step.isa.lanes))
     count, ranges = tiles[-1][1], -(-panels // int(f["panels"]))
     if apart:
         read = ranges * side**2 * count * c

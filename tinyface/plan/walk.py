@@ -113,8 +113,8 @@ class Walker(Addresses):
     # ------------------------------------------------------------------- kernels
 
     def _conv(self, step: Step, pieces: Sequence[Range], scratch: int) -> Walk:
-        oc = step.y.shape[1]
         f, isa, groups = step.fields, step.isa, int(step.fields["groups"])
+        oc = int(f["oc"])
         kc, own = step.x.shape[1] // groups, oc // groups
         k = kc * int(f["kh"]) * int(f["kw"])
         each = -(-own // (2 * isa.lanes))  # panels of a group
@@ -169,8 +169,9 @@ class Walker(Addresses):
         return run(scratch, count * POINTER // FLOAT)
 
     def _winograd(self, step: Step) -> Walk:
-        n, oc, oh, ow = step.y.shape
+        n, _, oh, ow = step.y.shape
         f, c, wide = step.fields, step.x.shape[1], 2 * step.isa.lanes
+        oc = int(f["oc"])
         tile, apart = int(f["tile"]), int(f.get("flags", 0)) & TRANSFORMED != 0
         squares, matrices = ((tile - 1) * int(f["sh"]) + 3) ** 2, (tile + 2) ** 2
         grid = -(-oh // tile), -(-ow // tile)
