@@ -224,10 +224,8 @@ static int tasks_fit(const tf_kernels *k, const tf_step *s)
     }
     if (s->op == TF_GROUPED) return vl % (s->c / s->groups) == 0;
     if (s->op != TF_CONV && s->op != TF_WINOGRAD) return 1;
-    /* whole panels, which the kernels for packed inputs do not compare */
-    const int rivals = s->groups == 1 && s->act == TF_NONE && !(s->flags & TF_RESIDUAL) &&
-                       s->oc % (2 * vl) == 0 &&
-                       !(k->isa.rows_pack && tf_packs(s, 2 * vl) && s->op == TF_CONV);
+    const int rivals =
+        s->groups == 1 && s->act == TF_NONE && !(s->flags & TF_RESIDUAL) && s->oc % (2 * vl) == 0;
     if (s->flags & TF_RIVALS && !rivals) return 0;
     const int64_t panels = tf_ceil_div(s->oc / s->groups, 2 * vl) * s->groups;
     const int64_t pixels = (int64_t)s->n * s->oh * s->ow;

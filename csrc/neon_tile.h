@@ -18,9 +18,10 @@ typedef struct {    /* where finished sums go: pixels in a row, ldy bytes apart 
     const float *z; /* NULL, or added first: ldz bytes apart */
     int64_t ldy, ldz;
     const float *act; /* the slopes of PReLU; a clip's lower limit 4 times, its upper one 4 times */
-    int64_t kind;     /* TF_NONE, TF_CLIP, TF_PRELU */
+    int64_t kind;     /* TF_NONE, TF_CLIP, TF_PRELU; LARGER: of a row's two vectors */
 } packed_out;
 _Static_assert(offsetof(packed_out, ldy) == 16 && offsetof(packed_out, act) == 32, "used below");
+enum { LARGER = 4 };
 _Static_assert(TF_NONE == 0 && TF_CLIP == 1 && TF_PRELU == 2, "used below");
 
 /* out: NULL where the sums are not finished: they go to acc. */
@@ -68,12 +69,13 @@ typedef void packed_fn(int64_t k, const float *x, const void *w, const float *fr
 /* What finishes a row, in registers. */
 #define RESIDUAL_Z(a, b)                                                                           \
     "ld1 {v0.4s, v1.4s}, [%[x]], %[w]\n\t" OP("fadd", a, a, 0) OP("fadd", b, b, 1)
-#define CLIP_ROW(a, b)  V_CLIP(a, b, 1, 2)
-#define PRELU_ROW(a, b) V_PRELU(a, b, 4, 5, 3, 1, 2)
-#define STORE_Y(a, b)   "st1 {v" #a ".4s, v" #b ".4s}, [%[acc]], %[step]\n\t"
-#define EACH_4(M)       M(8, 9) M(10, 11) M(12, 13) M(14, 15)
-#define EACH_8(M)       EACH_4(M) M(16, 17) M(18, 19) M(20, 21) M(22, 23)
-#define EACH_12(M)      EACH_8(M) M(24, 25) M(26, 27) M(28, 29) M(30, 31)
+#define CLIP_ROW(a, b)   V_CLIP(a, b, 1, 2)
+#define PRELU_ROW(a, b)  V_PRELU(a, b, 4, 5, 3, 1, 2)
+#define STORE_Y(a, b)    "st1 {v" #a ".4s, v" #b ".4s}, [%[acc]], %[step]\n\t"
+#define STORE_MOST(a, b) OP("fmax", a, a, b) "st1 {v" #a ".4s}, [%[acc]], %[step]\n\t"
+#define EACH_4(M)        M(8, 9) M(10, 11) M(12, 13) M(14, 15)
+#define EACH_8(M)        EACH_4(M) M(16, 17) M(18, 19) M(20, 21) M(22, 23)
+#define EACH_12(M)       EACH_8(M) M(24, 25) M(26, 27) M(28, 29) M(30, 31)
 /* clang-format off */
 #define FINISH(rows)                                                                               \
     "cbz %[out], 9f\n\t"                                                                           \
@@ -84,6 +86,7 @@ typedef void packed_fn(int64_t k, const float *x, const void *w, const float *fr
     EACH_##rows(RESIDUAL_Z)                                                                        \
     "6:\n\t"                                                                                       \
     "cbz %[k], 8f\n\t"                                                                             \
+    "tbnz %[k], #2, 11f\n\t"                                                                       \
     "ld1 {v1.4s, v2.4s}, [%[from]]\n\t"                                                            \
     "tbz %[k], #0, 7f\n\t"                                                                         \
     EACH_##rows(CLIP_ROW)                                                                          \
@@ -93,6 +96,10 @@ typedef void packed_fn(int64_t k, const float *x, const void *w, const float *fr
     EACH_##rows(PRELU_ROW)                                                                         \
     "8:\n\t"                                                                                       \
     EACH_##rows(STORE_Y)                                                                           \
+    "stp %[acc], %[x], [%[out]]\n\t"                                                               \
+    "b 10f\n"                                                                                      \
+    "11:\n\t"                                                                                      \
+    EACH_##rows(STORE_MOST)                                                                        \
     "stp %[acc], %[x], [%[out]]\n\t"                                                               \
     "b 10f\n"                                                                                      \
     "9:\n\t"                                                                                       \

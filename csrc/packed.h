@@ -261,6 +261,11 @@ static void packed_finish(const tf_step *s, const packed_chunk *c, packed_panel 
     if (smooth) packed_smooth(s, c, panel, i);
     for (; i < c->pixels; i++) {
         const packed_pixel *p = c->at + i;
+        if (s->flags & TF_RIVALS) {
+            const float *sum = c->sums + i * SUMS;
+            v_store(p->y + col / 2, v_max_nan(v_load(sum), v_load(sum + VL)));
+            continue;
+        }
         UNROLL (j, 2) {
             const int64_t at = col + j * VL, left = n - j * VL;
             const vf sum = v_load(c->sums + i * SUMS + j * VL);
@@ -288,7 +293,8 @@ static void packed_take(const tf_call *call, const conv_shape *v, const packed_c
         v_store(panel->from + k + VL, b);
     }
     packed_out *out = &panel->out;
-    out->y = c->direct && panel->n == SUMS ? call->y + m * s->y.ld + col : NULL;
+    const int64_t to = s->flags & TF_RIVALS ? col / 2 : col;
+    out->y = c->direct && panel->n == SUMS ? call->y + m * s->y.ld + to : NULL;
     out->z = s->flags & TF_RESIDUAL ? call->z + m * s->z.ld + col : NULL;
     out->act = s->act == TF_PRELU ? panel->slope : c->limits;
 }
@@ -312,7 +318,7 @@ static void packed_run(const tf_call *call, int32_t task, void *scratch)
     packed_panel panel = {.half = (s->flags & TF_HALF) != 0};
     panel.out.ldy = s->y.ld * (int64_t)sizeof(float);
     panel.out.ldz = s->z.ld * (int64_t)sizeof(float);
-    panel.out.kind = s->act;
+    panel.out.kind = s->flags & TF_RIVALS ? LARGER : s->act;
     for (int64_t m = m0; m < m1; m += most) {
         c.pixels = tf_min(most, m1 - m);
         /* nobody asks where the pixels of whole tiles are that have no windows */

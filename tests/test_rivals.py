@@ -138,12 +138,9 @@ def test_what_needs_both_halves_has_them(case: str) -> None:
     near(graph, x, engine.CExecutable(graph, 1).run({"x": x})["y"])
 
 
-def test_a_board_packs_its_inputs_instead_unless_winograd_is_better() -> None:
-    """40 filters are five panels of NEON, from which on packing pays."""
-    assert not has_maximum(plan(conv(32, 1), NEON))
-    assert has_maximum(plan(conv(40, 1), NEON))
-    wide = plan(lambda b, x: larger(b, b.conv(x, 96, 3, pad=1, key="c")), NEON, (1, 48, 64, 64))
-    assert not has_maximum(wide)
+@pytest.mark.parametrize("case", MAKES)
+def test_boards_which_pack_inputs_do_as_well(case: str) -> None:
+    assert not has_maximum(plan(MAKES[case], NEON))
 
 
 def test_panels_hold_as_many_of_each_half() -> None:

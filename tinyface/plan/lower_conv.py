@@ -12,12 +12,12 @@ from tinyface import ops
 from tinyface.graph import Node
 from tinyface.ops.spec import Array, Op
 from tinyface.plan.depthwise import has_strips, may_roll, shares_vectors
-from tinyface.plan.lower_winograd import winograd
+from tinyface.plan.lower_winograd import winograd, winograd_cut
 from tinyface.plan.margins import with_margins
 from tinyface.plan.model import HALF, RESIDUAL, RIVALS, View
 from tinyface.plan.pack import Pieces, conv_panels, padded_vector, panels, rivals
 from tinyface.plan.planner import Planner
-from tinyface.plan.tiling import conv_blocks, even_tiles, packs, row_tasks, winograd_cut
+from tinyface.plan.tiling import conv_blocks, even_tiles, packs, row_tasks
 from tinyface.plan.views import innermost
 
 FEW_CHANNELS = 4  # up to here a kernel row is one tap
@@ -110,7 +110,7 @@ def conv2d(p: Planner, node: Node) -> None:
     # 1: where the residual is the input, too, windows have yet to read what would be written over
     y = p.new(result) if z is None else p.take_over(result, z, node, 1)
     fields |= {"flags": flags | (RESIDUAL if z is not None else 0), "oc": o}
-    tiles = winograd_cut(p.isa, op, weight, y.shape, p.threads)
+    tiles = winograd_cut(p, op, weight, y)
     if tiles is not None:
         winograd(p, node, tiles, x, y, z, weight, fields, params)
     else:

@@ -11,7 +11,22 @@ from tinyface.ops.spec import Array
 from tinyface.plan.model import RIVALS, TRANSFORMED, Buffer, View
 from tinyface.plan.pack import winograd_panels
 from tinyface.plan.planner import Planner
-from tinyface.plan.tiling import Tiles, odd_lines, row_tasks
+from tinyface.plan.tiling import Tiles, odd_lines, row_tasks, winograd_tiles
+
+FEWEST = 8  # channels on either side: with less, transforms cost more than they save
+
+
+def winograd_cut(p: Planner, op: Any, weight: Array, y: View) -> Tiles | None:
+    """How to cut this convolution, if Winograd can compute it and costs less.
+
+    What becomes of weights stored as fp16 is fp32 (U would lose more by rounding than w), which
+    its cost counts. It still wins on large maps: there direct kernels take half as long again.
+    """
+    plain = weight.shape[2:] == (3, 3) and op.dilation == (1, 1) and op.groups == 1
+    if not plain or op.stride not in ((1, 1), (2, 2)) or min(weight.shape[:2]) < FEWEST:
+        return None
+    (n, _, h, w), (o, c) = y.shape, weight.shape[:2]
+    return winograd_tiles(p.isa, (n, o, h, w), c, op.stride[0], p.threads, weight.dtype.itemsize)
 
 
 def winograd(

@@ -64,7 +64,7 @@ class Planner:
         self.strided: dict[str, Place] = {}  # what is known by its strides, until it must be moved
         self.homes = find_homes(graph)
         self.direct = find_direct(graph, self.homes)
-        self.tails = find_tails(graph, isa, threads)
+        self.tails = find_tails(graph, isa)
         self.pending = Counter({name: len(readers) for name, readers in graph.readers.items()})
         self.alive: Counter[Buffer] = Counter()  # readers of anything in a buffer still to come
         self.outputs: dict[str, Buffer] = {}

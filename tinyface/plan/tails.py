@@ -9,12 +9,11 @@ from tinyface.ops import Conv2d, MaxFeatureMap
 from tinyface.ops.epilogue import may_end
 from tinyface.plan.homes import single_reader
 from tinyface.plan.model import Isa
-from tinyface.plan.tiling import packs, winograd_cut
 
 TAKES_ACT = ("conv2d", "linear", "add", "mul", "maximum", "max_feature_map", "batch_norm")
 
 
-def find_tails(graph: Graph, isa: Isa, threads: int) -> dict[str, Node]:
+def find_tails(graph: Graph, isa: Isa) -> dict[str, Node]:
     """Name of a node -> the activation that its step ends with, or the maximum of its halves."""
     tails: dict[str, Node] = {}
     rivals: set[str] = set()  # maxima of halves that a convolution makes
@@ -26,7 +25,7 @@ def find_tails(graph: Graph, isa: Isa, threads: int) -> dict[str, Node]:
         if reader is None:
             continue
         if isinstance(reader.op, MaxFeatureMap):
-            if compares(graph, isa, threads, node):
+            if compares(graph, isa, node):
                 tails[node.name] = reader
                 rivals.add(reader.name)
             continue
@@ -38,13 +37,11 @@ def find_tails(graph: Graph, isa: Isa, threads: int) -> dict[str, Node]:
     return tails
 
 
-def compares(graph: Graph, isa: Isa, threads: int, node: Node) -> bool:
+def compares(graph: Graph, isa: Isa, node: Node) -> bool:
     """Can the node, a convolution, make the maximum of its halves while it has both? Where they
-    are whole vectors of channels, and no kernel that packs its inputs is better."""
+    are whole vectors of channels, of more than one pixel."""
     op, shape = node.op, graph.types[node.outputs[0]].shape
-    weight = graph.params.get(node.inputs[1]) if isinstance(op, Conv2d) else None
-    if not isinstance(op, Conv2d) or weight is None or op.groups > 1 or any(node.inputs[3:]):
+    if not isinstance(op, Conv2d) or node.inputs[1] not in graph.params:
         return False
-    whole = shape[1] % (2 * isa.lanes) == 0 and math.prod(shape) > shape[1]
-    better = packs(isa, shape[1], 1) and winograd_cut(isa, op, weight, shape, threads) is None
-    return whole and not better
+    plain = op.groups == 1 and not any(node.inputs[3:])
+    return plain and shape[1] % (2 * isa.lanes) == 0 and math.prod(shape) > shape[1]

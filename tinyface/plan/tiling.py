@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyface.ops import Conv2d
-from tinyface.ops.spec import Array
 from tinyface.plan.model import FLOAT, Isa
-from tinyface.types import Shape
 
 CACHE = 256 << 10  # bytes: half of the smallest L2 in use (Raspberry Pi 5: 512 KiB a core)
 MAX_TASKS = 16  # a few per thread even out threads of unequal speed
@@ -25,7 +22,6 @@ LEAST_WORK = 5_000  # MACs or elements below which handing a task over costs mor
 # little, because threads that share every step find their part of a map in their own cache
 
 LITTLE, LARGE, LEAST_TILES = 25, 96, 4  # tiles of a block; 25 are half of a map of 28 x 28
-FEWEST = 8  # channels on either side: with less, Winograd's transforms cost more than they save
 AGAIN = 6  # so many weights may be read again for a number of transformed input from another core
 MAX_TABLE = 2 << 20  # pointers to the rows of a block: more than any usual window needs
 EVEN_WINDOW = 50  # products of an output up to which it pays that tiles go row by row
@@ -139,23 +135,6 @@ class Tiles:
     panels: int
     tasks: int
     apart: bool
-
-
-def winograd_cut(
-    isa: Isa, op: Conv2d, weight: Array, shape: Shape, threads: int = 1
-) -> Tiles | None:
-    """How to cut this convolution, with this output shape, if Winograd can compute it and costs
-    less.
-
-    What becomes of weights stored as fp16 is fp32 (U would lose more by rounding than w), which
-    its cost counts. It still wins on large maps: there direct kernels take half as long again.
-    """
-    plain = weight.shape[2:] == (3, 3) and op.dilation == (1, 1) and op.groups == 1
-    if not plain or op.stride not in ((1, 1), (2, 2)) or min(weight.shape[:2]) < FEWEST:
-        return None
-    n, _, h, w = shape
-    o, c = weight.shape[:2]
-    return winograd_tiles(isa, (n, o, h, w), c, op.stride[0], threads, weight.dtype.itemsize)
 
 
 def winograd_tiles(

@@ -155,7 +155,7 @@ class Walker(Addresses):
             yield lines(self.pixels(step.x, image, y, x), c), False
             yield packed, True
             for column in range(panels[0] * wide, panels[1] * wide, wide):
-                some = min(step.y.shape[1] - column, wide)
+                some = min(int(f["oc"]) - column, wide)
                 yield from self.vectors(step, column, some)
                 yield self.weights(step, column * k, round_up(some, step.isa.lanes) * k)
                 yield packed, False
