@@ -79,7 +79,7 @@ static inline void picture(tf_step *s)
     s->kh = s->kw = draw(3) ? 3 : 5, s->sh = s->sw = 1 + (int32_t)draw(2);
     s->pt = s->pl = s->pb = s->pr = 0, s->groups = 1 + (int32_t)draw(2);
     s->c = s->groups * (s->kh == 5 ? 2 : 1 + (int32_t)draw(5));
-    s->oh = odd(), s->ow = outputs[draw(8)];
+    s->oh = 1 + (int32_t)draw(5), s->ow = outputs[draw(8)];
     s->h = (s->oh - 1) * s->sh + s->kh + (int32_t)draw(2);
     s->wd = (s->ow - 1) * s->sw + s->kw + (int32_t)draw((uint32_t)s->sw);
 }

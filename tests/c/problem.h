@@ -100,7 +100,7 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
     s->x = gappy(0, s->h, s->wd, xc);
     if ((s->op == TF_CONV || s->op == TF_WINOGRAD) && draw(6) == 0) {
         s->flags = (s->flags & TF_HALF) | TF_RIVALS, s->act = TF_NONE, s->groups = 1;
-        s->oc = 2 * isa->lanes * (1 + (int32_t)draw(8)); /* from five panels on inputs are packed */
+        s->oc = 2 * isa->lanes * (1 + (int32_t)draw(isa->lanes < 8 ? 7 : 3)); /* five are packed */
     }
     s->y = gappy(1, s->oh, s->ow, channels(s));
     const int64_t xs = extent(&s->x, s->n, s->h, s->wd, xc);

@@ -58,7 +58,7 @@ static tf_step member(const tf_step *before, int32_t at, int panels, const tf_is
         fitting_window(&s);
     s.act = (int32_t)draw(2) * TF_CLIP;
     if (s.op == TF_CONV && s.act == TF_NONE && draw(2))
-        s.flags = TF_RIVALS, s.oc = 2 * isa->lanes * (1 + (int32_t)draw(8));
+        s.flags = TF_RIVALS, s.oc = 2 * isa->lanes * (1 + (int32_t)draw(isa->lanes < 8 ? 7 : 5));
     const int32_t made = s.flags & TF_RIVALS ? s.oc / 2 : s.oc;
     const int64_t taps = (int64_t)s.kh * s.kw, outs = whole(s.oc, isa->lanes);
     const int64_t weights = s.op == TF_CONV ? outs * taps * s.c : taps * s.c;
