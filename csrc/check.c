@@ -80,6 +80,9 @@ static int32_t check_vector(const tf_step *s, int64_t off, int64_t n, int needed
     return check_view(&v, room, 1, 1, 1, n);
 }
 
+/* Channels of the output. */
+static int32_t made(const tf_step *s) { return s->flags & TF_RIVALS ? s->oc / 2 : s->oc; }
+
 static int is_binary(int32_t op) { return op >= TF_ADD && op <= TF_MAXIMUM; }
 
 /* Samples on a side of a tile, and tiles, of a Winograd step. */
@@ -170,12 +173,11 @@ static int shape_fits(const tf_step *s)
 static int32_t check_operands(const tf_step *s, const tf_room *room)
 {
     const int product = s->op == TF_MATMUL, pair = s->op == TF_SHUFFLE && s->z.buf >= 0;
-    int64_t w = s->wd, c = pair ? s->c / 2 : s->c, ow = s->ow, oc = s->oc;
+    int64_t w = s->wd, c = pair ? s->c / 2 : s->c, ow = s->ow, oc = made(s);
     if (s->op == TF_FROM_NCHW) w = s->c, c = s->wd;
     if (s->op == TF_TO_NCHW) ow = s->oc, oc = s->ow;
     int32_t bad = TF_OK;
     if (s->x.buf != TF_BAND) bad = check_view(&s->x, room, s->n, s->h, w, c);
-    if (s->flags & TF_RIVALS) oc /= 2;
     if (!bad && s->y.buf != TF_BAND) bad = check_view(&s->y, room, s->n, s->oh, ow, oc);
     if (bad) return bad;
     const int needed = is_binary(s->op) || product || s->flags & TF_RESIDUAL;
@@ -279,10 +281,9 @@ static int32_t check_links(const tf_step *s, int32_t j, int32_t n)
     if (!window && s->op != TF_AFFINE && !is_binary(s->op)) return TF_BAD_OP;
     if (last) return TF_OK;
     const tf_view *y = &s->y, *x = &s[1].x;
-    const int32_t made = s->flags & TF_RIVALS ? s->oc / 2 : s->oc;
-    if (s->n != s[1].n || s->oh != s[1].h || s->ow != s[1].wd || made != s[1].c)
-        return TF_BAD_SHAPE;
-    const int dense = y->off == 0 && y->ld == made && y->row == (int64_t)s->ow * made;
+    const int32_t c = made(s);
+    if (s->n != s[1].n || s->oh != s[1].h || s->ow != s[1].wd || c != s[1].c) return TF_BAD_SHAPE;
+    const int dense = y->off == 0 && y->ld == c && y->row == (int64_t)s->ow * c;
     return dense && x->off == 0 && x->ld == y->ld && x->row == y->row ? TF_OK : TF_BAD_SHAPE;
 }
 

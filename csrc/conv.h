@@ -154,10 +154,10 @@ static void conv_even_tiles(const tf_call *call, const float **table, const conv
     for (int64_t u = cut->m0 / s->ow; u < cut->m1 / s->ow; u++) {
         const int64_t i = u / s->oh, oy = u % s->oh;
         for (int64_t j = 0, ox = 0, n; ox < s->ow; j++, ox += n) {
-            const float **p = j < more ? large : small;
+            const float ***next = j < more ? &large : &small, **p = *next;
             const float *x = call->x + tf_at(&s->x, i, oy * s->sh, ox * s->sw);
             n = cut->rows + (j < more);
-            *(j < more ? &large : &small) += pitch;
+            *next += pitch;
             for (int64_t ky = 0; ky < s->kh; ky++)
                 for (int64_t kx = 0; kx < s->kw; kx++, p += ROWS_MAX)
                     *p = x + (ky * s->dh * s->x.row + kx * s->dw * s->x.ld);

@@ -32,6 +32,12 @@ static inline tf_view gappy(int32_t buf, int64_t h, int64_t w, int64_t c)
     return v;
 }
 
+/* Of the output. */
+static inline int32_t channels(const tf_step *s)
+{
+    return s->flags & TF_RIVALS ? s->oc / 2 : s->oc;
+}
+
 static inline void random_window(tf_step *s)
 {
     const int32_t sides[] = {1, 2, 3, 3, 5, 7};

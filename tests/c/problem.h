@@ -88,9 +88,6 @@ static void make_params(tf_step *s, problem *p, const tf_isa *isa, int end)
     free(all);
 }
 
-/* Of the output. */
-static int32_t channels(const tf_step *s) { return s->flags & TF_RIVALS ? s->oc / 2 : s->oc; }
-
 static problem make_problem(tf_step *s, const tf_isa *isa)
 {
     problem p = {.z = {.map = NULL}};

@@ -59,7 +59,7 @@ static tf_step member(const tf_step *before, int32_t at, int panels, const tf_is
     s.act = (int32_t)draw(2) * TF_CLIP;
     if (s.op == TF_CONV && s.act == TF_NONE && draw(2))
         s.flags = TF_RIVALS, s.oc = 2 * isa->lanes * (1 + (int32_t)draw(isa->lanes < 8 ? 7 : 5));
-    const int32_t made = s.flags & TF_RIVALS ? s.oc / 2 : s.oc;
+    const int32_t made = channels(&s);
     const int64_t taps = (int64_t)s.kh * s.kw, outs = whole(s.oc, isa->lanes);
     const int64_t weights = s.op == TF_CONV ? outs * taps * s.c : taps * s.c;
     s.bias = ZEROS + draw(50), s.w = s.bias + outs, s.zero = 0;
@@ -118,17 +118,17 @@ int chain_case(const tf_kernels *k, const tf_isa *isa)
     const int panels = draw(isa->lanes < 8 ? 16 : 4) == 0;
     int64_t params = 300;
     for (int32_t j = 0; j < n; j++) s[j] = member(j ? s + j - 1 : NULL, j, panels, isa, &params);
-    s[last].y = gappy(MAPS + n, s[last].oh, s[last].ow, s[last].oc);
     if (s[last].op == TF_CONV && draw(2)) {
         s[last].flags = TF_RESIDUAL;
         s[last].z = gappy(SECOND, s[last].oh, s[last].ow, s[last].oc);
     }
+    s[last].y = gappy(MAPS + n, s[last].oh, s[last].ow, channels(s + last));
     guarded g[MAPS + TF_CHAIN_MAX + 1];
     g[PARAMS] = guard_new(params, 1);
     g[SECOND] = guard_new(extent(&s[last].z, s->n, s[last].oh, s[last].ow, s[last].oc), 1);
     g[MAPS] = guard_new(extent(&s->x, s->n, s->h, s->wd, s->c), 1);
     for (int32_t j = 0; j < n; j++)
-        g[MAPS + 1 + j] = guard_new(extent(&s[j].y, s->n, s[j].oh, s[j].ow, s[j].oc), 1);
+        g[MAPS + 1 + j] = guard_new(extent(&s[j].y, s->n, s[j].oh, s[j].ow, channels(s + j)), 1);
     for (int32_t b = 0; b < MAPS + n + 1; b++)
         for (int64_t i = 0; i < g[b].count; i++) g[b].data[i] = b > MAPS ? NAN : real();
     memset(g[PARAMS].data, 0, ZEROS * sizeof(float)); /* a kernel may also skip padding */

@@ -217,10 +217,11 @@ def _gelu(s: _Seen, node: Node) -> Node | None:
 
 def _max_feature_map(s: _Seen, node: Node) -> Node | None:
     """The larger of the two halves of the channels: of a split, or cut out one by one."""
-    parts = [_part(s, name) for name in node.inputs] if isinstance(node.op, Maximum) else []
-    if len(parts) != 2 or None in parts:
+    names = node.inputs if isinstance(node.op, Maximum) else ()
+    parts = sorted(part for name in names if (part := _part(s, name)))
+    if len(parts) != 2:
         return None
-    (x, *first), (other, *second) = sorted(part for part in parts if part)
+    (x, *first), (other, *second) = parts
     sides = {types[x].shape[1] for types in s.typings}
     if x != other or len(sides) != 1 or s.graph.types[x].rank > 4:
         return None
@@ -239,7 +240,7 @@ def _part(s: _Seen, name: str) -> tuple[str, int, int] | None:
         place = node.outputs.index(name)
         return x, sum(node.op.sizes[:place]), sum(node.op.sizes[: place + 1])
     if isinstance(node.op, Slice) and [axis % rank for axis in node.op.axes] == [1]:
-        first, end, step = slice(node.op.starts[0], node.op.ends[0], node.op.steps[0]).indices(c)
+        first, end, step = node.op.index(rank)[1].indices(c)
         return (x, first, end) if step == 1 else None
     return None
 

@@ -63,7 +63,7 @@ class Addresses:
 
     def weights(self, step: Step, first: int, count: int) -> Pass:
         """Packed weights, in pairs where they are fp16."""
-        if int(step.fields.get("flags", 0)) & HALF:
+        if step.has(HALF):
             first, count = first // 2, -(-count // 2)
         return self.params(step, "w", first, count), False
 
@@ -101,7 +101,7 @@ class Addresses:
     def result(self, step: Step, numbers: Array, channel: int, count: int) -> Walk:
         """Some filters of some outputs: the residual is read, the result written."""
         _, _, oh, ow = step.y.shape
-        if int(step.fields.get("flags", 0)) & RIVALS:
+        if step.has(RIVALS):
             channel, count = channel // 2, count // 2
         if step.z is not None:
             yield lines(self.outputs(step.z, numbers, (oh, ow)) + channel, count), False

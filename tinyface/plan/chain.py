@@ -110,9 +110,7 @@ def _join(members: Sequence[Step], later: Sequence[Step]) -> None:
 
 def by_panels(a: Step, b: Step) -> bool:
     """Does ``a`` hand on to ``b`` panel by panel, as ``by_panels`` of csrc/chain.c decides?"""
-    if a.isa.lanes < 8 or a.y.row < LONG_ROW or a.z is not None:
-        return False
-    if int(a.fields.get("flags", 0)) & RIVALS:
+    if a.isa.lanes < 8 or a.y.row < LONG_ROW or a.z is not None or a.has(RIVALS):
         return False
     f, sides = b.fields, (b.fields["op"], *(_number(b, name) for name in ("kh", "kw", "dh", "dw")))
     pair = a.fields["op"] == "TF_CONV" and _number(a, "groups") == 1

@@ -139,25 +139,22 @@ def direct(
     """Implicit GEMM, its tiles cut from all pixels or row by row."""
     op: Any = node.op
     (n, _, oh, ow), o, own = y.shape, fields["oc"], fields["oc"] // op.groups
+    flag, stored, kept = halves(p, weight)
+    fields |= {"flags": fields["flags"] | flag, "groups": op.groups}
     taps = fields["kh"] * fields["kw"]
     k = taps * x.shape[1] // op.groups
     fresh = x.shape[1] * min(fields["kh"], fields["sh"]) * min(fields["kw"], fields["sw"])
-    inside = max(fields[side] for side in ("pt", "pl", "pb", "pr")) == 0
-    even = inside and weight.dtype != np.float16
-    row = ow if even and even_tiles(p.isa, k, taps, own, ow) else 1
+    row = ow if even_tiles(p.isa, fields, x.shape[1], ow) else 1
     blocks = conv_blocks(p.isa, n * oh * ow, k, o, op.groups, fresh, p.threads, taps, row)
-    rows = p.isa.rows_wide if own > p.isa.lanes else p.isa.rows_slim
-    width = 2 if own > p.isa.lanes else 1
-    flag, stored, kept = halves(p, weight)
-    fields["flags"] |= flag
+    rows, width = p.isa.rows(own), 2 if own > p.isa.lanes else 1
     p.packer.need_zeros(max(x.shape[1], 2 * p.isa.lanes))
     packed = packs(p.isa, o, op.groups)
     shape = f"{p.isa.rows_pack if packed else rows}x{width * p.isa.lanes}"
     p.emit(
         node.name, op.kind, f"{'packed' if packed else 'gemm'}_{p.isa.name}_{shape}{stored}",
         x, y, z, node=node, params=params, reason=blocks.reason + kept,
-        **fields | {"op": "TF_CONV", "groups": op.groups, "block": blocks.pixels,
-                    "panels": blocks.panels, "tasks": blocks.tasks},
+        **fields | {"op": "TF_CONV", "block": blocks.pixels, "panels": blocks.panels,
+                    "tasks": blocks.tasks},
     )  # fmt: skip
 
 

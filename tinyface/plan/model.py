@@ -33,6 +33,10 @@ class Isa:
     rows_slim: int
     rows_pack: int = 0
 
+    def rows(self, outputs: int) -> int:
+        """Pixels of a tile, of inputs that are not packed, where a group has so many outputs."""
+        return self.rows_wide if outputs > self.lanes else self.rows_slim
+
 
 @dataclass(eq=False)
 class Buffer:
@@ -156,6 +160,9 @@ class Step:
     chain: int = 1
     band: int = 0
     bands: tuple[Band, ...] = ()
+
+    def has(self, flag: int) -> bool:
+        return bool(int(self.fields.get("flags", 0)) & flag)
 
     @once
     def algorithmic(self) -> Cost:

@@ -16,32 +16,29 @@ TAKES_ACT = ("conv2d", "linear", "add", "mul", "maximum", "max_feature_map", "ba
 def find_tails(graph: Graph, isa: Isa) -> dict[str, Node]:
     """Name of a node -> the activation that its step ends with, or the maximum of its halves."""
     tails: dict[str, Node] = {}
-    rivals: set[str] = set()  # maxima of halves that a convolution makes
+    taken: set[str] = set()  # a maximum at the end of another step ends with nothing more
     for node in graph.nodes:
         if node.op.kind not in TAKES_ACT or getattr(node.op, "act", None) is not None:
             continue
         made = node.outputs[0]
         reader = single_reader(graph, made)
-        if reader is None:
+        if reader is None or node.name in taken:
             continue
-        if isinstance(reader.op, MaxFeatureMap):
-            if compares(graph, isa, node):
-                tails[node.name] = reader
-                rivals.add(reader.name)
-            continue
-        if node.name in rivals or not may_end(node.op, reader.op, graph.types[made].rank):
-            continue
-        slopes = {*reader.inputs[1:]} - {""}
-        if reader.inputs[0] == made and slopes <= graph.params.keys():
+        rank, slopes = graph.types[made].rank, {*reader.inputs[1:]} - {""}
+        fits = may_end(node.op, reader.op, rank) or compares(graph, isa, node, reader)
+        if fits and reader.inputs[0] == made and slopes <= graph.params.keys():
             tails[node.name] = reader
+            taken.add(reader.name)
     return tails
 
 
-def compares(graph: Graph, isa: Isa, node: Node) -> bool:
+def compares(graph: Graph, isa: Isa, node: Node, reader: Node) -> bool:
     """Can the node, a convolution, make the maximum of its halves while it has both? Where they
     are whole vectors of channels, of more than one pixel."""
     op, shape = node.op, graph.types[node.outputs[0]].shape
-    if not isinstance(op, Conv2d) or node.inputs[1] not in graph.params:
+    if not isinstance(reader.op, MaxFeatureMap) or not isinstance(op, Conv2d):
+        return False
+    if node.inputs[1] not in graph.params:
         return False
     plain = op.groups == 1 and not any(node.inputs[3:])
     return plain and shape[1] % (2 * isa.lanes) == 0 and math.prod(shape) > shape[1]

@@ -5,9 +5,11 @@ Nothing here changes a result: each output is computed by one task, in one order
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from tinyface.plan.model import FLOAT, Isa
+from tinyface.plan.model import FLOAT, HALF, Isa
 
 CACHE = 256 << 10  # bytes: half of the smallest L2 in use (Raspberry Pi 5: 512 KiB a core)
 MAX_TASKS = 16  # a few per thread even out threads of unequal speed
@@ -81,13 +83,16 @@ def conv_blocks(
     return Blocks(block, panels, count, f"{block} pixels a block: the weights stay in L2")
 
 
-def even_tiles(isa: Isa, k: int, taps: int, outputs: int, width: int) -> bool:
-    """Do a convolution's tiles go row by row, as ``conv_cut_of`` (csrc/conv.h) has it, where no
-    window reaches beyond the map? k: products of an output; outputs: of a group; width: of a row.
-    """
-    most = isa.rows_wide if outputs > isa.lanes else isa.rows_slim
+def even_tiles(isa: Isa, fields: Mapping[str, Any], channels: int, width: int) -> bool:
+    """Do the tiles of a convolution with these fields go row by row, as ``conv_cut_of``
+    (csrc/conv.h) has it, where blocks are whole rows? channels: of the input; width: of a row of
+    outputs."""
+    f, outputs, taps = fields, fields["oc"] // fields["groups"], fields["kh"] * fields["kw"]
+    most = isa.rows(outputs)
     filled = 13 * width >= 12 * most * -(-width // most)
-    return filled and taps > 2 and k <= EVEN_WINDOW and not packs(isa, outputs, 1)
+    small = taps > 2 and taps * channels // f["groups"] <= EVEN_WINDOW
+    inside = not any(f[side] for side in ("pt", "pl", "pb", "pr"))
+    return filled and small and inside and not f["flags"] & HALF and not packs(isa, outputs, 1)
 
 
 def packs(isa: Isa, outputs: int, groups: int) -> bool:

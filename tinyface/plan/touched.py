@@ -191,7 +191,7 @@ def _vectors(step: Step) -> int:
 
 def _stored(step: Step, weights: int) -> int:
     """Floats that so many weights take: half as many where they are fp16."""
-    return -(-weights // 2) if int(step.fields.get("flags", 0)) & HALF else weights
+    return -(-weights // 2) if step.has(HALF) else weights
 
 
 def _zeros(step: Step) -> int:
@@ -204,12 +204,12 @@ def _conv(step: Step) -> Floats:
     """Tasks: a block of pixels by a range of panels."""
     n, _, oh, ow = step.y.shape
     f, lanes = step.fields, step.isa.lanes
-    groups, k = int(f["groups"]), int(f["kh"]) * int(f["kw"]) * step.x.shape[1] // int(f["groups"])
+    groups, taps = int(f["groups"]), int(f["kh"]) * int(f["kw"])
+    k = taps * step.x.shape[1] // groups
     panels = -(-(int(f["oc"]) // groups) // (2 * lanes)) * groups
     ranges = 1 if step.bands else -(-panels // int(f["panels"]))
     pixels = output_blocks(step, int(f["block"]))
     read = sum(map_floats(step.x, block, window_of(step)) for block in pixels)
-    taps = int(f["kh"]) * int(f["kw"])
     pointers = n * oh * (_pointed(step) * taps + ow * (1 + (step.z is not None)))
     weight = _stored(step, _padded(step) * k) + _padded(step) * _vectors(step)
     weight = len(pixels) * (weight + ranges * _zeros(step))
@@ -223,13 +223,9 @@ def _conv(step: Step) -> Floats:
 def _pointed(step: Step) -> int:
     """Pixels of a row under whose windows a pointer a tap goes: all, or the first of each tile."""
     f, ow = step.fields, step.y.shape[3]
-    taps, own = int(f["kh"]) * int(f["kw"]), int(f["oc"]) // int(f["groups"])
-    inside = not any(f[side] for side in ("pt", "pl", "pb", "pr"))
-    whole = bool(step.bands) or int(f["block"]) % ow == 0
-    k = taps * step.x.shape[1] // int(f["groups"])
-    fp32 = not int(f["flags"]) & HALF
-    if inside and whole and fp32 and even_tiles(step.isa, k, taps, own, ow):
-        return -(-ow // (step.isa.rows_wide if own > step.isa.lanes else step.isa.rows_slim))
+    whole = step.bands or int(f["block"]) % ow == 0
+    if whole and even_tiles(step.isa, f, step.x.shape[1], ow):
+        return -(-ow // step.isa.rows(int(f["oc"]) // int(f["groups"])))
     return ow
 
 
@@ -238,7 +234,7 @@ def _winograd(step: Step) -> Floats:
     is not done before."""
     n, _, oh, ow = step.y.shape
     f, tile = step.fields, int(step.fields["tile"])
-    apart = int(f.get("flags", 0)) & TRANSFORMED != 0
+    apart = step.has(TRANSFORMED)
     side, c, padded = (tile - 1) * int(f["sh"]) + 3, step.x.shape[1], _padded(step)
     tiles = blocks(n * -(-oh // tile) * -(-ow // tile), int(f["block"]))
     panels = -(-int(f["oc"]) // (2 * step.isa.lanes))
@@ -351,7 +347,7 @@ def _beside(step: Step, rows: Iterable[Range]) -> int:
     _, c, oh, ow = step.y.shape
     pixels = 1 if step.z.ld == 0 else ow
     seen = sum(b - a if step.z.row else (b - 1) // oh - a // oh + 1 for a, b in rows)
-    return seen * pixels * (1 if int(step.fields.get("flags", 0)) & SPREAD else c)
+    return seen * pixels * (1 if step.has(SPREAD) else c)
 
 
 def _resized(step: Step, rows: Iterable[Range]) -> int:

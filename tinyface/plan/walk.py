@@ -118,7 +118,7 @@ class Walker(Addresses):
         kc, own = step.x.shape[1] // groups, oc // groups
         k = kc * int(f["kh"]) * int(f["kw"])
         each = -(-own // (2 * isa.lanes))  # panels of a group
-        most = isa.rows_wide if own > isa.lanes else isa.rows_slim
+        most = isa.rows(own)
         padded = round_up(own, isa.lanes)
         window = window_of(step)
         panels = each * groups if step.bands else int(f["panels"])
@@ -172,7 +172,7 @@ class Walker(Addresses):
         n, _, oh, ow = step.y.shape
         f, c, wide = step.fields, step.x.shape[1], 2 * step.isa.lanes
         oc = int(f["oc"])
-        tile, apart = int(f["tile"]), int(f.get("flags", 0)) & TRANSFORMED != 0
+        tile, apart = int(f["tile"]), step.has(TRANSFORMED)
         squares, matrices = ((tile - 1) * int(f["sh"]) + 3) ** 2, (tile + 2) ** 2
         grid = -(-oh // tile), -(-ow // tile)
         for t0, t1 in blocks(n * grid[0] * grid[1], int(f["block"])):
