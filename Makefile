@@ -84,7 +84,7 @@ $(OLDEST): pyproject.toml | $(VENV)/.installed
 # Half of the time goes to arithmetic and to the source itself, in which no package has a part.
 NO_PACKAGE := golden c_engine chain cache half layering
 test-oldest: $(OLDEST)  ## the quick ones with the oldest packages that tinyface asks for
-	PYTHONPATH=$(CURDIR) $(PYTEST:$(BIN)/%=build/oldest/bin/%) -m 'not slow' \
+	TINYFACE_EXAMPLES=8 PYTHONPATH=$(CURDIR) $(PYTEST:$(BIN)/%=build/oldest/bin/%) -m 'not slow' \
 	  $(NO_PACKAGE:%=--ignore=tests/test_%.py) $(ARGS)
 
 C_FILES  := $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/*.c)

@@ -8,7 +8,7 @@
 # headers (libc6-dev-arm64-cross, libc6-dev-armhf-cross).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cases=${1:-48}
+cases=${1:-36}
 
 need() { command -v "$1" >/dev/null || { echo "arm-test: $1 is missing: apt install $2" >&2; exit 2; }; }
 need qemu-aarch64 qemu-user

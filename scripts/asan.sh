@@ -5,7 +5,7 @@
 #   scripts/asan.sh [thread] [CASES]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-kind=address,undefined cases=60 level=1
+kind=address,undefined cases=40 level=1
 # With -O0 threads compile in 12 seconds, with -O1 in a minute and a half. Lines (-g1) are enough for
 # a report; variables take 20 seconds.
 [ "${1:-}" = thread ] && { kind=thread cases=15 level=0; shift; }

@@ -3,6 +3,7 @@ wrong. And the fixtures that several files ask for."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from command_line import ONE, TWO, Outcome
 from hypothesis import settings
 
 pytest.register_assert_rewrite("attacks.checkpoints", "detections", "onnx_models")
-settings.register_profile("tinyface", deadline=None)
+settings.register_profile(
+    "tinyface", deadline=None, max_examples=int(os.environ.get("TINYFACE_EXAMPLES", "100"))
+)
 settings.load_profile("tinyface")
 
 
