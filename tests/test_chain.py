@@ -53,9 +53,10 @@ def chains(executable: engine.CExecutable) -> list[list[str]]:
 
 def chain_all(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
     """Chain whatever can be; ``band``: bytes of the rows in use."""
-    monkeypatch.setattr(chain, "LEAST", 0)
-    monkeypatch.setattr(chain, "CROSSING", 1e12)  # and is not cut
-    monkeypatch.setattr(chain, "CROSSING_BOARD", 1e12)
+    for name in ("LEAST", "LEAST_BOARD", "AGAIN"):
+        monkeypatch.setattr(chain, name, 0)
+    for name in ("CROSSING", "CROSSING_BOARD", "ROOM"):  # and is not cut
+        monkeypatch.setattr(chain, name, 1e12)
     monkeypatch.setattr(chain, "BAND", band)
 
 
@@ -199,6 +200,7 @@ def test_chains_are_cut_for_the_least_work(
     """Of all ways to cut the longest chain of CNN-14-DS none costs less than the chosen one."""
     monkeypatch.setattr(chain, "CROSSING", crossing)
     monkeypatch.setattr(chain, "CROSSING_BOARD", crossing / threads)
+    monkeypatch.setattr(chain, "ROOM", 1e12)
     plain = engine.CExecutable(network("cnn-14-ds-x1"), 1, chains=False).plan.steps
     members = plain[1:9]  # from the first convolution on
     single = [computed([step], 1) for step in members]
@@ -216,6 +218,28 @@ def test_chains_are_cut_for_the_least_work(
     found = chain._cut(members, threads)
     assert cost(found) <= min(map(cost, every)) * (1 + 1e-9) + 1
     assert (found == [8]) == (threads == 1 or crossing == 1e12)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_a_boards_cache_holds_what_chains_have_in_use(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of CNN-8-DS's chains: the rows that are there, of all threads, and the weights.
+    Of the longest chain it would not (a Pi 4 filled 33 MiB an image, and 11 without it)."""
+
+    def found() -> list[list[Step]]:
+        steps = make_plan(network("cnn-8-ds"), Isa("neon", 4, 8, 8, 12), threads=threads).steps
+        return [steps[i : i + step.chain] for i, step in enumerate(steps) if step.chain > 1]
+
+    def in_use(members: list[Step]) -> int:
+        turns = [step.bands[len(step.bands) // 2] for step in members[:-1]]
+        rows = [band.end - band.base for band in turns]
+        floats = sum(r * step.y.row for r, step in zip(rows, members, strict=False))
+        return 4 * floats * threads + sum(step.compulsory.weight for step in members)
+
+    assert found() and all(in_use(members) <= chain.ROOM for members in found())
+    monkeypatch.setattr(chain, "ROOM", 1e12)
+    assert max(map(in_use, found())) > 1 << 20
 
 
 @pytest.mark.parametrize(

@@ -364,6 +364,17 @@ def test_real_networks_keep_their_embedding(name: str) -> None:
     assert len(optimised.nodes) < 0.6 * len(graph.nodes)
 
 
+def test_what_is_fused_stands_next_to_what_it_reads() -> None:
+    """Not where the activation stood: in a chain only neighbours run together."""
+    b = Builder("early")
+    x = b.input("input", (1, 2, 4, 4))
+    y = b.conv(b.apply(ops.PReLU(), x, b.param("slope", (2,))), 2, 1, key="first")
+    z = b.apply(ops.Sigmoid(), x)
+    graph = b.build(b.apply(ops.Mul(), b.apply(ops.ReLU(), y), z))
+    assert kinds(graph) == ["prelu", "conv2d", "sigmoid", "relu", "mul"]
+    assert kinds(fuse_activation(graph)) == ["prelu", "conv2d", "sigmoid", "mul"]
+
+
 def test_fusing_orders_nodes_so_that_they_can_run() -> None:
     """The shortcut is computed after the convolution that takes it up."""
     graph = Graph(

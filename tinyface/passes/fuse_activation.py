@@ -15,7 +15,8 @@ def fuse_activation(graph: Graph) -> Graph:
 
     An activation, or an addition of a map of the same shape, is taken up where it is the only
     reader of what the convolution makes and that is no output of the graph. The fused
-    operator stands where the later of the two stood, when the residual has been computed.
+    operator stands where the convolution stood, next to what it reads, unless the residual is
+    computed later.
     A depthwise convolution takes up no addition: no kernel of it reads a second map. Nor does any
     take up a constant (a position embedding): that is for the batch of the file alone.
     """
@@ -24,17 +25,19 @@ def fuse_activation(graph: Graph) -> Graph:
     nodes: list[Node | None] = []
     made: dict[str, int] = {}  # tensor -> place of its producer in nodes
     for node in graph.nodes:
+        place = len(nodes)
         # Of an addition's two operands, the one made last: its input lives on anyway.
         for tensor in sorted(set(node.inputs), key=lambda name: made.get(name, -1), reverse=True):
-            place = made.get(tensor, -1)
-            source = nodes[place] if place >= 0 else None
+            at = made.get(tensor, -1)
+            source = nodes[at] if at >= 0 else None
             fused = _fuse(graph, source, node, tensor, seen) if source else None
             if fused is not None:
-                nodes[place] = None
-                node = fused
+                nodes[at], node = None, fused
+                if all(made.get(name, -1) < at for name in fused.inputs):
+                    place = at
                 break
-        made.update(dict.fromkeys(node.outputs, len(nodes)))
-        nodes.append(node)
+        made.update(dict.fromkeys(node.outputs, place))
+        nodes[place : place + 1] = [node]
     return finish(graph, filter(None, nodes), graph.params)
 
 

@@ -23,9 +23,13 @@ from tinyface.plan.tiling import CACHE
 
 MEMBERS = ("TF_CONV", "TF_DEPTHWISE", "TF_GROUPED", "TF_AFFINE", "TF_ADD", "TF_MUL", "TF_MAXIMUM")
 LONGEST = 8  # TF_CHAIN_MAX
-WEIGHTS = CACHE  # bytes of all members: they are read once per band
-LEAST = 2 * CACHE  # bytes of the maps between the members; what is smaller stays in L2 anyway
+WEIGHTS = 5 * CACHE // 4  # bytes of all members
+# Bytes of the maps between the members; what is smaller stays in L2 anyway. All threads of a board,
+# and whatever else is alive, share one.
+LEAST, LEAST_BOARD = 2 * CACHE, CACHE
+AGAIN = 2  # and of so many times the weights, which are taken from L2 once per band
 BAND = CACHE // 2  # bytes of the rows in use
+ROOM = 3 * CACHE  # of a board's, which all threads share: their fewest rows, and the weights
 # Multiply-adds that take as long as a byte that goes to memory or comes from there: on x86, where
 # it mostly goes to L3; on boards, whose memory all threads share, for each of them.
 CROSSING, CROSSING_BOARD = 1, 2
@@ -47,26 +51,40 @@ def link(steps: list[Step], threads: int = 1) -> None:
 def worthwhile(members: Sequence[Step]) -> int:
     """How many of these steps, from the first on, should run together: as many as have their
     weights in the cache, if what lies between them is too large for it."""
-    weights = [step.compulsory.weight for step in members]
-    fits = sum(total <= WEIGHTS for total in accumulate(weights))
-    between = sum(step.y.buffer.nbytes for step in members[: max(fits - 1, 0)])
-    return fits if between > LEAST else 1
+    weights = list(accumulate(step.compulsory.weight for step in members))
+    fits = sum(total <= WEIGHTS for total in weights)
+    if fits < 2:
+        return 1
+    between = sum(step.y.buffer.nbytes for step in members[: fits - 1])
+    least = LEAST_BOARD if members[0].isa.rows_pack else LEAST
+    return fits if between > max(least, AGAIN * weights[fits - 1]) else 1
 
 
 def _cut(members: Sequence[Step], threads: int) -> list[int]:
     """Lengths of the chains that these steps make for so many threads, for the least work: what
     chains cost at the borders of their strips, and what the maps between chains cost."""
     best: list[tuple[float, list[int]]] = [(0.0, [])]
+    per_byte = CROSSING_BOARD * threads if members[0].isa.rows_pack else CROSSING
+    crossing = [2 * step.y.buffer.nbytes * per_byte for step in members[:-1]] + [0]
     for end in range(1, len(members) + 1):
-        last, isa = members[end - 1], members[end - 1].isa
-        per_byte = CROSSING_BOARD * threads if isa.rows_pack else CROSSING
-        crossing = 2 * last.y.buffer.nbytes * per_byte if end < len(members) else 0
-        costs = (
-            (cost + _twice(members[start:end], threads) + crossing, [*lengths, end - start])
-            for start, (cost, lengths) in enumerate(best)
-        )
+        costs = []
+        for start, (cost, lengths) in enumerate(best):
+            some = members[start:end]
+            within = 0 if _fits(some, threads) else sum(crossing[start : end - 1])
+            own = _twice(some, threads) + within + crossing[end - 1]
+            costs.append((cost + own, [*lengths, end - start]))
         best.append(min(costs))
     return best[-1][1]
+
+
+def _fits(members: Sequence[Step], threads: int) -> bool:
+    """Does a board's cache hold the fewest rows that the members can have in use, beside their
+    weights? Where not, the maps between them go through memory all the same. Elsewhere the cache is
+    larger or has another one behind it: no difference (Zen 3)."""
+    if not members[0].isa.rows_pack:
+        return True
+    weights = sum(step.compulsory.weight for step in members)
+    return _in_use(members, _least_band(members)) * threads + weights <= ROOM
 
 
 def _twice(members: Sequence[Step], threads: int) -> float:
@@ -120,11 +138,15 @@ def by_panels(a: Step, b: Step) -> bool:
     return pair and window and inside and _number(b, "sh") <= 2 and _number(b, "ow") >= 4
 
 
+def _least_band(members: Sequence[Step]) -> int:
+    """Rows; two where rows of panels are copied once a band."""
+    return 2 if any(by_panels(a, b) for a, b in pairwise(members)) else 1
+
+
 def _choose_band(members: Sequence[Step]) -> int:
-    """As many rows as fit; at least two where rows of panels are copied once a band."""
+    """As many rows as fit."""
     whole = _number(members[-1], "oh")
-    least = 2 if any(by_panels(a, b) for a, b in pairwise(members)) else 1
-    for band in range(least, whole):
+    for band in range(_least_band(members), whole):
         if _in_use(members, band + 1) > BAND:
             return band
     return whole
@@ -136,18 +158,20 @@ def _in_use(members: Sequence[Step], band: int) -> int:
     rows, floats = _rows(members, band), 0
     for count, (a, b) in zip(rows, pairwise(members), strict=True):
         floats += held_floats(a, b, count) if by_panels(a, b) else count * a.y.row
-    if by_panels(*members[:2]):
+    if len(members) > 1 and by_panels(*members[:2]):
         under = (rows[0] - 1) * _number(members[0], "sh") + _reach(members[0])
         floats += under * members[0].x.row
     return floats * FLOAT
 
 
 def _rows(members: Sequence[Step], band: int) -> list[int]:
-    """Rows that each member but the last keeps, so that the last can make ``band``."""
+    """Rows of each member but the last that are in use while the last makes ``band`` more: the new
+    ones, and what windows over them reach. (In the first turn, more.)"""
     rows = []
     for step in reversed(members[1:]):
-        band = min((band - 1) * _number(step, "sh") + _reach(step), _number(step, "h"))
-        rows.append(band)
+        stride, side = _number(step, "sh"), _number(step, "h")
+        rows.append(min((band - 1) * stride + _reach(step), side))
+        band = min(band * stride, side)
     return rows[::-1]
 
 

@@ -108,7 +108,9 @@ class Walker(Addresses):
             "TF_WINOGRAD": self._winograd, "TF_WINO_IN": self._wino_in, "TF_GEMV": self._gemv,
             "TF_FROM_NCHW": self._from_planes, "TF_TO_NCHW": self._to_planes,
         }  # fmt: skip
-        return kernels.get(str(step.fields["op"]), self._rows)(step)
+        if step.fields["op"] in kernels:
+            return kernels[str(step.fields["op"])](step)
+        return self._rows(step, part or [(0, n * oh * ow)])
 
     # ------------------------------------------------------------------- kernels
 
@@ -264,15 +266,15 @@ class Walker(Addresses):
                     yield self.map_row(step.x, image, int(y), columns), False
                 yield self.map_row(step.y, image, row, np.arange(a, b)), True
 
-    def _rows(self, step: Step) -> Walk:
+    def _rows(self, step: Step, pieces: Sequence[Range]) -> Walk:
         """Pooling, element-wise, resizing: row by row, each operand's rows under the window."""
-        n, _, oh, _ = step.y.shape
+        _, _, oh, ow = step.y.shape
         _, _, h, _ = step.x.shape
         resize = step.fields["op"] in ("TF_NEAREST", "TF_BILINEAR")
         window = window_of(step)
         columns = None if resize else inputs_under(0, step.y.shape[3], 1, window, step.x.shape[3])
-        for image in range(n):
-            for row in range(oh):
+        for first, end in pieces:
+            for image, row in (divmod(unit, oh) for unit in range(first // ow, end // ow)):
                 under = inputs_under(row, row + 1, 0, window, h)
                 if resize:
                     at = min(h - 1, int(row * float(step.fields["alpha"])))
