@@ -278,7 +278,7 @@ static int32_t check_links(const tf_step *s, int32_t j, int32_t n)
     if (n == 1) return TF_OK;
     if (!first && s->chain > 1) return TF_BAD_SHAPE;
     const int window = s->op == TF_CONV || s->op == TF_DEPTHWISE || s->op == TF_GROUPED;
-    if (!window && s->op != TF_AFFINE && !is_binary(s->op)) return TF_BAD_OP;
+    if (!window && s->op != TF_MAXPOOL && s->op != TF_AFFINE && !is_binary(s->op)) return TF_BAD_OP;
     if (last) return TF_OK;
     const tf_view *y = &s->y, *x = &s[1].x;
     const int32_t c = made(s);

@@ -39,12 +39,13 @@ static void long_rows(tf_step *s, int32_t at)
     s->oc = s->c;
 }
 
-/* A convolution or depthwise step whose input is what `before` writes; parameters are drawn from
- * one pool of numbers, because only equality matters here. */
+/* A convolution, depthwise or pooling step whose input is what `before` writes; parameters are
+ * drawn from one pool of numbers, because only equality matters here. */
 static tf_step member(const tf_step *before, int32_t at, int panels, const tf_isa *isa,
                       int64_t *params)
 {
-    tf_step s = {.size = sizeof s, .op = draw(2) ? TF_CONV : TF_DEPTHWISE, .wbuf = PARAMS};
+    static const int32_t ops[] = {TF_CONV, TF_CONV, TF_DEPTHWISE, TF_DEPTHWISE, TF_MAXPOOL};
+    tf_step s = {.size = sizeof s, .op = ops[draw(5)], .wbuf = PARAMS};
     s.kh = s.kw = s.sh = s.sw = s.dh = s.dw = s.groups = 1;
     s.slope = -1, s.z.buf = TF_NOWHERE, s.hi = 0.5f;
     s.n = before ? before->n : 1 + (int32_t)draw(2);
@@ -56,7 +57,7 @@ static tf_step member(const tf_step *before, int32_t at, int panels, const tf_is
         s.op = TF_CONV, picture(&s), s.groups = 1, s.oc = 1 + (int32_t)draw(40);
     else
         fitting_window(&s);
-    s.act = (int32_t)draw(2) * TF_CLIP;
+    s.act = s.op == TF_MAXPOOL ? TF_NONE : (int32_t)draw(2) * TF_CLIP;
     if (s.op == TF_CONV && s.act == TF_NONE && draw(2))
         s.flags = TF_RIVALS, s.oc = 2 * isa->lanes * (1 + (int32_t)draw(isa->lanes < 8 ? 7 : 5));
     const int32_t made = channels(&s);
@@ -64,6 +65,7 @@ static tf_step member(const tf_step *before, int32_t at, int panels, const tf_is
     const int64_t weights = s.op == TF_CONV ? outs * taps * s.c : taps * s.c;
     s.bias = ZEROS + draw(50), s.w = s.bias + outs, s.zero = 0;
     *params = weights + s.w > *params ? weights + s.w : *params;
+    if (s.op == TF_MAXPOOL) s.bias = s.w = s.zero = -1;
     s.block = draw(2) ? 1 + (int32_t)draw(40) : s.ow * (1 + (int32_t)draw(3)), s.panels = 1,
     s.tasks = 1 + (int32_t)draw(5);
     if (s.op == TF_CONV) {

@@ -21,7 +21,10 @@ from tinyface.plan.handed import held_floats
 from tinyface.plan.model import FLOAT, RIVALS, Band, Buffer, Step
 from tinyface.plan.tiling import CACHE
 
-MEMBERS = ("TF_CONV", "TF_DEPTHWISE", "TF_GROUPED", "TF_AFFINE", "TF_ADD", "TF_MUL", "TF_MAXIMUM")
+MEMBERS = (
+    "TF_CONV", "TF_DEPTHWISE", "TF_GROUPED", "TF_MAXPOOL", "TF_AFFINE", "TF_ADD", "TF_MUL",
+    "TF_MAXIMUM",
+)  # fmt: skip
 LONGEST = 8  # TF_CHAIN_MAX
 WEIGHTS = 5 * CACHE // 4  # bytes of all members
 # Bytes of the maps between the members; what is smaller stays in L2 anyway. All threads of a board,

@@ -318,8 +318,10 @@ def _pool(step: Step) -> Floats:
     rows = share(n * oh, int(step.fields["tasks"]))
     if n * oh < int(step.fields["tasks"]):
         rows = [(0, n * oh)]
-    window = window_of(step)
-    read = sum(map_floats(step.x, (a * ow, b * ow), window) for a, b in rows if a < b)
+    tasks = [(a * ow, b * ow) for a, b in rows if a < b]
+    if step.bands:
+        tasks = output_blocks(step, 0)
+    read = sum(map_floats(step.x, outputs, window_of(step)) for outputs in tasks)
     return read, 0, _outputs(step), 0, 0
 
 
