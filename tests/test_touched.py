@@ -215,6 +215,34 @@ def test_winograd_is_cut_for_the_threads(
     assert alone is not None and alone.tile == tiles.tile  # the bits are the same
 
 
+@pytest.mark.parametrize(
+    ("shape", "channels", "stride", "tile"),
+    [
+        ((1, 256, 56, 56), 128, 1, 4),
+        ((1, 192, 28, 28), 256, 2, None),  # V, 1 MiB a block, would pass for each of 24 panels
+        ((1, 128, 56, 56), 128, 2, None),  # U, 2.25 MiB, would for each of 12 blocks
+        ((1, 512, 28, 28), 512, 1, 2),  # tiles of 4 x 4: 36 MiB for each of four blocks, and V
+    ],
+)
+def test_boards_count_what_passes_their_cache_again(
+    shape: tuple[int, int, int, int], channels: int, stride: int, tile: int | None
+) -> None:
+    tiles = tiling.winograd_tiles(Isa("neon", 4, 8, 12, 12), shape, channels, stride)
+    assert (tiles and tiles.tile) == tile
+    wide = tiling.winograd_tiles(Isa("avx2", 8, 6, 12), shape, channels, stride)
+    assert wide is not None and wide.tile == 4
+
+
+@pytest.mark.parametrize(
+    ("pixels", "k", "panels"),
+    [(784, 2304, 6), (784, 1152, 12), (784, 256, 24), (49, 2304, 12)],  # 49: packed once for all
+)
+def test_weights_of_a_task_stay_in_half_of_a_boards_cache(pixels: int, k: int, panels: int) -> None:
+    blocks = tiling.packed_blocks(Isa("neon", 4, 8, 12, 12), pixels, k, 24)
+    assert blocks.panels == panels
+    assert pixels < 64 or panels * k * 8 * 4 <= 512 << 10
+
+
 def test_depthwise_by_hand() -> None:
     """10 channels: two vectors of 8 that overlap. On 6x6, strips of 4 write 8 outputs for 6; on
     40x40, 16 tasks share rows."""

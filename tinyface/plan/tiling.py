@@ -12,6 +12,7 @@ from typing import Any
 from tinyface.plan.model import FLOAT, HALF, Isa
 
 CACHE = 256 << 10  # bytes: half of the smallest L2 in use (Raspberry Pi 5: 512 KiB a core)
+L2 = 4 * CACHE  # of a board: Raspberry Pi 4
 MAX_TASKS = 16  # a few per thread even out threads of unequal speed
 TRANSFORM, GATHER = 8, 13  # MACs that Winograd's transforms cost per value of V, of M: measured
 BYTE = 3  # MACs in the time that a byte of weights takes, of 4 or 8 lanes; 16 do twice as many
@@ -102,8 +103,11 @@ def packs(isa: Isa, outputs: int, groups: int) -> bool:
 
 def packed_blocks(isa: Isa, pixels: int, k: int, panels: int) -> Blocks:
     """Blocks where inputs are packed and the weights outgrow the cache: a task's weights stay in
-    it while all pixels pass; a task has enough panels to be worth the packing."""
-    most = max(12, CACHE // (k * 2 * isa.lanes * FLOAT))
+    it while all pixels pass; a task has enough panels to be worth the packing, of twelve 3 % of the
+    instructions, of six 6 %. So few pixels as csrc/engine.h packs at once pass once anyway."""
+    panel = k * 2 * isa.lanes * FLOAT
+    enough = 12 if pixels <= 64 else min(12, max(6, L2 // 2 // panel))
+    most = max(enough, CACHE // panel)
     groups = -(-panels // most)
     per_task = -(-panels // groups)
     groups = -(-panels // per_task)
@@ -160,11 +164,25 @@ def winograd_tiles(
         count, side = n * -(-h // tile) * -(-w // tile), (tile - 1) * stride + 3
         each = channels * o + TRANSFORM * channels + GATHER * o
         rows = max(count, isa.rows_wide)  # fewer do not take less time
+        cut = _cut(isa, tile, side, count, channels, o, threads)
         nbytes = (tile + 2) ** 2 * FLOAT * channels * o
+        if isa.lanes < 8:
+            nbytes = _passed(isa, cut, channels, nbytes)
         cost = _time(isa, mac * side**2 * rows * each, nbytes)
         if cost < least:
-            best, least = _cut(isa, tile, side, count, channels, o, threads), cost
+            best, least = cut, cost
     return best
+
+
+def _passed(isa: Isa, cut: Tiles, channels: int, weights: int) -> int:
+    """Bytes that go through a board's cache: all of U for each block of tiles, and for each of its
+    panels V, where both do not fit."""
+    if cut.apart:
+        return weights
+    panel = (cut.tile + 2) ** 2 * channels * 2 * isa.lanes * FLOAT
+    v = cut.side**2 * cut.block * channels * FLOAT
+    again = -(-weights // panel) * v if v + panel > L2 else 0
+    return -(-cut.count // cut.block) * (weights + again)
 
 
 def _time(isa: Isa, macs: float, nbytes: float) -> float:
