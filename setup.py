@@ -61,15 +61,24 @@ def compiler_works() -> bool:
     return True
 
 
+def compile_jobs() -> int:
+    """Files to compile at a time: one a CPU, if there is memory for so many; gcc takes 340 MB."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return 1
+    return max(1, min(os.cpu_count() or 1, memory // (400 << 20)))
+
+
 class OptionalBuild(build_ext):
     """A compiler that works on a probe but not on the engine must not stop the installation."""
 
     def build_extensions(self) -> None:
-        """As many files at a time as there are CPUs: each instruction set takes 15 s of a PC's."""
+        """Several files at a time: each instruction set takes 15 s of a PC's core."""
         compile_some = self.compiler.compile
 
         def compile_all(sources: list[str], **options: object) -> list[str]:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(compile_jobs()) as pool:
                 parts = pool.map(lambda source: compile_some([source], **options), sources)
                 return [name for part in parts for name in part]
 

@@ -59,7 +59,7 @@ def worthwhile(members: Sequence[Step]) -> int:
     if fits < 2:
         return 1
     between = sum(step.y.buffer.nbytes for step in members[: fits - 1])
-    least = LEAST_BOARD if members[0].isa.rows_pack else LEAST
+    least = LEAST_BOARD if members[0].isa.board else LEAST
     return fits if between > max(least, AGAIN * weights[fits - 1]) else 1
 
 
@@ -67,7 +67,7 @@ def _cut(members: Sequence[Step], threads: int) -> list[int]:
     """Lengths of the chains that these steps make for so many threads, for the least work: what
     chains cost at the borders of their strips, and what the maps between chains cost."""
     best: list[tuple[float, list[int]]] = [(0.0, [])]
-    per_byte = CROSSING_BOARD * threads if members[0].isa.rows_pack else CROSSING
+    per_byte = CROSSING_BOARD * threads if members[0].isa.board else CROSSING
     crossing = [2 * step.y.buffer.nbytes * per_byte for step in members[:-1]] + [0]
     for end in range(1, len(members) + 1):
         costs = []
@@ -84,7 +84,7 @@ def _fits(members: Sequence[Step], threads: int) -> bool:
     """Does a board's cache hold the fewest rows that the members can have in use, beside their
     weights? Where not, the maps between them go through memory all the same. Elsewhere the cache is
     larger or has another one behind it: no difference (Zen 3)."""
-    if not members[0].isa.rows_pack:
+    if not members[0].isa.board:
         return True
     weights = sum(step.compulsory.weight for step in members)
     return _in_use(members, _least_band(members)) * threads + weights <= ROOM

@@ -33,6 +33,11 @@ class Isa:
     rows_slim: int
     rows_pack: int = 0
 
+    @property
+    def board(self) -> bool:
+        """Is it one of small computers, whose cores share one cache and little memory traffic?"""
+        return self.name == "neon"
+
     def rows(self, outputs: int) -> int:
         """Pixels of a tile, of inputs that are not packed, where a group has so many outputs."""
         return self.rows_wide if outputs > self.lanes else self.rows_slim

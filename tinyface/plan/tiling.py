@@ -166,7 +166,7 @@ def winograd_tiles(
         rows = max(count, isa.rows_wide)  # fewer do not take less time
         cut = _cut(isa, tile, side, count, channels, o, threads)
         nbytes = (tile + 2) ** 2 * FLOAT * channels * o
-        if isa.lanes < 8:
+        if isa.board:
             nbytes = _passed(isa, cut, channels, nbytes)
         cost = _time(isa, mac * side**2 * rows * each, nbytes)
         if cost < least:
