@@ -32,7 +32,7 @@ WEIGHTS = 5 * CACHE // 4  # bytes of all members
 LEAST, LEAST_BOARD = 2 * CACHE, CACHE
 AGAIN = 2  # and of so many times the weights, which are taken from L2 once per band
 BAND = CACHE // 2  # bytes of the rows in use
-ROOM = 3 * CACHE  # of a board's, which all threads share: their fewest rows, and the weights
+ROOM = 3 * CACHE  # bytes of a board's L2 for the fewest rows of all threads, and the weights
 # Multiply-adds that take as long as a byte that goes to memory or comes from there: on x86, where
 # it mostly goes to L3; on boards, whose memory all threads share, for each of them.
 CROSSING, CROSSING_BOARD = 1, 2

@@ -103,8 +103,9 @@ def packs(isa: Isa, outputs: int, groups: int) -> bool:
 
 def packed_blocks(isa: Isa, pixels: int, k: int, panels: int) -> Blocks:
     """Blocks where inputs are packed and the weights outgrow the cache: a task's weights stay in
-    it while all pixels pass; a task has enough panels to be worth the packing, of twelve 3 % of the
-    instructions, of six 6 %. So few pixels as csrc/engine.h packs at once pass once anyway."""
+    it while all pixels pass, and it has enough panels to be worth the packing: 3 % of the
+    instructions with twelve, 6 % with six. Of up to 64 pixels all are packed at once, and weights
+    pass but once."""
     panel = k * 2 * isa.lanes * FLOAT
     enough = 12 if pixels <= 64 else min(12, max(6, L2 // 2 // panel))
     most = max(enough, CACHE // panel)
