@@ -312,25 +312,26 @@ def _across(step: Step) -> int:
     return -(-ow // STRIP) * STRIP if _strips(step) else ow
 
 
+def _row_parts(step: Step) -> list[Range]:
+    """Runs of rows, numbered over all images, that tasks own, or that the turns of a chain make."""
+    n, _, oh, ow = step.y.shape
+    if step.bands:
+        return [(a // ow, b // ow) for a, b in output_blocks(step, 0)]
+    return [(a, b) for a, b in share(n * oh, int(step.fields["tasks"])) if a < b]
+
+
 def _pool(step: Step) -> Floats:
     """Tasks: rows of the output, or ranges of channels of every row."""
     n, _, oh, ow = step.y.shape
-    rows = share(n * oh, int(step.fields["tasks"]))
-    if n * oh < int(step.fields["tasks"]):
-        rows = [(0, n * oh)]
-    tasks = [(a * ow, b * ow) for a, b in rows if a < b]
-    if step.bands:
-        tasks = output_blocks(step, 0)
-    read = sum(map_floats(step.x, outputs, window_of(step)) for outputs in tasks)
+    by_rows = step.bands or n * oh >= int(step.fields["tasks"])
+    rows = _row_parts(step) if by_rows else [(0, n * oh)]
+    read = sum(map_floats(step.x, (a * ow, b * ow), window_of(step)) for a, b in rows)
     return read, 0, _outputs(step), 0, 0
 
 
 def _plain(step: Step) -> Floats:
     """Each input that is used once, each output once; parameters once a task."""
-    n, c, oh, ow = step.y.shape
-    rows = [r for r in share(n * oh, int(step.fields["tasks"])) if r[0] < r[1]]
-    if step.bands:
-        rows = [(a // ow, b // ow) for a, b in output_blocks(step, 0)]
+    c, rows = step.y.shape[1], _row_parts(step)
     read = math.prod(step.x.shape)
     op = step.fields["op"]
     if op == "TF_SHUFFLE":

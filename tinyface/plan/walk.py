@@ -33,6 +33,12 @@ from tinyface.plan.touched import (
 )
 
 
+def _rows_of(step: Step, outputs: Range) -> Iterator[tuple[int, int]]:
+    """(image, row) of all whole rows of a run of outputs."""
+    _, _, oh, ow = step.y.shape
+    return (divmod(unit, oh) for unit in range(outputs[0] // ow, outputs[1] // ow))
+
+
 class Walker(Addresses):
     """Walks the steps of one plan."""
 
@@ -100,17 +106,18 @@ class Walker(Addresses):
         part: of a member of a chain, the outputs of this turn. scratch: where the kernel's begins.
         """
         n, _, oh, ow = step.y.shape
+        pieces = part or [(0, n * oh * ow)]
         if step.fields["op"] == "TF_CONV":
             return self._conv(step, part or blocks(n * oh * ow, int(step.fields["block"])), scratch)
         if step.fields["op"] in ("TF_DEPTHWISE", "TF_GROUPED"):
-            return self._depthwise(step, part or [(0, n * oh * ow)], scratch)
+            return self._depthwise(step, pieces, scratch)
         kernels: dict[str, Callable[[Step], Walk]] = {
             "TF_WINOGRAD": self._winograd, "TF_WINO_IN": self._wino_in, "TF_GEMV": self._gemv,
             "TF_FROM_NCHW": self._from_planes, "TF_TO_NCHW": self._to_planes,
         }  # fmt: skip
         if step.fields["op"] in kernels:
             return kernels[str(step.fields["op"])](step)
-        return self._rows(step, part or [(0, n * oh * ow)])
+        return self._rows(step, pieces)
 
     # ------------------------------------------------------------------- kernels
 
@@ -234,7 +241,7 @@ class Walker(Addresses):
             yield from self.result(step, np.zeros(1, np.int64), first, some)
 
     def _depthwise(self, step: Step, pieces: Sequence[Range], scratch: int) -> Walk:
-        _, c, oh, ow = step.y.shape
+        _, c, _, ow = step.y.shape
         window = window_of(step)
         pitch = (ow - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1
         table = run(scratch, window.kernel[0] * pitch * POINTER // FLOAT)
@@ -242,9 +249,8 @@ class Walker(Addresses):
         if rolls(step):
             yield from self._rolling(step, pieces, weights)
             return
-        for first, end in pieces:
-            for unit in range(first // ow, end // ow):
-                image, row = divmod(unit, oh)
+        for piece in pieces:
+            for image, row in _rows_of(step, piece):
                 yield table, True
                 yield weights, False
                 yield from self.vectors(step, 0, c)
@@ -254,12 +260,12 @@ class Walker(Addresses):
 
     def _rolling(self, step: Step, pieces: Sequence[Range], weights: Array) -> Walk:
         """Depthwise, some columns of all rows of a task, then the next ones."""
-        _, c, oh, ow = step.y.shape
+        c = step.y.shape[1]
         _, _, h, w = step.x.shape
         window = window_of(step)
-        for (first, end), (a, b) in product(pieces, parts(step)):
+        for piece, (a, b) in product(pieces, parts(step)):
             columns = inputs_under(a, b, 1, window, w)
-            for image, row in (divmod(unit, oh) for unit in range(first // ow, end // ow)):
+            for image, row in _rows_of(step, piece):
                 yield weights, False
                 yield from self.vectors(step, 0, c)
                 for y in inputs_under(row, row + 1, 0, window, h):
@@ -268,13 +274,12 @@ class Walker(Addresses):
 
     def _rows(self, step: Step, pieces: Sequence[Range]) -> Walk:
         """Pooling, element-wise, resizing: row by row, each operand's rows under the window."""
-        _, _, oh, ow = step.y.shape
         _, _, h, _ = step.x.shape
         resize = step.fields["op"] in ("TF_NEAREST", "TF_BILINEAR")
         window = window_of(step)
         columns = None if resize else inputs_under(0, step.y.shape[3], 1, window, step.x.shape[3])
-        for first, end in pieces:
-            for image, row in (divmod(unit, oh) for unit in range(first // ow, end // ow)):
+        for piece in pieces:
+            for image, row in _rows_of(step, piece):
                 under = inputs_under(row, row + 1, 0, window, h)
                 if resize:
                     at = min(h - 1, int(row * float(step.fields["alpha"])))
