@@ -48,6 +48,9 @@ def linear(
     op: Any, x: Any, weight: Any, bias: Any = None, slope: Any = None, residual: Any = None
 ) -> Any:
     y = F.linear(x, weight, bias)
+    if slope is None or y.ndim == 2:
+        return finish(op, y, slope, residual)
+    # the slopes of F.prelu belong to axis 1
     rows = None if residual is None else residual.flatten(0, -2)
     return finish(op, y.flatten(0, -2), slope, rows).reshape(y.shape)
 
@@ -135,7 +138,7 @@ def reshape(op: Any, x: Any) -> Any:
 
 def flatten(op: Any, x: Any) -> Any:
     axis = op.axis % x.ndim if op.axis < 0 else op.axis
-    return x.reshape(math.prod(x.shape[:axis]), -1)
+    return torch.flatten(x, 1) if axis == 1 < x.ndim else x.reshape(math.prod(x.shape[:axis]), -1)
 
 
 def resize(op: Any, x: Any, like: Any = None) -> Any:
@@ -144,6 +147,11 @@ def resize(op: Any, x: Any, like: Any = None) -> Any:
     if size is None:
         return F.interpolate(x, scale_factor=op.scale, **how)
     return F.interpolate(x, size=size, **how)
+
+
+def channel_shuffle(op: Any, x: Any) -> Any:
+    n, c, h, w = x.shape
+    return x.reshape(n, op.groups, c // op.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
 def interleave(op: Any, *parts: Any) -> Any:
@@ -162,7 +170,7 @@ RUN: dict[str, Callable[..., Any]] = {
     "batch_norm": lambda op, x, gamma, beta, mean, var: F.batch_norm(
         x, mean, var, gamma, beta, False, 0.0, op.eps
     ),
-    "channel_shuffle": lambda op, x: torch.channel_shuffle(x, op.groups),
+    "channel_shuffle": channel_shuffle,
     "clip": lambda op, x: torch.clamp(x, op.low, op.high),
     "compare": lambda op, a, b: getattr(torch, TORCH_COMPARES[op.mode])(a, b).to(a.dtype),
     "concat": lambda op, *parts: torch.cat(parts, op.axis),
