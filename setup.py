@@ -74,7 +74,7 @@ class OptionalBuild(build_ext):
     """A compiler that works on a probe but not on the engine must not stop the installation."""
 
     def build_extensions(self) -> None:
-        """Several files at a time: each instruction set takes 15 s of a PC's core."""
+        """Several files at a time: each instruction set takes 11 s of a PC's core."""
         compile_some = self.compiler.compile
 
         def compile_all(sources: list[str], **options: object) -> list[str]:

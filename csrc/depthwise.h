@@ -107,11 +107,9 @@ INLINE void dw_strip(const int kh, const int kw, const int sw, const int group, 
         int64_t c = 0;                                                                             \
         for (; c + 2 * VL <= n; c += 2 * VL)                                                       \
             dw_strip(kh, kw, sw, group, 2, 0, call, table, pitch, y, c);                           \
-        for (; c + VL <= n; c += VL) dw_strip(kh, kw, sw, group, 1, 0, call, table, pitch, y, c);  \
-        if (c < n && n > VL)                                                                       \
-            dw_strip(kh, kw, sw, group, 1, 0, call, table, pitch, y, n - VL);                      \
-        else if (c < n)                                                                            \
-            dw_strip(kh, kw, sw, group, 1, 1, call, table, pitch, y, c);                           \
+        for (; c < n && n >= VL; c += VL)                                                          \
+            dw_strip(kh, kw, sw, group, 1, 0, call, table, pitch, y, tf_min(c, n - VL));           \
+        if (n < VL) dw_strip(kh, kw, sw, group, 1, 1, call, table, pitch, y, 0);                   \
     }
 DW_STRIPS(dw_3x3x1, 3, 3, 1, 0)
 DW_STRIPS(dw_3x3x2, 3, 3, 2, 0)
@@ -172,14 +170,13 @@ static void depthwise_flat(const tf_call *call, int32_t task, void *scratch)
     (void)task, (void)scratch;
     for (int64_t oy = 0; oy < s->oh; oy++)
         for (int64_t j = 0; j * VL < s->c; j++) {
-            if (s->c - j * VL < VL)
-                DW_FLAT(-1, 1);
-            else if (s->act == TF_CLIP)
+            const int whole = s->c - j * VL >= VL;
+            if (whole && s->act == TF_CLIP)
                 DW_FLAT(TF_CLIP, 0);
-            else if (s->act == TF_PRELU)
+            else if (whole && s->act == TF_PRELU)
                 DW_FLAT(TF_PRELU, 0);
             else
-                DW_FLAT(-1, 0);
+                DW_FLAT(-1, 1);
         }
 }
 

@@ -26,15 +26,23 @@ INLINE vf elt_two(const int op, vf v, vf z)
 /* `count` times nv vectors, a stride apart in each operand; n floats of each exist, of z perhaps
  * one. Smooth activations are elt_row's. What the step says is asked for in front of the loop,
  * since a store of y might change it. */
-INLINE void elt_vectors(const int op, const int nv, const tf_call *call, const float *x,
-                        const float *z, float *y, int64_t count, int64_t ldx, int64_t ldz,
-                        int64_t ldy, int64_t n, const elt_params *p)
+typedef struct {
+    const float *x, *z;
+    float *y;
+    int64_t ldx, ldz, ldy, n;
+} elt_operands;
+
+INLINE void elt_vectors(const int op, const int nv, const tf_call *call, const elt_operands *o,
+                        int64_t count, const elt_params *p)
 {
     const tf_step *s = call->s;
-    const int spread = s->flags & TF_SPREAD, act = s->act, part = n < VL;
+    const int spread = s->flags & TF_SPREAD, act = s->act, part = nv == 1 && o->n < VL;
     const int times = call->w != NULL, plus = call->bias != NULL;
     const vf lo = v_set1(s->alpha), hi = v_set1(s->hi);
+    const int64_t ldx = o->ldx, ldz = o->ldz, ldy = o->ldy, n = o->n;
     const elt_params own = *p;
+    const float *x = o->x, *z = o->z;
+    float *y = o->y;
     for (int64_t k = 0; k < count; k++, x += ldx, y += ldy)
         UNROLL (j, nv) {
             vf v = part ? v_load_n(x, n) : v_load(x + j * VL);
@@ -65,63 +73,73 @@ static vf elt_repeated(const float *each, int64_t c, int64_t k, float otherwise)
     return v_load(t);
 }
 
-/* Pixels of c < VL channels side by side. */
-INLINE void elt_narrow(const int op, const tf_call *call, const float *x, const float *z, float *y,
-                       int64_t pixels)
-{
-    const int64_t c = call->s->c, n = pixels * c;
-    for (int64_t k = 0; k < c; k++) {
-        elt_params p = {0};
-        p.w[0] = elt_repeated(call->w, c, k, 1.0f);
-        p.bias[0] = elt_repeated(call->bias, c, k, 0.0f);
-        p.slope[0] = elt_repeated(call->slope, c, k, 0.0f);
-        for (int64_t at = k * VL; at < n; at += c * VL)
-            elt_vectors(op, 1, call, x + at, z ? z + at : NULL, y + at, 1, 0, 0, 0, n - at, &p);
+typedef void elt_fn(const tf_call *call, const elt_operands *o, int64_t count, const elt_params *p);
+#define ELT(op, nv)                                                                                \
+    static void elt_##op##_##nv(const tf_call *call, const elt_operands *o, int64_t count,         \
+                                const elt_params *p)                                               \
+    {                                                                                              \
+        elt_vectors(op, nv, call, o, count, p);                                                    \
     }
+#define ELTS(M)  M(TF_ADD) M(TF_SUB) M(TF_MUL) M(TF_DIV) M(TF_MAXIMUM) M(TF_AFFINE)
+#define BOTH(op) ELT(op, 1) ELT(op, 2)
+ELTS(BOTH)
+#define NAMES(op) {elt_##op##_1, elt_##op##_2},
+static elt_fn *const elt_fns[][2] = {ELTS(NAMES)}; /* [op - TF_ADD][nv - 1] */
+
+/* A span of n floats, every `step`-th vector of it; parameters are those of one vector. */
+static void elt_span(elt_fn *const fn, const tf_call *call, elt_operands o, int64_t n, int64_t step,
+                     const elt_params *p)
+{
+    const int64_t count = n < VL ? 0 : (n - VL) / (step * VL) + 1, at = count * step * VL;
+    o.ldx = o.ldy = step * VL, o.ldz = step * o.ldz, o.n = VL;
+    fn(call, &o, count, p);
+    if (at >= n) return;
+    o.x += at, o.y += at, o.n = n - at;
+    if (o.z) o.z += count * o.ldz;
+    fn(call, &o, 1, p);
 }
 
 /* Neighbouring pixels of a row, but for a smooth activation. */
-INLINE void elt_pixels(const int op, const tf_call *call, const float *x, const float *z, float *y,
+static void elt_pixels(const tf_call *call, const float *x, const float *z, float *y,
                        int64_t pixels)
 {
     const tf_step *s = call->s;
-    const int64_t each = s->flags & TF_SPREAD ? 0 : 1; /* floats of z a channel */
-    const int dense = s->x.ld == s->c && s->y.ld == s->c && (!z || s->z.ld == s->c);
+    elt_fn *const *const fn = elt_fns[s->op - TF_ADD];
+    const int64_t c = s->c, each = s->flags & TF_SPREAD ? 0 : 1; /* floats of z a channel */
+    const int dense = s->x.ld == c && s->y.ld == c && (!z || s->z.ld == c);
     const int whole = !call->w && !call->bias && !call->slope && (s->ow == 1 || (dense && each));
     elt_params p = {0};
+    elt_operands o = {x, z, y, VL, each * VL, VL, VL};
     if (whole) {
-        const int64_t n = pixels * s->c, full = n / VL, at = full * VL;
-        elt_vectors(op, 1, call, x, z, y, full, VL, each * VL, VL, VL, &p);
-        if (at < n)
-            elt_vectors(op, 1, call, x + at, z ? z + each * at : NULL, y + at, 1, 0, 0, 0, n - at,
-                        &p);
+        elt_span(fn[0], call, o, pixels * c, 1, &p);
         return;
     }
-    if (dense && each && s->c < VL && s->ow >= 4 * s->c) { /* worth the repeating */
-        elt_narrow(op, call, x, z, y, pixels);
-        return;
-    }
-    for (int64_t c = 0, nv; c < s->c; c += nv * VL) {
-        const int64_t n = s->c - c;
-        const float *second = z ? z + each * c : NULL;
-        nv = n >= 2 * VL ? 2 : 1;
-        for (int64_t j = 0; j < nv; j++) {
-            if (call->w) p.w[j] = v_load_n(call->w + c + j * VL, n - j * VL);
-            if (call->bias) p.bias[j] = v_load_n(call->bias + c + j * VL, n - j * VL);
-            if (call->slope) p.slope[j] = v_load_n(call->slope + c + j * VL, n - j * VL);
+    if (dense && each && c < VL && s->ow >= 4 * c) { /* worth the repeating */
+        for (int64_t k = 0, at = 0; k < c && at < pixels * c; k++, at += VL) {
+            p.w[0] = elt_repeated(call->w, c, k, 1.0f);
+            p.bias[0] = elt_repeated(call->bias, c, k, 0.0f);
+            p.slope[0] = elt_repeated(call->slope, c, k, 0.0f);
+            o.x = x + at, o.z = z ? z + at : NULL, o.y = y + at;
+            elt_span(fn[0], call, o, pixels * c - at, c, &p);
         }
-        if (nv == 2) /* of a cache line, mostly */
-            elt_vectors(op, 2, call, x + c, second, y + c, pixels, s->x.ld, s->z.ld, s->y.ld, VL,
-                        &p);
-        else
-            elt_vectors(op, 1, call, x + c, second, y + c, pixels, s->x.ld, s->z.ld, s->y.ld, n,
-                        &p);
+        return;
+    }
+    o.ldx = s->x.ld, o.ldz = s->z.ld, o.ldy = s->y.ld;
+    for (int64_t at = 0, nv; at < c; at += nv * VL) {
+        nv = c - at >= 2 * VL ? 2 : 1; /* two are a cache line, mostly */
+        for (int64_t j = 0, to = at; j < nv; j++, to += VL) {
+            if (call->w) p.w[j] = v_load_n(call->w + to, c - to);
+            if (call->bias) p.bias[j] = v_load_n(call->bias + to, c - to);
+            if (call->slope) p.slope[j] = v_load_n(call->slope + to, c - to);
+        }
+        o.x = x + at, o.z = z ? z + each * at : NULL, o.y = y + at, o.n = c - at;
+        fn[nv - 1](call, &o, pixels, &p);
     }
 }
 
 enum { ELT_FLOATS = 2048 }; /* that a smooth activation finds in L1 */
 
-INLINE void elt_row(const int op, const tf_call *call, int64_t i, int64_t oy)
+static void elt_row(const tf_call *call, int64_t i, int64_t oy)
 {
     const tf_step *s = call->s;
     const int smooth = s->act > TF_PRELU, dense = s->y.ld == s->c;
@@ -131,7 +149,7 @@ INLINE void elt_row(const int op, const tf_call *call, int64_t i, int64_t oy)
     float *y = call->y + tf_at(&s->y, i, oy, 0);
     for (int64_t ox = 0, n; ox < s->ow; ox += n, x += n * s->x.ld, y += n * s->y.ld) {
         n = tf_min(most, s->ow - ox);
-        elt_pixels(op, call, x, z ? z + ox * s->z.ld : NULL, y, n);
+        elt_pixels(call, x, z ? z + ox * s->z.ld : NULL, y, n);
         for (int64_t k = 0; smooth && k < n; k += dense ? n : 1)
             act_floats(y + k * s->y.ld, dense ? n * s->c : s->c, s);
     }

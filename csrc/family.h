@@ -25,12 +25,7 @@
 static void any_row(const tf_call *call, int64_t i, int64_t oy)
 {
     switch (call->s->op) {
-    case TF_ADD: elt_row(TF_ADD, call, i, oy); break;
-    case TF_SUB: elt_row(TF_SUB, call, i, oy); break;
-    case TF_MUL: elt_row(TF_MUL, call, i, oy); break;
-    case TF_DIV: elt_row(TF_DIV, call, i, oy); break;
-    case TF_MAXIMUM: elt_row(TF_MAXIMUM, call, i, oy); break;
-    case TF_AFFINE: elt_row(TF_AFFINE, call, i, oy); break;
+    case TF_ADD ... TF_AFFINE: elt_row(call, i, oy); break;
     case TF_FROM_NCHW: from_nchw_row(call, i, oy); break;
     case TF_TO_NCHW: to_nchw_row(call, i, oy); break;
     case TF_SHUFFLE: shuffle_row(call, i, oy); break;

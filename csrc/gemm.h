@@ -18,7 +18,7 @@
     M(6, v, h) M(7, v, h) M(8, v, h) M(9, v, h) M(10, v, h) M(11, v, h)
 /* clang-format on */
 #define ROWS_MAX (ROWS_WIDE > ROWS_SLIM ? ROWS_WIDE : ROWS_SLIM)
-_Static_assert(2 * ROWS_WIDE <= 24 && ROWS_SLIM <= 24, "act_rows has room for so many vectors");
+_Static_assert(2 * ROWS_WIDE <= 24 && ROWS_SLIM <= 24, "tile_finish has room for so many vectors");
 
 typedef struct {
     /* of each tile [taps + 2][ROWS_MAX]: under the taps, into y, and of a residual into z */
@@ -98,20 +98,40 @@ INLINE const char *tile_sums(const int rows, const int nv, const int half, const
     return next;
 }
 
-/* Residual, activation, and out. */
+/* The first n < VL floats of each row's vector. One for all shapes of tiles: with such stores of
+ * their own they were a quarter larger. */
+static __attribute__((noinline)) void store_parts(int64_t rows, float *const *y, int64_t at,
+                                                  const float *sum, int64_t n)
+{
+#define PART(size)                                                                                 \
+    if (n & (size)) {                                                                              \
+        for (int64_t i = 0; i < rows; i++) memcpy(y[i] + at, sum + i * VL, (size) * sizeof *sum);  \
+        at += (size);                                                                              \
+        sum += (size);                                                                             \
+    }
+    PART(8)
+    PART(4)
+    PART(2)
+    PART(1)
+#undef PART
+}
+
+/* Residual, activation, and out. The last vector may be a part of one. */
 INLINE void tile_finish(const int rows, const int nv, const tf_tile *t, float *const *y,
                         vf sum[ROWS_MAX][2])
 {
     const tf_step *s = t->s;
-    const int64_t c = t->ycol, n = t->n, apart = t->apart;
+    const int64_t c = t->ycol, n = t->n, last = n - (nv - 1) * VL;
     if (nv == 2 && s->flags & TF_RIVALS) {
         UNROLL (i, rows) v_store(y[i] + c / 2, v_max_nan(sum[i][0], sum[i][1]));
         return;
     }
     if (s->flags & TF_RESIDUAL) {
         const float *const *z = (const float *const *)(y + ROWS_MAX);
-        UNROLL (i, rows)
-            UNROLL (j, nv) sum[i][j] = v_add(sum[i][j], v_load_n(z[i] + c + j * VL, n - j * VL));
+        UNROLL (i, rows) {
+            if (nv == 2) sum[i][0] = v_add(sum[i][0], v_load(z[i] + c));
+            sum[i][nv - 1] = v_add(sum[i][nv - 1], v_load_n(z[i] + c + (nv - 1) * VL, last));
+        }
     }
     if (s->act == TF_PRELU) {
         vf slope[2];
@@ -121,12 +141,16 @@ INLINE void tile_finish(const int rows, const int nv, const tf_tile *t, float *c
     } else {
         act_rows(rows, nv, sum, n, s);
     }
-    if (n == nv * VL)
-        UNROLL (i, rows)
-            UNROLL (j, nv) v_store(y[i] + c + j * apart, sum[i][j]);
-    else
-        UNROLL (i, rows)
-            UNROLL (j, nv) v_store_n(y[i] + c + j * apart, sum[i][j], n - j * VL);
+    const int64_t at = c + (nv - 1) * t->apart;
+    if (nv == 2)
+        UNROLL (i, rows) v_store(y[i] + c, sum[i][0]);
+    if (last == VL) {
+        UNROLL (i, rows) v_store(y[i] + at, sum[i][nv - 1]);
+    } else {
+        float parts[ROWS_MAX * VL];
+        UNROLL (i, rows) v_store(parts + i * VL, sum[i][nv - 1]);
+        store_parts(rows, y, at, parts, last);
+    }
 }
 
 /* All tiles in one call, which costs as much as 20 cycles of a tile: the next one begins while
