@@ -45,11 +45,11 @@ debs=(python$py libpython$py-dev libstdc++6)
 wheels=(pytest hypothesis click rich safetensors)
 case $arch in
     arm64)
-        triple=aarch64-linux-gnu emulator=qemu-aarch64 core=cortex-a72
+        machine=aarch64 triple=aarch64-linux-gnu emulator=qemu-aarch64 core=cortex-a72
         wheels+=(numpy cffi pillow)
         platforms=(manylinux_2_28_aarch64 manylinux_2_17_aarch64 manylinux2014_aarch64) ;;
     armhf)
-        triple=arm-linux-gnueabihf emulator=qemu-arm core=cortex-a7
+        machine=armv7 triple=arm-linux-gnueabihf emulator=qemu-arm core=cortex-a7
         debs+=(python3-numpy python3-cffi python3-pil python3-distutils)
         platforms=(manylinux_2_17_armv7l manylinux2014_armv7l) ;;
 esac
@@ -115,14 +115,14 @@ mkdir -p "$copy"
 cp -r tinyface tests weights pyproject.toml "$copy"
 mkdir "$copy/docs" && cp -r docs/images "$copy/docs"
 rm -f "$copy"/tinyface/_engine*
-read -ra build < <({ "$home/python" - "$copy/_engine.c" <<'PYTHON'
+"$home/python" - "$copy/_engine.c" <<'PYTHON' >/dev/null
 import runpy, sys
-engine = runpy.run_path("csrc/build_engine.py")
-engine["ffibuilder"].emit_c_code(sys.argv[1])
-print(*engine["FLAGS"], *(f"csrc/{name}" for name in engine["SOURCES"]))
+runpy.run_path("csrc/build_engine.py")["ffibuilder"].emit_c_code(sys.argv[1])
 PYTHON
-} | tail -n 1)
-$triple-gcc "${build[@]}" "$copy/_engine.c" -shared -fPIC -Icsrc -lm \
+# the objects are those of scripts/arm-test.sh
+CC=$triple-gcc CFLAGS="-O2 -fPIC -static" RUN=: scripts/c-tests.sh "build/$machine"
+mapfile -t objects < <(ls "build/$machine"/*.o | grep -v /test_)
+$triple-gcc -O2 -fPIC "$copy/_engine.c" "${objects[@]}" -shared -Icsrc -lm -pthread \
     -I"$root/usr/include/python$py" -idirafter "$root/usr/include" -o "$copy/tinyface/_engine.abi3.so"
 
 cd "$copy"

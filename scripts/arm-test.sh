@@ -8,7 +8,7 @@
 # headers (libc6-dev-arm64-cross, libc6-dev-armhf-cross).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cases=${1:-36}
+cases=${1:-36} # -fPIC, so that scripts/arm-python.sh can use the same objects
 
 need() { command -v "$1" >/dev/null || { echo "arm-test: $1 is missing: apt install $2" >&2; exit 2; }; }
 need qemu-aarch64 qemu-user
@@ -19,7 +19,7 @@ aarch64() { # one set of kernels for both: the second core gets other cases, and
     local seed=1
     for cpu in cortex-a72 cortex-a53; do
         echo "== aarch64, $cpu"
-        CC=aarch64-linux-gnu-gcc CFLAGS="-O2 -static" RUN="qemu-aarch64 -cpu $cpu" SEED=$seed \
+        CC=aarch64-linux-gnu-gcc CFLAGS="-O2 -fPIC -static" RUN="qemu-aarch64 -cpu $cpu" SEED=$seed \
             scripts/c-tests.sh build/aarch64 "$cases" || return
         cases=$(((cases + 3) / 4)) seed=2
     done
@@ -27,7 +27,7 @@ aarch64() { # one set of kernels for both: the second core gets other cases, and
 
 armv7() {
     echo "== armv7, cortex-a7"
-    CC=arm-linux-gnueabihf-gcc CFLAGS="-O2 -static" RUN="qemu-arm -cpu cortex-a7" \
+    CC=arm-linux-gnueabihf-gcc CFLAGS="-O2 -fPIC -static" RUN="qemu-arm -cpu cortex-a7" \
         scripts/c-tests.sh build/armv7 "$cases"
 }
 

@@ -8,7 +8,10 @@ cd "$(dirname "$0")/.."
 emulated=${TINYFACE_ARM_HOME:-$HOME/.cache/tinyface-arm}
 
 try() { # platform, Python
-    ! command -v "$2" >/dev/null || "$2" scripts/try_wheel.py dist/*"manylinux_2_$1.whl"
+    local wheel
+    for wheel in dist/*"manylinux_2_$1.whl"; do
+        [ ! -e "$wheel" ] || ! command -v "$2" >/dev/null || "$2" scripts/try_wheel.py "$wheel"
+    done
 }
 try "17_$(uname -m)" python
 QEMU_CPU=cortex-a72 try 17_aarch64 "$emulated/arm64/python"

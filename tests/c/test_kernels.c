@@ -167,6 +167,7 @@ int main(int argc, char **argv)
         for (int c = 0; c < cases; c++) failures += layout_case(k, pool, threads);
         failures += check_case(k);
         printf("%-7s %s\n", isas[i].name, failures ? "FAILED" : "ok");
+        fflush(stdout);
     }
     tf_pool_stop(pool);
     guard_free(&place);
