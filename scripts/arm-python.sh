@@ -144,7 +144,7 @@ choice=(
     tests/test_chain.py::test_{any_stack_keeps_its_bits,panels_that_go_on_at_once_keep_their_bits}
     tests/test_chain.py::test_{every_member_has_its_record,check_refuses_broken_chains,check_refuses_broken_links}
     tests/test_half.py::test_{every_instruction_set_equals_numpy_with_rounded_weights,networks_equal_numpy}
-    'tests/test_golden.py::test_c_engine['{fdfacenet,dwfn_star_x1.25}']'
+    'tests/test_golden.py::test_c_engine[dwfn_star_x1.25]'
     tests/test_cli_embed.py::test_{embed_one,embed_prints_the_vector_when_asked,aligned} tests/test_cli.py::test_verify
 )
 [ $# -gt 0 ] || set -- "${choice[@]}" -k 'not (scalar or retinaface or shuffle or mobilefacenet)'
