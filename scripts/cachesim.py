@@ -23,7 +23,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from count_arm import BOARDS, BUILD, ROOT, Board, compile_, isa_of, need, stale, write_plan
+from count_arm import BOARDS, Board, isa_of, need, runner, write_plan
 
 from tinyface.backends import c as engine
 from tinyface.cli.profile import open_network
@@ -45,20 +45,6 @@ class Row:
     kernel: str
     model: Past
     simulated: Past
-
-
-def build() -> list[str]:
-    """The native program that runs a plan."""
-    sources = [*sorted(ROOT.glob("csrc/*.c")), ROOT / "scripts/arm/run_plan.c"]
-    program = BUILD / "run_plan-native"
-    BUILD.mkdir(parents=True, exist_ok=True)
-    flags = "-std=c11 -O2 -pthread -ffp-contract=off -fno-math-errno -fno-tree-vectorize "
-    flags += f"-fno-tree-slp-vectorize -I{ROOT / 'csrc'}"
-    if stale(program, [*sources, *ROOT.glob("csrc/*.h")]):
-        compile_(
-            [need("gcc", "build-essential"), *flags.split(), *map(str, sources), "-lm"], program
-        )
-    return [str(program)]
 
 
 def simulate(plan: Plan, run: list[str], board: Board) -> list[Past]:
@@ -97,7 +83,7 @@ def compare(network: str, board: Board) -> list[Row]:
     best = [isa.name for isa in engine.isas() if isa.name in KNOWN][-1]
     os.environ["TINYFACE_ISA"] = best
     session, _ = open_network(network, "c", 1)
-    run = build()
+    run = [str(runner(need("gcc", "build-essential"), best, "native"))]
     plan = make_plan(session.graph, isa_of(run))
     kib, _, ways = board.l2.partition(":")
     model = past_cache(plan, int(kib) << 10, int(ways))

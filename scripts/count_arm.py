@@ -95,13 +95,7 @@ def build(board: Board) -> tuple[list[str], Path]:
     """The command that runs a plan under emulation, and the plugin; both compiled if need be."""
     qemu = need(f"qemu-{board.arch}", "qemu-user")
     cross = need(CROSS[board.arch], "gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf")
-    BUILD.mkdir(parents=True, exist_ok=True)
-    sources = [*sorted(ROOT.glob("csrc/*.c")), ROOT / "scripts/arm/run_plan.c"]
-    program = BUILD / f"run_plan-{board.arch}"
-    flags = "-std=c11 -O2 -static -pthread -ffp-contract=off -fno-math-errno -fno-tree-vectorize "
-    flags += f"-fno-tree-slp-vectorize -I{ROOT / 'csrc'}"
-    if stale(program, [*sources, *ROOT.glob("csrc/*.h")]):
-        compile_([cross, *flags.split(), *map(str, sources), "-lm"], program)
+    program = runner(cross, "neon", board.arch, "-static")
     version = subprocess.run([qemu, "--version"], capture_output=True, text=True).stdout
     found = re.search(r"version (\d+)\.(\d+)", version)
     api = 1 if found and (int(found[1]), int(found[2])) < (8, 2) else 2
@@ -111,6 +105,25 @@ def build(board: Board) -> tuple[list[str], Path]:
         hide = ["-shared", "-fPIC", "-fvisibility=hidden", f"-DAPI={api}"]
         compile_([need("gcc", "build-essential"), "-O2", *hide, str(source)], plugin)
     return [qemu, "-cpu", board.cpu, str(program)], plugin
+
+
+def runner(compiler: str, isa: str, machine: str, *options: str) -> Path:
+    """The program that runs a plan, compiled if need be.
+
+    It has this one instruction set under the names of all, which would take four times as long.
+    """
+    program = BUILD / f"run_plan-{machine}-{isa}"
+    kernels = {path.stem.removeprefix("isa_"): path for path in ROOT.glob("csrc/isa_*.c")}
+    kernels.pop(isa)
+    sources = [*set(ROOT.glob("csrc/*.c")) - set(kernels.values()), ROOT / "scripts/arm/run_plan.c"]
+    flags = "-std=c11 -O2 -pthread -ffp-contract=off -fno-math-errno -fno-tree-vectorize "
+    flags += f"-fno-tree-slp-vectorize -I{ROOT / 'csrc'}"
+    names = [f"-Wl,--defsym=tf_{other}=tf_{isa}" for other in kernels]
+    if stale(program, [*sources, *ROOT.glob("csrc/*.h")]):
+        BUILD.mkdir(parents=True, exist_ok=True)
+        words = [compiler, *flags.split(), *options, *names, *sorted(map(str, sources)), "-lm"]
+        compile_(words, program)
+    return program
 
 
 def stale(target: Path, sources: list[Path]) -> bool:

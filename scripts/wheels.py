@@ -56,7 +56,7 @@ class Platform:
 
 
 def zig(tag: str, target: str, *link: str, suffix: str = ".abi3.so") -> Platform:
-    """Outside of Windows nothing of clang's own library is needed, which zig would first compile."""
+    """Nothing of clang's own library is needed outside of Windows: zig would have to compile it."""
     if suffix == ".abi3.so":
         link = ("-nostdlib", "-lc", *link)
     return Platform(tag, (*ZIG, "cc", "-target", target), link, suffix)

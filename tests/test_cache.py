@@ -164,7 +164,7 @@ def test_what_panels_hand_on_has_a_place_of_its_own(channels: int) -> None:
 @pytest.mark.needs_c
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is absent")
 @pytest.mark.skipif(not (SCRIPTS / "cachesim.py").exists(), reason="not a checkout")
-@pytest.mark.parametrize("name", ["fdfacenet", "mobilefacenet"])
+@pytest.mark.parametrize("name", ["fdfacenet", "dwfn"])
 def test_the_model_agrees_with_a_simulation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 10 % on a Raspberry Pi 4's caches: what is filled, and all together."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
