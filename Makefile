@@ -81,8 +81,9 @@ $(OLDEST): pyproject.toml | $(VENV)/.installed
 	  --only-binary :all: -r pyproject.toml --extra onnx --extra plot --extra report --extra test
 	@touch $@
 
-# Half of the time goes to arithmetic and to the source itself, in which no package has a part.
-NO_PACKAGE := golden c_engine chain cache half layering
+# Most of the time goes to arithmetic and to the source itself, in which no package has a part.
+NO_PACKAGE := golden c_engine c_graphs chain cache half layering detect networks passes touched \
+              rivals attention torch_checkpoint_hostile
 test-oldest: $(OLDEST)  ## the quick ones with the oldest packages that tinyface asks for
 	TINYFACE_EXAMPLES=8 PYTHONPATH=$(CURDIR) $(PYTEST:$(BIN)/%=build/oldest/bin/%) -m 'not slow' \
 	  $(NO_PACKAGE:%=--ignore=tests/test_%.py) $(ARGS)
