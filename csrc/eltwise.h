@@ -23,15 +23,15 @@ INLINE vf elt_two(const int op, vf v, vf z)
                           : v_max_nan(v, z);
 }
 
-/* `count` times nv vectors, a stride apart in each operand; n floats of each exist, of z perhaps
- * one. Smooth activations are elt_row's. What the step says is asked for in front of the loop,
- * since a store of y might change it. */
+/* Vectors a stride apart in each operand; n floats of each exist, of z perhaps one. */
 typedef struct {
     const float *x, *z;
     float *y;
     int64_t ldx, ldz, ldy, n;
 } elt_operands;
 
+/* `count` times nv vectors. Smooth activations are elt_row's. What the step says is asked for in
+ * front of the loop, since a store of y might change it. */
 INLINE void elt_vectors(const int op, const int nv, const tf_call *call, const elt_operands *o,
                         int64_t count, const elt_params *p)
 {

@@ -18,7 +18,7 @@
     M(6, v, h) M(7, v, h) M(8, v, h) M(9, v, h) M(10, v, h) M(11, v, h)
 /* clang-format on */
 #define ROWS_MAX (ROWS_WIDE > ROWS_SLIM ? ROWS_WIDE : ROWS_SLIM)
-_Static_assert(2 * ROWS_WIDE <= 24 && ROWS_SLIM <= 24, "tile_finish has room for so many vectors");
+_Static_assert(2 * ROWS_WIDE <= 24 && ROWS_SLIM <= 24, "act_rows has room for so many vectors");
 
 typedef struct {
     /* of each tile [taps + 2][ROWS_MAX]: under the taps, into y, and of a residual into z */
