@@ -43,7 +43,7 @@ $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 $(VENV)/.installed-test: $(VENV)/.installed scripts/install_torch.py
 	$(BIN)/python -m pip install --quiet 'tinyface[test]'
 	$(BIN)/python -m pip install --quiet --only-binary :all: 'tinyface[test-peers]' \
-	  || echo 'Not all of onnx, onnxruntime, onnxscript, ncnn, pnnx, matplotlib: tests that need them are skipped.'
+	  || echo 'Not all of onnx, onnxruntime, onnxscript, ncnn, matplotlib: tests that need them are skipped.'
 	$(BIN)/python -m pip install --quiet --only-binary :all: 'tinyface[report]' \
 	  || echo 'No wheel of vl-convert-python: the tests of reports in a browser are skipped.'
 	$(BIN)/python scripts/install_torch.py $(TORCH)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 
 WANTED = "torch==2.13.0"
+PNNX = "pnnx>=20240102"  # makes ncnn's files of a trace, for a test; on its own pip adds CUDA
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
@@ -40,8 +41,10 @@ def main(wish: str) -> int:
     if wish not in ("auto", "yes", "no"):
         print(f"TORCH={wish}: must be auto, yes or no", file=sys.stderr)
         return 2
-    if installed() or wish == "no":
+    if wish == "no":
         return 0
+    if installed():
+        return add_pnnx()
     if wish == "auto" and not pip_finds_cpu_build():
         print(
             "PyTorch is left out: pip finds no CPU build of it, and the tests that compare with "
@@ -49,7 +52,17 @@ def main(wish: str) -> int:
             "or let pip find a CPU wheel (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL)."
         )
         return 0
-    return subprocess.run([*PIP, "install", "--quiet", WANTED]).returncode
+    return subprocess.run([*PIP, "install", "--quiet", WANTED]).returncode or add_pnnx()
+
+
+def add_pnnx() -> int:
+    """Where it has no wheel, its test is skipped."""
+    answer = subprocess.run(
+        [*PIP, "install", "--quiet", "--no-deps", "--only-binary", ":all:", PNNX]
+    )
+    if answer.returncode:
+        print("No wheel of pnnx: the test of ncnn as a peer is skipped.")
+    return 0
 
 
 if __name__ == "__main__":
