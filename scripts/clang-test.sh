@@ -4,6 +4,7 @@
 # is Windows' code) they are compiled and linked, with warnings as errors, and no more.
 #
 #   scripts/clang-test.sh [CASES]
+#   scripts/clang-test.sh --prepare      only the C library that zig has to compile for Windows
 #
 # The compiler is zig's clang, of PyPI's ziglang (tinyface's extra `release`), with headers and
 # libraries of its own for all of these. Needs Debian's qemu-user, gcc-aarch64-linux-gnu, musl-tools,
@@ -20,17 +21,25 @@ need wine "wine wine64"
 python -m ziglang version >/dev/null \
     || { echo "clang-test: no ziglang: pip install 'tinyface[release]'" >&2; exit 2; }
 
-# OUT, zig's name of the platform, what runs the program, level, what links it
-on() {
-    echo "== $2"
-    local cc="python -m ziglang cc -target $2"
-    CC="$cc -g0 -fno-sanitize=undefined" CFLAGS=-O$4 RUN=$3 LINKER=${5:-$cc} scripts/c-tests.sh "build/clang/$1" "$cases"
+# To link a program zig compiles a C library, two minutes for every combination of such flags. Only
+# Windows' is not Debian's, and scripts/wheels.py has it from here; a program for macOS is not run
+# and links without clang's own library.
+zig="python -m ziglang cc -g0 -fno-sanitize=undefined -target"
+windows="x86_64-windows-gnu"
+if [ "$cases" = --prepare ]; then
+    mkdir -p build/clang
+    echo 'int main(void) { return 0; }' >build/clang/nothing.c
+    # shellcheck disable=SC2086  # a list of words
+    exec $zig $windows -O2 build/clang/nothing.c -pthread -lm -o build/clang/nothing.exe
+fi
+
+on() { # platform, flags, what runs the program, what links it if not the compiler
+    echo "== $1"
+    CC="$zig $1" CFLAGS=$2 RUN=$3 LINKER=${4:-} scripts/c-tests.sh "build/clang/$1" "$cases"
 }
 
-# To link a program zig compiles a C library, two minutes for each: only Windows' is not Debian's.
-# A program for macOS is not run and links without clang's own library.
 export WINEPREFIX=$PWD/build/clang/wine WINEDEBUG=-all
-on aarch64 aarch64-linux-gnu "qemu-aarch64 -cpu cortex-a72" 2 "aarch64-linux-gnu-gcc -static"
-on musl x86_64-linux-musl "" 0 "musl-gcc -static"
-on windows x86_64-windows-gnu wine 2
-on macos aarch64-macos : 0 "python -m ziglang cc -target aarch64-macos -nostdlib -lc"
+on aarch64-linux-gnu -O2 "qemu-aarch64 -cpu cortex-a72" "aarch64-linux-gnu-gcc -static"
+on x86_64-linux-musl -O0 "" "musl-gcc -static"
+on $windows -O2 wine
+on aarch64-macos -O0 : "$zig aarch64-macos -nostdlib -lc"
