@@ -22,8 +22,8 @@ python -m ziglang version >/dev/null \
     || { echo "clang-test: no ziglang: pip install 'tinyface[release]'" >&2; exit 2; }
 
 # To link a program zig compiles a C library, two minutes for every combination of such flags. Only
-# Windows' is not Debian's, and scripts/wheels.py has it from here; a program for macOS is not run
-# and links without clang's own library.
+# Windows' is not Debian's (scripts/wheels.py, with other flags, has it compiled again); a program for
+# macOS is not run and links without clang's own library.
 zig="python -m ziglang cc -g0 -fno-sanitize=undefined -target"
 windows="x86_64-windows-gnu"
 if [ "$cases" = --prepare ]; then

@@ -152,7 +152,7 @@ int main(int argc, char **argv)
     int failures = 0;
     for (int32_t i = 0; i < count; i++) {
         const tf_kernels *k = tf_kernels_for(isas[i].name);
-        /* of its own it has simd_scalar.h alone; emulated it takes half of the time */
+        /* of its own it has simd_scalar.h alone; emulated it takes two fifths of the time */
         const int cases = strcmp(isas[i].name, "scalar") ? most : (most + 3) / 4;
         for (int32_t op = 0; op < TF_OPS; op++) {
             if (op == TF_FROM_NCHW || op == TF_TO_NCHW || op >= TF_PEAK) continue;
