@@ -14,13 +14,10 @@ SOURCES = (
     "chain.c", "check.c", "cpu.c", "pool.c", "run.c",
     "isa_scalar.c", "isa_sse.c", "isa_avx2.c", "isa_avx512.c", "isa_neon.c",
 )  # fmt: skip
-# The vectoriser is off so that the scalar kernels are what they say; -ffp-contract=off so that a
-# product is fused with a sum only where a kernel asks for it; -g0 because Python's own flags ask
-# for debug information, which would be fifteen times the size of the code.
-FLAGS = (
-    "-std=c11 -O2 -g0 -pthread -ffp-contract=off -fno-math-errno -fno-tree-vectorize "
-    "-fno-tree-slp-vectorize -g0"
-).split()
+# flags.txt is for every program with this code. The vectoriser is off so that the scalar kernels are
+# what they say; -ffp-contract=off so that a product is fused with a sum only where a kernel asks for
+# it. -g0 because Python's own flags ask for debug information, fifteen times the size of the code.
+FLAGS = [*HERE.joinpath("flags.txt").read_text(encoding="utf-8").split(), "-O2", "-g0"]
 
 
 def declarations(header: str) -> str:

@@ -122,15 +122,15 @@ DW_STRIPS(dw_group_x2, 3, 3, 2, 1)
 
 /* Row oy of a 3x3 on vector j of the channels that a panel of a convolution made (chain.c), with
  * zeros around the map; the first rows stand in z. Pixels follow each other without a gap: loads of
- * lower halves of cache lines alone seem to wait for one bank. The weights stay in registers. sw,
- * act (-1: any) and part are constants at the call. */
-INLINE void dw_flat(const int sw, const int act, const int part, const tf_call *call, int64_t oy,
-                    int64_t j)
+ * lower halves of cache lines alone seem to wait for one bank. The weights stay in registers. sw
+ * and act (-1: any, and of a vector that may be a part of one) are constants at the call. */
+INLINE void dw_flat(const int sw, const int act, const tf_call *call, int64_t oy, int64_t j)
 {
     const tf_step *s = call->s;
+    const int part = act < 0;
     const int64_t c = j * VL, n = s->c - c, ow = s->ow, ldy = s->y.ld;
     const vf bias = dw_load(part, call->bias + c, n), lo = v_set1(s->alpha), hi = v_set1(s->hi);
-    const int kind = act < 0 ? s->act : act;
+    const int kind = part ? s->act : act;
     const vf slope = kind == TF_PRELU ? dw_load(part, call->slope + c, n) : bias;
     const float *rows[3];
     float *y = call->y + oy * s->y.row + c;
@@ -160,8 +160,7 @@ INLINE void dw_flat(const int sw, const int act, const int part, const tf_call *
     }
 }
 
-#define DW_FLAT(act, part)                                                                         \
-    (s->sw == 1 ? dw_flat(1, act, part, call, oy, j) : dw_flat(2, act, part, call, oy, j))
+#define DW_FLAT(act) (s->sw == 1 ? dw_flat(1, act, call, oy, j) : dw_flat(2, act, call, oy, j))
 
 /* The panel's two vectors take turns row by row: they share cache lines of y. */
 static void depthwise_flat(const tf_call *call, int32_t task, void *scratch)
@@ -172,11 +171,11 @@ static void depthwise_flat(const tf_call *call, int32_t task, void *scratch)
         for (int64_t j = 0; j * VL < s->c; j++) {
             const int whole = s->c - j * VL >= VL;
             if (whole && s->act == TF_CLIP)
-                DW_FLAT(TF_CLIP, 0);
+                DW_FLAT(TF_CLIP);
             else if (whole && s->act == TF_PRELU)
-                DW_FLAT(TF_PRELU, 0);
+                DW_FLAT(TF_PRELU);
             else
-                DW_FLAT(-1, 1);
+                DW_FLAT(-1);
         }
 }
 

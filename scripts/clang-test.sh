@@ -21,10 +21,10 @@ need wine "wine wine64"
 python -m ziglang version >/dev/null \
     || { echo "clang-test: no ziglang: pip install 'tinyface[release]'" >&2; exit 2; }
 
-# To link a program zig compiles a C library, two minutes for every combination of such flags. Only
-# Windows' is not Debian's (scripts/wheels.py, with other flags, has it compiled again); a program for
-# macOS is not run and links without clang's own library.
-zig="python -m ziglang cc -g0 -fno-sanitize=undefined -target"
+# To link a program zig compiles a C library, two minutes or three, and once more with and without -s,
+# which scripts/wheels.py has, too. Only Windows' is not Debian's; a program for macOS is not run and
+# links without clang's own library.
+zig="python -m ziglang cc -s -fno-sanitize=undefined -target"
 windows="x86_64-windows-gnu"
 if [ "$cases" = --prepare ]; then
     mkdir -p build/clang

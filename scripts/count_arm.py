@@ -116,12 +116,11 @@ def runner(compiler: str, isa: str, machine: str, *options: str) -> Path:
     kernels = {path.stem.removeprefix("isa_"): path for path in ROOT.glob("csrc/isa_*.c")}
     kernels.pop(isa)
     sources = [*set(ROOT.glob("csrc/*.c")) - set(kernels.values()), ROOT / "scripts/arm/run_plan.c"]
-    flags = "-std=c11 -O2 -pthread -ffp-contract=off -fno-math-errno -fno-tree-vectorize "
-    flags += f"-fno-tree-slp-vectorize -I{ROOT / 'csrc'}"
+    flags = [*(ROOT / "csrc/flags.txt").read_text().split(), "-O2", f"-I{ROOT / 'csrc'}"]
     names = [f"-Wl,--defsym=tf_{other}=tf_{isa}" for other in kernels]
     if stale(program, [*sources, *ROOT.glob("csrc/*.h")]):
         BUILD.mkdir(parents=True, exist_ok=True)
-        words = [compiler, *flags.split(), *options, *names, *sorted(map(str, sources)), "-lm"]
+        words = [compiler, *flags, *options, *names, *sorted(map(str, sources)), "-lm"]
         compile_(words, program)
     return program
 

@@ -64,7 +64,7 @@ def zig(tag: str, target: str, *link: str, suffix: str = ".abi3.so") -> Platform
 
 # Python is there when the module is loaded; the name of the file is none of the linker's business.
 MAC = ("-Wl,-undefined,dynamic_lookup", "-Wl,-install_name,_engine.abi3.so")
-PLATFORMS = (  # Windows first: zig compiles its C library, which takes two minutes
+PLATFORMS = (  # Windows first: zig compiles its C library, which takes minutes
     zig("win_amd64", "x86_64-windows-gnu", suffix=".pyd"),
     zig("win_arm64", "aarch64-windows-gnu", suffix=".pyd"),
     zig("manylinux_2_17_x86_64", "x86_64-linux-gnu.2.17"),
