@@ -14,9 +14,9 @@ SOURCES = (
     "chain.c", "check.c", "cpu.c", "pool.c", "run.c",
     "isa_scalar.c", "isa_sse.c", "isa_avx2.c", "isa_avx512.c", "isa_neon.c",
 )  # fmt: skip
-# flags.txt is for every program with this code. The vectoriser is off so that the scalar kernels are
-# what they say; -ffp-contract=off so that a product is fused with a sum only where a kernel asks for
-# it. -g0 because Python's own flags ask for debug information, fifteen times the size of the code.
+# flags.txt is for every program with this code. No vectoriser, so that the scalar kernels are what
+# they say; -ffp-contract=off so that a product is fused with a sum only where a kernel asks for it.
+# -g0 because Python's own flags ask for debug information, fifteen times the size of the code.
 FLAGS = [*HERE.joinpath("flags.txt").read_text(encoding="utf-8").split(), "-O2", "-g0"]
 
 
