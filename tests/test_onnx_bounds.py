@@ -116,12 +116,12 @@ def test_operators_are_counted_as_they_are_made(
     "nodes, constants, says",
     [
         ([node("Gemm", "a", "b", "c", outputs="z")],
-         {"a": np.ones((1 << 10, 1), F32), "b": np.ones((1, 1 << 10), F32),
+         {"a": np.ones((1 << 11, 1), F32), "b": np.ones((1, 1 << 11), F32),
           "c": np.ones((2, 1, 1), F32)}, "too large"),
         ([node("BatchNormalization", "a", *"bbbb", outputs="z")],
-         {"a": np.ones((1 << 11, 1), F32), "b": np.ones(1 << 10, F32)}, "too large"),
+         {"a": np.ones((1 << 13, 1), F32), "b": np.ones(1 << 10, F32)}, "too large"),
         ([node("Expand", "a", "s", outputs="z")],
-         {"a": np.ones((1 << 11, 1), F32), "s": np.array([1, 1 << 10])}, "a constant of shape"),
+         {"a": np.ones((1 << 13, 1), F32), "s": np.array([1, 1 << 10])}, "a constant of shape"),
     ],
     ids=["gemm", "norm", "expand"],
 )  # fmt: skip

@@ -18,7 +18,7 @@ from tinyface.formats.arrays import Array
 from tinyface.formats.onnx_file import OnnxNode
 from tinyface.limits import MAX_TENSOR_BYTES
 
-MAX_ELEMENTS: Final = 1 << 20  # of what is computed here; weights are larger, but not computed
+MAX_ELEMENTS: Final = 1 << 22  # of what is computed here; weights are larger, but not computed
 MAX_PRODUCTS: Final = 1 << 26  # of one product of matrices: a tenth of a second for integers
 MAX_ALL_PRODUCTS: Final = 1 << 30  # of all of a file: 24 layers of the largest Swin V2 and more
 _TYPES: Final = {
