@@ -9,12 +9,12 @@
  * earlier: some are computed twice, which costs less than a part of a vector.
  * A group's d-th input is taken to all its lanes, and then things are as with one filter per
  * channel, for each d: in the tiles of gemm.h groups of 4 would fill a quarter of a vector of 16.
- * Kernels as large as the map (GDC) and other shapes take one output and 4 vectors at a time.
+ * Maps of fewer than 4 outputs in a row (GDC) take one output and 4 vectors at a time.
  * What a panel of a convolution hands on (chain.c) has zeros around it and no gaps, so that it
  * needs no table and nine weights stay in registers: a loop of little else than its multiply-adds.
  * Measured on a Zen 3 core (AVX2, peak 51 GMAC/s), in networks: 3x3 20 to 23 at stride 1 and 14 at
- * 2, 7x7 24; behind a panel 24 to 31 and 15 to 22. Groups of 2, 4 and 8 on a Xeon with AVX-512
- * (peak 114 GMAC/s): 44, 50, 48 (as tiles 5, 13, 29).
+ * 2, 7x7 24, 9x9 10 to 15; behind a panel 24 to 31 and 15 to 22. Groups of 2, 4 and 8 on a Xeon
+ * with AVX-512 (peak 114 GMAC/s): 44, 50, 48 (as tiles 5, 13, 29).
  */
 enum { STRIP = 4 };
 
@@ -63,8 +63,27 @@ INLINE void dw_row(const int kw, const int sw, const int group, const int nv, co
     }
 }
 
+/* All of a kernel of any width, stride and dilation. One loop: from one of two, gcc keeps no sums
+ * in registers. */
+INLINE void dw_taps(const int nv, const int part, const tf_step *s, const float *const *p,
+                    int64_t pitch, const float *w, int64_t c, int64_t n, vf sum[STRIP][2])
+{
+    const int64_t taps = (int64_t)s->kh * s->kw, wide = (int64_t)s->kw * s->dw;
+    for (int64_t tap = 0, x = 0; tap < taps; tap++, w += s->oc) {
+        vf weight[2];
+        UNROLL (j, nv) weight[j] = dw_load(part, w + j * VL, n);
+        UNROLL (i, STRIP) {
+            const float *pixel = p[x + i * s->sw] + c;
+            UNROLL (j, nv)
+                sum[i][j] = v_fma(dw_load(part, pixel + j * VL, n), weight[j], sum[i][j]);
+        }
+        x += s->dw;
+        if (x == wide) p += pitch, x = 0;
+    }
+}
+
 /* STRIP outputs x nv vectors of channels from c on; part: the last, incomplete vector. group:
- * outputs are of several channels. kh (0: any), kw, sw, group, nv and part are constants at the
+ * outputs are of several channels. kh and kw (0: any), sw, group, nv and part are constants at the
  * call. */
 INLINE void dw_strip(const int kh, const int kw, const int sw, const int group, const int nv,
                      const int part, const tf_call *call, const float *const *table, int64_t pitch,
@@ -83,6 +102,8 @@ INLINE void dw_strip(const int kh, const int kw, const int sw, const int group, 
             UNROLL (ky, 3)
                 dw_row(kw, sw, group, nv, part, order, table + ky * pitch,
                        w + (d * 3 + ky) * kw * ldw, ldw, c, n, sum);
+        else if (kw == 0)
+            dw_taps(nv, part, s, table, pitch, w, c, n, sum);
         else
             for (int64_t ky = 0; ky < s->kh; ky++)
                 dw_row(kw, sw, group, nv, part, order, table + ky * pitch, w + ky * kw * ldw, ldw,
@@ -117,6 +138,7 @@ DW_STRIPS(dw_5x1, 0, 5, 1, 0)
 DW_STRIPS(dw_5x2, 0, 5, 2, 0)
 DW_STRIPS(dw_7x1, 0, 7, 1, 0)
 DW_STRIPS(dw_7x2, 0, 7, 2, 0)
+DW_STRIPS(dw_any, 0, 0, 0, 0)
 DW_STRIPS(dw_group_x1, 3, 3, 1, 1)
 DW_STRIPS(dw_group_x2, 3, 3, 2, 1)
 
@@ -237,7 +259,7 @@ static void depthwise_run(const tf_call *call, int32_t task, void *scratch)
         {dw_3x3x1, dw_3x3x2}, {dw_5x1, dw_5x2}, {dw_7x1, dw_7x2}};
     const int listed =
         s->dw == 1 && s->sw <= 2 && ((s->kw == 3 && s->kh == 3) || s->kw == 5 || s->kw == 7);
-    strip_fn *strip = listed && s->ow >= STRIP ? strips[(s->kw - 3) / 2][s->sw - 1] : NULL;
+    strip_fn *strip = listed ? strips[(s->kw - 3) / 2][s->sw - 1] : dw_any;
     if (s->op == TF_GROUPED) strip = s->sw == 1 ? dw_group_x1 : dw_group_x2;
 
     const int64_t pitch = (int64_t)(s->ow - 1) * s->sw + (int64_t)(s->kw - 1) * s->dw + 1;
@@ -251,7 +273,7 @@ static void depthwise_run(const tf_call *call, int32_t task, void *scratch)
         for (int64_t ky = keep; ky < s->kh; ky++)
             dw_point(call, table + ky * pitch, i, oy * s->sh - s->pt + ky * s->dh, pitch);
         float *y = call->y + tf_at(&s->y, i, oy, 0);
-        if (!strip) {
+        if (s->ow < STRIP) {
             for (int64_t ox = 0; ox < s->ow; ox++)
                 dw_pixel(call, table + ox * s->sw, pitch, y + ox * s->y.ld);
             continue;

@@ -15,7 +15,6 @@ from tinyface.types import Shape
 
 CHANNELS, BYTES = 8, 40 << 10  # ROLL_CHANNELS, ROLL_BYTES
 STRIP = 4  # outputs
-STRIPS = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2), (7, 2))  # kernel columns and stride with strips
 
 
 def may_roll(isa: Isa, fields: Mapping[str, Any], channels: int, width: int, out: int) -> bool:
@@ -28,11 +27,9 @@ def may_roll(isa: Isa, fields: Mapping[str, Any], channels: int, width: int, out
     return bool(isa.rows_pack) and usual and fits and act
 
 
-def has_strips(fields: Mapping[str, Any], out: int) -> bool:
+def has_strips(out: int) -> bool:
     """Does a depthwise step that does not roll make strips? out: width of the output."""
-    f = fields
-    listed = (f["kw"], f["sw"]) in STRIPS and (f["kw"] != 3 or f["kh"] == 3)
-    return listed and f["dw"] == 1 and out >= STRIP
+    return out >= STRIP
 
 
 def shares_vectors(isa: Isa, weight: Shape, op: Conv2d, out: int) -> bool:
@@ -40,7 +37,7 @@ def shares_vectors(isa: Isa, weight: Shape, op: Conv2d, out: int) -> bool:
     fills no vector? out: width of the output."""
     o, depth, *kernel = weight
     several = o == depth * op.groups > depth > 1 and isa.lanes > depth and isa.lanes % depth == 0
-    usual = kernel == [3, 3] and op.dilation == (1, 1) and op.stride[1] <= 2 and out >= STRIP
+    usual = kernel == [3, 3] and op.dilation == (1, 1) and op.stride[1] <= 2 and has_strips(out)
     return isa.lanes >= 8 and several and usual
 
 

@@ -230,7 +230,7 @@ def depthwise_step(
     p.packer.need_zeros(max(c, 2 * p.isa.lanes))
     n, _, oh, ow = y.shape
     whole = (oh, ow) == (1, 1)
-    shape = "4x2" if has_strips(fields, ow) else "1x4"
+    shape = "4x2" if has_strips(ow) else "1x4"
     name, op, reason = "depthwise", "TF_DEPTHWISE", "one filter per channel"
     if depth > 1:
         name, op = "grouped", "TF_GROUPED"

@@ -303,7 +303,7 @@ def _depthwise(step: Step) -> Floats:
 def _strips(step: Step) -> bool:
     """Does a depthwise kernel make strips of outputs, in whole vectors where it has as many
     channels? The last ones of a row and of the channels may overlap."""
-    return has_strips(step.fields, step.y.shape[3]) and not rolls(step)
+    return has_strips(step.y.shape[3]) and not rolls(step)
 
 
 def _across(step: Step) -> int:
