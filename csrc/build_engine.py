@@ -31,7 +31,7 @@ ffibuilder.set_source(
     "tinyface._engine",
     '#include "tinyface.h"',
     sources=[str(HERE / name) for name in SOURCES],
-    depends=sorted(str(path) for path in HERE.glob("*.h")),
+    depends=sorted(str(path) for path in (*HERE.glob("*.h"), HERE / "flags.txt")),
     include_dirs=[str(HERE)],
     extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],

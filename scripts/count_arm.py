@@ -116,9 +116,10 @@ def runner(compiler: str, isa: str, machine: str, *options: str) -> Path:
     kernels = {path.stem.removeprefix("isa_"): path for path in ROOT.glob("csrc/isa_*.c")}
     kernels.pop(isa)
     sources = [*set(ROOT.glob("csrc/*.c")) - set(kernels.values()), ROOT / "scripts/arm/run_plan.c"]
-    flags = [*(ROOT / "csrc/flags.txt").read_text().split(), "-O2", f"-I{ROOT / 'csrc'}"]
+    common = ROOT / "csrc/flags.txt"
+    flags = [*common.read_text().split(), "-O2", f"-I{ROOT / 'csrc'}"]
     names = [f"-Wl,--defsym=tf_{other}=tf_{isa}" for other in kernels]
-    if stale(program, [*sources, *ROOT.glob("csrc/*.h")]):
+    if stale(program, [*sources, common, *ROOT.glob("csrc/*.h")]):
         BUILD.mkdir(parents=True, exist_ok=True)
         words = [compiler, *flags, *options, *names, *sorted(map(str, sources)), "-lm"]
         compile_(words, program)
