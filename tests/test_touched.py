@@ -227,6 +227,16 @@ def test_fully_connected_by_hand() -> None:
     assert counts(wide) == (5 * 4 * 600, 4 * 500, 4 * 504 * 601, 0)  # 500 padded to 63 vectors
 
 
+def test_a_row_of_tokens_by_hand() -> None:
+    """Seven times seven tokens in one block of a whole row: a tile each, without padding."""
+    (step,) = plan_of(
+        lambda b, x: b.apply(ops.Linear(), x, b.param("w", (40, 30)), b.param("bias", (40,))),
+        (1, 49, 30),
+    )
+    assert step.fields["op"] == "TF_CONV" and step.fields["block"] == step.y.shape[3] == 49
+    assert counts(step) == (4 * 49 * 30, 4 * 49 * 40, 4 * 40 * 31, 2 * 49 * 2 * POINTER)
+
+
 def test_an_image_is_padded_while_it_is_turned() -> None:
     """3 channels: the map gets its border in the change of layout, and each kernel row is one run
     of 9 floats that overlaps the next."""

@@ -92,7 +92,7 @@ def even_tiles(isa: Isa, fields: Mapping[str, Any], channels: int, width: int) -
     most = isa.rows(outputs)
     filled = 13 * width >= 12 * most * -(-width // most)
     small = taps > 2 and taps * channels // f["groups"] <= EVEN_WINDOW
-    inside = not any(f[side] for side in ("pt", "pl", "pb", "pr"))
+    inside = not any(f.get(side) for side in ("pt", "pl", "pb", "pr"))
     return filled and small and inside and not f["flags"] & HALF and not packs(isa, outputs, 1)
 
 
