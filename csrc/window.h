@@ -82,7 +82,7 @@ INLINE void window_rows(const int max, const tf_call *call, int32_t task)
             const float scale = count ? 1.0f / (float)count : 0.0f;
             const float *x = inside ? call->x + tf_at(&s->x, i, iy, ix) : call->x;
             float *y = call->y + tf_at(&s->y, i, oy, ox);
-            if (!max && line && inside)
+            if (!max && line && inside && c0 < c1)
                 *y = (float)norm_sum(0, x, rows, 0.0f) * scale;
             else
                 window_pixel(max, s, x, y, inside ? rows : 0, cols, scale, c0, c1);

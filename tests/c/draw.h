@@ -53,6 +53,17 @@ static inline void random_window(tf_step *s)
     s->ow = (s->wd + s->pl + s->pr - ew) / s->sw + 1;
 }
 
+/* Means along an axis: one row of outputs, which tasks share by channels; of one channel, of values
+ * side by side. */
+static inline void mean_of_axis(tf_step *s)
+{
+    s->n = s->oh = 1, s->kh = s->h, s->kw = 1;
+    s->sh = s->sw = s->dh = s->dw = 1;
+    s->pt = s->pl = s->pb = s->pr = 0;
+    s->ow = s->wd = draw(2) ? 1 : s->wd;
+    s->c = s->oc = draw(2) ? 1 : s->c;
+}
+
 /* 3x3 over whole vectors of channels, as most networks have it; some rows too long for L1. `most`:
  * dilation, of which padding may be so much more than common. */
 static inline void common_depthwise(tf_step *s, uint32_t most)

@@ -10,6 +10,7 @@ static void random_shape(tf_step *s)
     const int32_t op = s->op;
     if (op == TF_CONV || op == TF_DEPTHWISE || op == TF_MAXPOOL || op == TF_AVGPOOL)
         random_window(s);
+    if (op == TF_AVGPOOL && draw(8) == 0) mean_of_axis(s);
     if (op == TF_DEPTHWISE && draw(2)) common_depthwise(s, 1 + draw(2));
     if (op == TF_GROUPED) few_a_group(s);
     if (op == TF_CONV) {

@@ -133,6 +133,24 @@ static int ends(const tf_kernels *k)
     return bad;
 }
 
+/* A product of 2^39 panels of scalar code, shared by 2^24 tasks, would leave 64 bits. */
+static int widest(const tf_kernels *k)
+{
+    const int64_t bytes[BUFFERS] = {4 << 24, 4 << 24, 4 << 24, 4 << 24};
+    int64_t scratch;
+    int32_t where;
+    tf_step s = good(TF_MATMUL);
+    s.x.ld = s.y.ld = s.z.ld = 0;
+    s.x.row = s.y.row = s.z.row = 0;
+    s.c = s.wd = s.ow = 1, s.oc = s.tasks = 1 << 24;
+    s.h = s.oh = 1 << 14;
+    int bad = tf_check(k, &s, 1, bytes, BUFFERS, &scratch, &where) != TF_OK;
+    s.h = s.oh = 1 << 16;
+    bad += tf_check(k, &s, 1, bytes, BUFFERS, &scratch, &where) == TF_OK;
+    if (bad) printf("check: the widest product\n");
+    return bad;
+}
+
 int check_case(const tf_kernels *k)
 {
     static const int32_t ops[] = {TF_CONV,    TF_DEPTHWISE, TF_MAXPOOL,   TF_AVGPOOL, TF_ADD,
@@ -174,5 +192,6 @@ int check_case(const tf_kernels *k)
     BAD(TF_CONV, s.c = s.oc = 1 << 20, s.kh = s.kw = 4096);
     BAD(TF_ADD, s.n = s.h = s.oh = 1 << 12, s.wd = s.ow = 1 << 12, s.c = s.oc = 1 << 10);
     bad += ends(k);
+    bad += widest(k);
     return bad;
 }

@@ -8,6 +8,7 @@
  * operator] [seed]
  */
 #include "problem.h"
+#include "engine.h"
 #include "reference.h"
 #include "steps.h"
 #include <float.h>
@@ -82,6 +83,30 @@ static int same_bits(const tf_kernels *k, const tf_step *s, int32_t steps, const
     return same;
 }
 
+/* Every task alone: what two of them write, threads would write at once. */
+static int one_writer(const tf_kernels *k, const tf_step *s, const problem *p, void *const *buffers,
+                      const guarded *room)
+{
+    const tf_call call = tf_resolve(s, buffers);
+    char *written = calloc((size_t)p->y.count, 1);
+    int bad = 0;
+    for (int32_t task = 0; task < s->tasks && !bad; task++) {
+        for (int64_t i = 0; i < p->y.count; i++) p->y.data[i] = NAN;
+        k->run[s->op](&call, task, room->data);
+        for (int64_t i = 0; i < p->y.count; i++) {
+            if (isnan(p->y.data[i])) continue;
+            bad |= written[i];
+            written[i] = 1;
+        }
+    }
+    if (bad) {
+        describe(s);
+        printf("  two tasks write the same float\n");
+    }
+    free(written);
+    return !bad;
+}
+
 /* A Winograd step as two, with the transformed input in buffer 4. */
 static guarded split(const tf_step *s, tf_step *two)
 {
@@ -127,6 +152,7 @@ static int run_case(const tf_kernels *k, const tf_isa *isa, int32_t op)
         bad = compare(&s, &p, isa->lanes);
         if (!bad && s.tasks > 1 && draw(4) == 0)
             bad = !same_bits(k, two, steps, &p, buffers, &room, scratch);
+        if (!bad && s.tasks > 1 && steps == 1) bad = !one_writer(k, two, &p, buffers, &room);
         guard_free(&room);
     }
     guard_free(&p.x), guard_free(&p.y), guard_free(&p.params);
