@@ -242,7 +242,7 @@ int64_t tf_scratch_bytes(const tf_kernels *k, const tf_step *s)
     if (s->op == TF_CONV && k->isa.rows_pack && tf_packs(s, 2 * (int64_t)k->isa.lanes)) {
         const int64_t chunk = tf_pack_chunk(s), taps = (int64_t)s->kh * s->kw;
         const int64_t jobs = chunk / TF_PACK_ROWS * taps, wide = 2 * (int64_t)k->isa.lanes;
-        return jobs * (pointer + 80) + chunk * (3 * pointer + 24 + 4 * (wide + taps * s->c)) +
+        return jobs * 80 + chunk * ((taps + 2) * pointer + 4 * (wide + taps * s->c)) +
                4 * TF_PACK_ROWS * wide;
     }
     if (s->op == TF_CONV) {

@@ -31,6 +31,12 @@ typedef struct {
     int64_t i, oy, ox;
 } conv_pixel;
 
+static conv_pixel conv_pixel_of(const tf_step *s, int64_t m)
+{
+    const int64_t map = (int64_t)s->oh * s->ow;
+    return (conv_pixel){m / map, m % map / s->ow, m % map % s->ow};
+}
+
 /* Pointers under the window of pixel `at`, which may reach beyond the map. */
 static void conv_window(const tf_call *call, const float **p, const conv_pixel *at)
 {
@@ -171,10 +177,9 @@ static void conv_even_tiles(const tf_call *call, const float **table, const conv
 static void conv_table(const tf_call *call, const float **table, const conv_cut *cut)
 {
     const tf_step *s = call->s;
-    const int64_t map = (int64_t)s->oh * s->ow, m0 = cut->m0;
-    conv_pixel at = {m0 / map, m0 % map / s->ow, m0 % map % s->ow};
+    conv_pixel at = conv_pixel_of(s, cut->m0);
     if (conv_plain(s) && conv_dense(s))
-        conv_lines(call, table, m0, cut->count, cut->rows, cut->more);
+        conv_lines(call, table, cut->m0, cut->count, cut->rows, cut->more);
     else if (cut->even)
         conv_even_tiles(call, table, cut);
     else

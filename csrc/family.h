@@ -6,7 +6,7 @@
 #include "conv.h"
 #ifdef PACK_ROWS
 #include "packed.h"
-#define CONV_RUN conv_any
+#define CONV_RUN packed_run
 #else
 #define CONV_RUN  conv_run
 #define PACK_ROWS 0

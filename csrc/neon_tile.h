@@ -146,7 +146,7 @@ PACKED_TILE(packed_12_half, 12, HALF_W)
 static packed_fn *const packed_tiles[2][3] = {{packed_4, packed_8, packed_12},
                                               {packed_4_half, packed_8_half, packed_12_half}};
 
-/* out[k][0..rows - 1] = p[0..rows - 1][off + k]. A load of four k into one lane each, for four
+/* out[k][0..rows - 1] = p[0..rows - 1][k]. A load of four k into one lane each, for four
  * rows, turns a square of 4 x 4 round without shuffles. */
 #define TURN(a, d, p, lane) "ld4 {v" #a ".s-v" #d ".s}[" #lane "], [%[" #p "]], #16\n\t"
 #define TURN_4(a, d, p0, p1, p2, p3)                                                               \
@@ -154,12 +154,11 @@ static packed_fn *const packed_tiles[2][3] = {{packed_4, packed_8, packed_12},
 #define PUT_12(a, b, c, at)                                                                        \
     "stp q" #a ", q" #b ", [%[out], #" #at "]\n\tstr q" #c ", [%[out], #" #at " + 32]\n\t"
 
-static __attribute__((noinline)) void packed_rows12(float *out, const float *const *p, int64_t off,
-                                                    int64_t kc)
+static __attribute__((noinline)) void packed_rows12(float *out, const float *const *p, int64_t kc)
 {
-    const float *a = p[0] + off, *b = p[1] + off, *c = p[2] + off, *d = p[3] + off;
-    const float *e = p[4] + off, *f = p[5] + off, *g = p[6] + off, *h = p[7] + off;
-    const float *i = p[8] + off, *j = p[9] + off, *l = p[10] + off, *m = p[11] + off;
+    const float *a = p[0], *b = p[1], *c = p[2], *d = p[3];
+    const float *e = p[4], *f = p[5], *g = p[6], *h = p[7];
+    const float *i = p[8], *j = p[9], *l = p[10], *m = p[11];
     int64_t k = kc;
     /* clang-format off */
     __asm__ volatile("subs %[k], %[k], #4\n\t"
@@ -192,9 +191,9 @@ static __attribute__((noinline)) void packed_rows12(float *out, const float *con
 
 /* Four of `stride` rows. */
 static __attribute__((noinline)) void packed_rows4(float *out, int64_t stride,
-                                                   const float *const *p, int64_t off, int64_t kc)
+                                                   const float *const *p, int64_t kc)
 {
-    const float *a = p[0] + off, *b = p[1] + off, *c = p[2] + off, *d = p[3] + off;
+    const float *a = p[0], *b = p[1], *c = p[2], *d = p[3];
     int64_t k = 0;
     /* clang-format off */
     for (; k + 4 <= kc; k += 4, out += 4 * stride)
@@ -212,18 +211,11 @@ static __attribute__((noinline)) void packed_rows4(float *out, int64_t stride,
 }
 
 /* One tap of `wide` rows: 4, 8 or 12. */
-static inline void packed_turn(float *out, int64_t wide, const float *const *p, int64_t off,
-                               int64_t kc)
+static inline void packed_turn(float *out, int64_t wide, const float *const *p, int64_t kc)
 {
     if (wide == TF_PACK_ROWS) {
-        packed_rows12(out, p, off, kc);
+        packed_rows12(out, p, kc);
         return;
     }
-    for (int64_t r = 0; r < wide; r += 4) packed_rows4(out + r, wide, p + r, off, kc);
-}
-
-/* A row of sums. */
-static inline void packed_copy(float *to, const float *from)
-{
-    vst1q_f32_x2(to, vld1q_f32_x2(from));
+    for (int64_t r = 0; r < wide; r += 4) packed_rows4(out + r, wide, p + r, kc);
 }

@@ -18,10 +18,10 @@ from tinyface.passes import optimise
 from tinyface.plan import Isa, Step, depthwise, make_plan, model, tiling
 from tinyface.plan.chain import LONG_ROW, LONGEST
 from tinyface.plan.lower_rows import MAX_WINDOW
-from tinyface.plan.model import Buffer, View
-from tinyface.plan.packed import CHUNK, JOB, LONG, PIXEL, ROWS
+from tinyface.plan.model import POINTER, Buffer, View
+from tinyface.plan.packed import CHUNK, JOB, LONG, ROWS
 from tinyface.plan.tiling import PACK_PANELS
-from tinyface.plan.touched import POINTER, Window, map_floats
+from tinyface.plan.touched import Window, map_floats
 from tinyface.types import Cost
 
 ISA = Isa("avx2", 8, 6, 12)
@@ -120,11 +120,11 @@ def test_packed_inputs_by_hand() -> None:
 
     one, three = conv(16, 1, 5), conv(32, 3, 4)
     assert one.kernel == three.kernel == "packed_neon_12x8" and one.fields["tasks"] == 1
-    assert counts(one)[3] == 2 * (25 * PIXEL + 3 * JOB + 4 * 28 * 16)
+    assert counts(one)[3] == 2 * (25 * 3 * POINTER + 3 * JOB + 4 * 28 * 16)
     assert one.algorithmic.macs == 28 * 16 * 40
     rows = (3 * 8 + 6 * 12) + (6 * 4 + 3 * 0)
     assert three.algorithmic.macs == rows * 32 * 40 < three.compulsory.macs
-    assert counts(three)[3] == 2 * (16 * PIXEL + (9 + 6) * JOB + 4 * rows * 32)
+    assert counts(three)[3] == 2 * (16 * (9 + 2) * POINTER + (9 + 6) * JOB + 4 * rows * 32)
 
 
 MIRRORED = {  # in an enumeration of csrc/ -> what Python has for it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +11,7 @@ from tinyface.ops.spec import Array
 from tinyface.types import Cost, Shape
 
 FLOAT = 4  # bytes
+POINTER = struct.calcsize("P")  # of row tables: a plan runs on the machine that makes it
 ALIGN = 16  # floats: buffers begin on a cache line of 64 bytes
 # flags of a step, TF_RESIDUAL and so on in csrc/tinyface.h
 RESIDUAL, HALF, COUNT_PAD, TRANSFORMED, CORNERS, ACROSS, SPREAD = 1, 4, 8, 16, 32, 64, 128

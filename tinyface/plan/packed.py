@@ -1,8 +1,8 @@
 """What a convolution that packs its inputs keeps in scratch, as csrc/packed.h lays it out.
 
-Pixels are taken in chunks. A chunk has a place for every pixel, jobs (up to 12 pixels on some taps
-of the window), sums of one panel, and the packed inputs. On small maps with much padding a tap
-takes only the pixels whose input exists.
+Pixels are taken in chunks. A chunk has the pointers of its tiles (csrc/conv.h), jobs (up to 12
+pixels on some taps of the window), sums of one panel, and the packed inputs. On small maps with
+much padding a tap takes only the pixels whose input exists.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tinyface.plan.model import FLOAT, Step
+from tinyface.plan.model import FLOAT, POINTER, Step
 
-PIXEL, JOB = 48, 88  # bytes of packed_pixel and packed_job
+JOB = 80  # bytes of packed_job
 ROWS = 12  # TF_PACK_ROWS
 CHUNK = 192 << 10  # TF_PACK_BYTES
 LONG = 384  # products of a job, unless it is one tap
@@ -20,9 +20,10 @@ LONG = 384  # products of a job, unless it is one tap
 
 @dataclass(frozen=True)
 class Chunk:
-    """Bytes in scratch of one chunk of pixels. sums: of one panel; inputs: packed."""
+    """Bytes in scratch of one chunk of pixels. table: of pointers; sums: of one panel; inputs:
+    packed."""
 
-    pixels: int
+    table: int
     jobs: int
     sums: int
     inputs: int
@@ -59,7 +60,7 @@ def chunk(step: Step, first: int, end: int) -> Chunk:
         span = taps if taps * kc <= LONG else kw if kw * kc <= LONG else 1
         jobs, rows = -(-count // ROWS) * (taps // span), _padded(count) * taps
     sums = (chunk_size(step, count) + ROWS) * 2 * step.isa.lanes * FLOAT
-    return Chunk(count * PIXEL, jobs * JOB, sums, rows * kc * FLOAT)
+    return Chunk(count * (taps + 2) * POINTER, jobs * JOB, sums, rows * kc * FLOAT)
 
 
 def chooses(step: Step) -> bool:

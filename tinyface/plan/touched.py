@@ -10,7 +10,6 @@ turn of a member is a task (for one thread).
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -19,12 +18,10 @@ import numpy as np
 from tinyface.ops.resize import positions
 from tinyface.ops.spec import Array
 from tinyface.plan.depthwise import STRIP, filter_size, has_strips, rolls
-from tinyface.plan.model import FLOAT, HALF, SPREAD, TRANSFORMED, Step, View
+from tinyface.plan.model import FLOAT, HALF, POINTER, SPREAD, TRANSFORMED, Step, View
 from tinyface.plan.packed import chunk, chunks, packs
 from tinyface.plan.tiling import even_tiles
 from tinyface.types import Cost
-
-POINTER = struct.calcsize("P")  # of row tables: a plan runs on the machine that makes it
 
 Range = tuple[int, int]  # from, to (excluded)
 
@@ -216,7 +213,7 @@ def _conv(step: Step) -> Floats:
     table = 2 * pointers * POINTER * ranges
     if packs(step):
         sizes = [chunk(step, *outputs) for outputs in chunks(step, pixels)]
-        table = 2 * ranges * sum(s.pixels + s.jobs + s.inputs for s in sizes)
+        table = 2 * ranges * sum(s.table + s.jobs + s.inputs for s in sizes)
     return ranges * read, _second(step), _outputs(step), weight, table
 
 

@@ -18,12 +18,11 @@ from tinyface.plan.chain import by_panels
 from tinyface.plan.depthwise import filter_size, parts, rolls
 from tinyface.plan.handed import handed, held_floats
 from tinyface.plan.lines import Walk, lines, run
-from tinyface.plan.model import ALIGN, FLOAT, TRANSFORMED, Isa, Step
+from tinyface.plan.model import ALIGN, FLOAT, POINTER, TRANSFORMED, Isa, Step
 from tinyface.plan.pack import round_up
 from tinyface.plan.packed import ROWS, chunk, chunks, packs
 from tinyface.plan.tiling import odd_lines
 from tinyface.plan.touched import (
-    POINTER,
     Range,
     blocks,
     inputs_under,
@@ -155,7 +154,7 @@ class Walker(Addresses):
         k = c * int(f["kh"]) * int(f["kw"])
         for first, end in chunks(step, pieces):
             numbers, sizes = np.arange(first, end), chunk(step, first, end)
-            tables = (sizes.pixels + sizes.jobs) // FLOAT
+            tables = (sizes.table + sizes.jobs) // FLOAT
             sums = run(scratch + tables, sizes.sums // FLOAT)
             packed = run(scratch + tables + sizes.sums // FLOAT, sizes.inputs // FLOAT)
             tiles = (numbers - first) // ROWS
