@@ -57,6 +57,12 @@ static inline vf v_hswish(vf v)
     return v_mul(v, v_clip(v_fma(v, v_set1(1.0f / 6), v_set1(0.5f)), 0.0f, 1.0f));
 }
 
+static inline vf v_prelu(vf v, vf slope)
+{
+    const vf zero = v_set1(0.0f);
+    return v_fma(slope, v_min(zero, v), v_max(zero, v));
+}
+
 /* Every activation without parameters per channel. */
 INLINE vf v_act_of(const int32_t act, vf v, const tf_step *s)
 {
@@ -88,10 +94,8 @@ INLINE vf v_act_of(const int32_t act, vf v, const tf_step *s)
     }
 }
 
-static inline vf v_act(vf v, const tf_step *s) { return v_act_of(s->act, v, s); }
-
-/* v_act of n floats in place. It asks once which it is: a jump for every vector, and none of the
- * next begun before it, take as long as SiLU itself (Zen 3: 12 cycles a vector, v_act 24). */
+/* v_act_of n floats in place. It asks once which it is: a jump for every vector, and none of the
+ * next begun before it, take as long as SiLU itself (Zen 3: 12 cycles a vector, one by one 24). */
 static __attribute__((noinline)) void act_floats(float *p, int64_t n, const tf_step *s)
 {
     const int64_t whole = n / VL * VL;
@@ -114,12 +118,28 @@ static __attribute__((noinline)) void act_floats(float *p, int64_t n, const tf_s
     default: return;
     }
 #undef ACT
-    if (whole < n) v_store_n(p + whole, v_act(v_load_n(p + whole, n - whole), s), n - whole);
+    if (whole == n) return;
+    v_store_n(p + whole, v_act_of(s->act, v_load_n(p + whole, n - whole), s), n - whole);
 }
 
-/* v_act of rows x nv vectors, of which n floats a row exist. The frequent ones stay in registers.
- */
-INLINE void act_rows(const int rows, const int nv, vf sum[][2], int64_t n, const tf_step *s)
+/* VL floats, of which n exist; part: they may be fewer. */
+INLINE vf v_load_part(const int part, const float *p, int64_t n)
+{
+    return part ? v_load_n(p, n) : v_load(p);
+}
+
+INLINE void v_store_part(const int part, float *p, vf v, int64_t n)
+{
+    if (part)
+        v_store_n(p, v, n);
+    else
+        v_store(p, v);
+}
+
+/* The activation of rows x nv vectors, of which n floats a row exist; slope: of PReLU; part: its
+ * vectors may be incomplete. The frequent ones stay in registers. */
+INLINE void act_rows(const int rows, const int nv, const int part, vf sum[][2], int64_t n,
+                     const tf_step *s, const float *slope)
 {
     if (s->act == TF_NONE) return;
     if (s->act == TF_CLIP) {
@@ -132,6 +152,11 @@ INLINE void act_rows(const int rows, const int nv, vf sum[][2], int64_t n, const
     } else if (s->act == TF_HSWISH) {
         UNROLL (i, rows)
             UNROLL (j, nv) sum[i][j] = v_hswish(sum[i][j]);
+    } else if (s->act == TF_PRELU) {
+        UNROLL (j, nv) {
+            const vf each = v_load_part(part, slope + j * VL, n);
+            UNROLL (i, rows) sum[i][j] = v_prelu(sum[i][j], each);
+        }
     } else {
         float all[24 * VL]; /* rows side by side: what one has too many is the next one's place */
         UNROLL (i, rows)
@@ -140,12 +165,6 @@ INLINE void act_rows(const int rows, const int nv, vf sum[][2], int64_t n, const
         UNROLL (i, rows)
             UNROLL (j, nv) sum[i][j] = v_load(all + i * n + j * VL);
     }
-}
-
-static inline vf v_prelu(vf v, vf slope)
-{
-    const vf zero = v_set1(0.0f);
-    return v_fma(slope, v_min(zero, v), v_max(zero, v));
 }
 
 /* No activation, a clip or PReLU, for loops that have asked in front which it is; smooth ones are
@@ -159,9 +178,8 @@ static inline vf v_linear(const int act, vf v, vf lo, vf hi, vf slope)
 /* Every activation; slope: of PReLU. */
 static inline vf v_any_act(vf v, const tf_step *s, vf slope)
 {
-    if (s->act == TF_NONE) return v; /* the most frequent ones first: v_act jumps through a table */
-    if (s->act == TF_CLIP) return v_clip(v, s->alpha, s->hi);
-    return s->act == TF_PRELU ? v_prelu(v, slope) : v_act(v, s);
+    if (s->act > TF_PRELU) return v_act_of(s->act, v, s);
+    return v_linear(s->act, v, v_set1(s->alpha), v_set1(s->hi), slope);
 }
 
 /* What a step does to n of its sums: z is added, and the activation. */

@@ -152,9 +152,7 @@ static int shape_fits(const tf_step *s)
     if (rule->map == SAME && (s->oh != s->h || s->ow != s->wd)) return 0;
     if (!rule->channels && s->oc != s->c) return 0;
     switch (s->op) {
-    case TF_SHUFFLE:
-        return s->first >= 0 && (int64_t)s->first + s->oc <= s->c &&
-               (s->z.buf < 0 || s->groups % 2 == 0);
+    case TF_SHUFFLE: return s->first >= 0 && (int64_t)s->first + s->oc <= s->c;
     case TF_FROM_NCHW: return s->pt + s->h <= s->oh && s->pl + s->wd <= s->ow;
     case TF_NEAREST:
     case TF_BILINEAR: return s->alpha > 0.0f && s->alpha < 1e6f && s->beta > 0.0f && s->beta < 1e6f;
@@ -173,8 +171,8 @@ static int shape_fits(const tf_step *s)
  * the place of pixels, pixels in that of channels. What is TF_BAND is for check_links. */
 static int32_t check_operands(const tf_step *s, const tf_room *room)
 {
-    const int product = s->op == TF_MATMUL, pair = s->op == TF_SHUFFLE && s->z.buf >= 0;
-    int64_t w = s->wd, c = pair ? s->c / 2 : s->c, ow = s->ow, oc = made(s);
+    const int product = s->op == TF_MATMUL;
+    int64_t w = s->wd, c = s->c, ow = s->ow, oc = made(s);
     if (s->op == TF_FROM_NCHW) w = s->c, c = s->wd;
     if (s->op == TF_TO_NCHW) ow = s->oc, oc = s->ow;
     int32_t bad = TF_OK;
@@ -186,8 +184,8 @@ static int32_t check_operands(const tf_step *s, const tf_room *room)
     if (product) {
         ow = s->flags & TF_ACROSS ? s->oc : s->c;
         oc = s->flags & TF_ACROSS ? s->c : s->oc;
-    } else if (pair || s->flags & TF_SPREAD) {
-        oc = pair ? c : 1;
+    } else if (s->flags & TF_SPREAD) {
+        oc = 1;
     }
     return check_view(&s->z, room, s->n, s->oh, ow, oc);
 }

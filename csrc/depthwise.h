@@ -27,20 +27,6 @@ typedef int32_t v_order;
 static inline v_order v_order_of(int32_t d, int32_t depth) { return d + depth; }
 #endif
 
-/* VL floats of channels, of which n exist; part: they may be fewer. */
-static inline vf dw_load(const int part, const float *p, int64_t n)
-{
-    return part ? v_load_n(p, n) : v_load(p);
-}
-
-static inline void dw_store(const int part, float *p, vf v, int64_t n)
-{
-    if (part)
-        v_store_n(p, v, n);
-    else
-        v_store(p, v);
-}
-
 /* Row ky of the kernel: each column of inputs goes to all outputs whose windows it is in. p: the
  * pixels under it, w: its first tap, both for n channels from c on. */
 INLINE void dw_row(const int kw, const int sw, const int group, const int nv, const int part,
@@ -49,14 +35,14 @@ INLINE void dw_row(const int kw, const int sw, const int group, const int nv, co
 {
     UNROLL (col, (STRIP - 1) * sw + kw) {
         vf x[2];
-        UNROLL (j, nv) x[j] = dw_load(part, p[col] + c + j * VL, n);
+        UNROLL (j, nv) x[j] = v_load_part(part, p[col] + c + j * VL, n);
         if (group)
             UNROLL (j, nv) x[j] = v_take(x[j], order);
         UNROLL (i, STRIP) {
             const int tap = col - i * sw;
             if (tap >= 0 && tap < kw)
                 UNROLL (j, nv) {
-                    const vf weight = dw_load(part, w + tap * ldw + j * VL, n);
+                    const vf weight = v_load_part(part, w + tap * ldw + j * VL, n);
                     sum[i][j] = v_fma(x[j], weight, sum[i][j]);
                 }
         }
@@ -71,11 +57,11 @@ INLINE void dw_taps(const int nv, const int part, const tf_step *s, const float 
     const int64_t taps = (int64_t)s->kh * s->kw, wide = (int64_t)s->kw * s->dw;
     for (int64_t tap = 0, x = 0; tap < taps; tap++, w += s->oc) {
         vf weight[2];
-        UNROLL (j, nv) weight[j] = dw_load(part, w + j * VL, n);
+        UNROLL (j, nv) weight[j] = v_load_part(part, w + j * VL, n);
         UNROLL (i, STRIP) {
             const float *pixel = p[x + i * s->sw] + c;
             UNROLL (j, nv)
-                sum[i][j] = v_fma(dw_load(part, pixel + j * VL, n), weight[j], sum[i][j]);
+                sum[i][j] = v_fma(v_load_part(part, pixel + j * VL, n), weight[j], sum[i][j]);
         }
         x += s->dw;
         if (x == wide) p += pitch, x = 0;
@@ -94,7 +80,7 @@ INLINE void dw_strip(const int kh, const int kw, const int sw, const int group, 
     const int32_t depth = group ? s->c / s->groups : 1;
     vf sum[STRIP][2];
     UNROLL (i, STRIP)
-        UNROLL (j, nv) sum[i][j] = dw_load(part, call->bias + c + j * VL, n);
+        UNROLL (j, nv) sum[i][j] = v_load_part(part, call->bias + c + j * VL, n);
     const float *w = call->w + c;
     for (int32_t d = 0; d < depth; d++) {
         const v_order order = v_order_of(d, depth);
@@ -109,16 +95,10 @@ INLINE void dw_strip(const int kh, const int kw, const int sw, const int group, 
                 dw_row(kw, sw, group, nv, part, order, table + ky * pitch, w + ky * kw * ldw, ldw,
                        c, n, sum);
     }
-    if (s->act == TF_PRELU) {
-        UNROLL (j, nv) {
-            const vf slope = dw_load(part, call->slope + c + j * VL, n);
-            UNROLL (i, STRIP) sum[i][j] = v_prelu(sum[i][j], slope);
-        }
-    } else {
-        act_rows(STRIP, nv, sum, tf_min(n, nv * VL), s);
-    }
+    const float *slope = call->slope ? call->slope + c : NULL;
+    act_rows(STRIP, nv, part, sum, tf_min(n, nv * VL), s, slope);
     UNROLL (i, STRIP)
-        UNROLL (j, nv) dw_store(part, y + i * ldy + c + j * VL, sum[i][j], n);
+        UNROLL (j, nv) v_store_part(part, y + i * ldy + c + j * VL, sum[i][j], n);
 }
 
 #define DW_STRIPS(name, kh, kw, sw, group)                                                         \
@@ -151,16 +131,16 @@ INLINE void dw_flat(const int sw, const int act, const tf_call *call, int64_t oy
     const tf_step *s = call->s;
     const int part = act < 0;
     const int64_t c = j * VL, n = s->c - c, ow = s->ow, ldy = s->y.ld;
-    const vf bias = dw_load(part, call->bias + c, n), lo = v_set1(s->alpha), hi = v_set1(s->hi);
+    const vf bias = v_load_part(part, call->bias + c, n), lo = v_set1(s->alpha), hi = v_set1(s->hi);
     const int kind = part ? s->act : act;
-    const vf slope = kind == TF_PRELU ? dw_load(part, call->slope + c, n) : bias;
+    const vf slope = kind == TF_PRELU ? v_load_part(part, call->slope + c, n) : bias;
     const float *rows[3];
     float *y = call->y + oy * s->y.row + c;
     vf filter[3][3];
     UNROLL (ky, 3) {
         const int64_t r = oy * sw + ky;
         rows[ky] = r * s->x.row + (r < s->first ? call->z + j * s->z.img : call->x + j * s->x.img);
-        UNROLL (kx, 3) filter[ky][kx] = dw_load(part, call->w + (ky * 3 + kx) * s->oc + c, n);
+        UNROLL (kx, 3) filter[ky][kx] = v_load_part(part, call->w + (ky * 3 + kx) * s->oc + c, n);
     }
     for (int64_t k = 0; k < ow; k += STRIP) {
         const int64_t ox = tf_min(k, ow - STRIP);
@@ -177,8 +157,8 @@ INLINE void dw_flat(const int sw, const int act, const tf_call *call, int64_t oy
         if (kind <= TF_PRELU)
             UNROLL (i, STRIP) sum[i][0] = v_linear(kind, sum[i][0], lo, hi, slope);
         else
-            act_rows(STRIP, 1, sum, tf_min(n, VL), s);
-        UNROLL (i, STRIP) dw_store(part, y + (ox + i) * ldy, sum[i][0], n);
+            act_rows(STRIP, 1, part, sum, tf_min(n, VL), s, NULL);
+        UNROLL (i, STRIP) v_store_part(part, y + (ox + i) * ldy, sum[i][0], n);
     }
 }
 
@@ -209,17 +189,18 @@ INLINE void dw_vectors(const int nv, const tf_call *call, const float *const *ta
     const int part = nv == 1;
     const int64_t n = s->c - c;
     vf sum[4];
-    UNROLL (j, nv) sum[j] = dw_load(part, call->bias + c + j * VL, n);
+    UNROLL (j, nv) sum[j] = v_load_part(part, call->bias + c + j * VL, n);
     const float *w = call->w + c;
     for (int64_t ky = 0; ky < s->kh; ky++)
         for (int64_t kx = 0; kx < s->kw; kx++, w += s->c) {
             const float *x = table[ky * pitch + kx * s->dw] + c;
             UNROLL (j, nv)
-                sum[j] = v_fma(dw_load(part, x + j * VL, n), dw_load(part, w + j * VL, n), sum[j]);
+                sum[j] = v_fma(v_load_part(part, x + j * VL, n), v_load_part(part, w + j * VL, n),
+                               sum[j]);
         }
     UNROLL (j, nv) {
-        const vf slope = call->slope ? dw_load(part, call->slope + c + j * VL, n) : sum[j];
-        dw_store(part, y + c + j * VL, v_any_act(sum[j], s, slope), n);
+        const vf slope = call->slope ? v_load_part(part, call->slope + c + j * VL, n) : sum[j];
+        v_store_part(part, y + c + j * VL, v_any_act(sum[j], s, slope), n);
     }
 }
 

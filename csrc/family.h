@@ -21,29 +21,28 @@
 #include "move.h"
 #include "roof.h"
 
-/* Row oy of the output of an operator whose tasks own rows. */
-static void any_row(const tf_call *call, int64_t i, int64_t oy)
-{
-    switch (call->s->op) {
-    case TF_ADD ... TF_AFFINE: elt_row(call, i, oy); break;
-    case TF_FROM_NCHW: from_nchw_row(call, i, oy); break;
-    case TF_TO_NCHW: to_nchw_row(call, i, oy); break;
-    case TF_SHUFFLE: shuffle_row(call, i, oy); break;
-    case TF_NEAREST: nearest_row(call, i, oy); break;
-    case TF_BILINEAR: bilinear_row(call, i, oy); break;
-    case TF_SOFTMAX: softmax_row(call, i, oy); break;
-    case TF_L2NORM:
-    case TF_LAYERNORM: norm_row(call, i, oy); break;
-    default: break;
-    }
-}
+/* Operators whose tasks own rows: image i, row oy of the output. */
+typedef void row_fn(const tf_call *call, int64_t i, int64_t oy);
+/* clang-format off */
+static row_fn *const row_fns[TF_OPS] = {
+    [TF_ADD ... TF_AFFINE] = elt_row,
+    [TF_FROM_NCHW] = from_nchw_row,
+    [TF_TO_NCHW] = to_nchw_row,
+    [TF_SHUFFLE] = shuffle_row,
+    [TF_NEAREST] = nearest_row,
+    [TF_BILINEAR] = bilinear_row,
+    [TF_SOFTMAX] = softmax_row,
+    [TF_L2NORM ... TF_LAYERNORM] = norm_row,
+};
+/* clang-format on */
 
 static void rows_run(const tf_call *call, int32_t task, void *scratch)
 {
     (void)scratch;
+    const tf_step *s = call->s;
     int64_t from, to;
-    tf_share((int64_t)call->s->n * call->s->oh, task, call->s->tasks, &from, &to);
-    for (int64_t u = from; u < to; u++) any_row(call, u / call->s->oh, u % call->s->oh);
+    tf_share((int64_t)s->n * s->oh, task, s->tasks, &from, &to);
+    for (int64_t u = from; u < to; u++) row_fns[s->op](call, u / s->oh, u % s->oh);
 }
 
 #define TF_CAT2(a, b) a##b

@@ -133,14 +133,7 @@ INLINE void tile_finish(const int rows, const int nv, const tf_tile *t, float *c
             sum[i][nv - 1] = v_add(sum[i][nv - 1], v_load_n(z[i] + c + (nv - 1) * VL, last));
         }
     }
-    if (s->act == TF_PRELU) {
-        vf slope[2];
-        UNROLL (j, nv) slope[j] = v_load(t->slope + j * VL);
-        UNROLL (i, rows)
-            UNROLL (j, nv) sum[i][j] = v_prelu(sum[i][j], slope[j]);
-    } else {
-        act_rows(rows, nv, sum, n, s);
-    }
+    act_rows(rows, nv, 0, sum, n, s, t->slope);
     const int64_t at = c + (nv - 1) * t->apart;
     if (nv == 2)
         UNROLL (i, rows) v_store(y[i] + c, sum[i][0]);

@@ -33,12 +33,10 @@ static void from_nchw_row(const tf_call *call, int64_t i, int64_t oy)
 {
     const tf_step *s = call->s;
     const int64_t ld = s->y.ld, end = (int64_t)s->pl + s->wd, iy = oy - s->pt;
+    const int inside = iy >= 0 && iy < s->h;
     float *y = call->y + tf_at(&s->y, i, oy, 0);
-    if (iy < 0 || iy >= s->h) {
-        zero_pixels(y, s->ow, ld, s->c);
-        return;
-    }
-    zero_pixels(y, s->pl, ld, s->c);
+    zero_pixels(y, inside ? s->pl : s->ow, ld, s->c);
+    if (!inside) return;
     interleave(y + s->pl * ld, ld, call->x + i * s->x.img + iy * s->x.row, s->x.ld, s->wd, s->c);
     zero_pixels(y + end * ld, s->ow - end, ld, s->c);
 }
@@ -54,18 +52,16 @@ static void to_nchw_row(const tf_call *call, int64_t i, int64_t oy)
 static void shuffle_row(const tf_call *call, int64_t image, int64_t oy)
 {
     const tf_step *s = call->s;
-    const int64_t g = s->groups, each = s->c / g, near = call->z ? g / 2 : g;
+    const int64_t g = s->groups, each = s->c / g;
     for (int64_t ox = 0; ox < s->ow; ox++) {
         const float *x = call->x + tf_at(&s->x, image, oy, ox);
-        const float *z = call->z ? call->z + tf_at(&s->z, image, oy, ox) : NULL;
         float *y = call->y + tf_at(&s->y, image, oy, ox);
         int64_t i = s->first % g, j = s->first / g, k = 0;
-        if (g == 2 && i == 0) { /* ShuffleNet's: two halves, zipped */
-            const float *b = z ? z : x + each;
-            for (; k + 2 * ZIP <= s->oc; k += 2 * ZIP, j += ZIP) store_zip(y + k, x + j, b + j);
-        }
+        if (g == 2 && i == 0) /* ShuffleNet's: two halves, zipped */
+            for (; k + 2 * ZIP <= s->oc; k += 2 * ZIP, j += ZIP)
+                store_zip(y + k, x + j, x + each + j);
         for (; k < s->oc; k++) {
-            y[k] = i < near ? x[i * each + j] : z[(i - near) * each + j];
+            y[k] = x[i * each + j];
             if (++i == g) i = 0, j++;
         }
     }

@@ -45,8 +45,7 @@ enum tf_op {
     TF_AFFINE,    /* y = x * w[c] + bias[c]; with neither: copy */
     TF_FROM_NCHW, /* x: planes, ld floats apart; what y has around the map becomes 0 */
     TF_TO_NCHW,   /* y: planes, ld floats apart */
-    TF_SHUFFLE,   /* y[k] = x[i * c/groups + j] with first + k = j * groups + i; where z is there
-                     the upper half of the channels comes from z */
+    TF_SHUFFLE,   /* y[k] = x[i * c/groups + j] with first + k = j * groups + i */
     TF_NEAREST,
     TF_BILINEAR,
     TF_SOFTMAX,   /* over the channels of each pixel, as the two norms */

@@ -146,17 +146,15 @@ typedef struct {
 
 static wino_plan wino_plan_of(const tf_step *s, int64_t oh, int64_t ow)
 {
-    wino_plan w = {.m = s->tile, .T = (s->tile - 1) * s->sh + 3};
+    static const wino_plan plans[2][2] = {
+        {{.m = 2, .T = 4, .in = wino_in_2x1, .out = wino_out_2x1},
+         {.m = 4, .T = 6, .in = wino_in_4x1, .out = wino_out_4x1}},
+        {{.m = 2, .T = 5, .in = wino_in_2x2, .out = wino_out_2x2},
+         {.m = 4, .T = 9, .in = wino_in_4x2, .out = wino_out_4x2}}};
+    wino_plan w = plans[s->sh - 1][s->tile / 2 - 1];
     w.across = tf_ceil_div(ow, w.m);
     w.map = w.across * tf_ceil_div(oh, w.m);
     w.all = s->n * w.map;
-    if (s->sh == 1) {
-        w.in = w.m == 4 ? wino_in_4x1 : wino_in_2x1;
-        w.out = w.m == 4 ? wino_out_4x1 : wino_out_2x1;
-    } else {
-        w.in = w.m == 4 ? wino_in_4x2 : wino_in_2x2;
-        w.out = w.m == 4 ? wino_out_4x2 : wino_out_2x2;
-    }
     return w;
 }
 
@@ -213,11 +211,7 @@ static void wino_write(const tf_call *call, const wino_plan *w, int64_t t, float
             vf v = v_add(v_load(y + (k * m + j) * VL), bias);
             if (z) v = v_add(v, v_load_n(z + j * ldz, n));
             if (rivals) v = v_max_nan(v, v_add(v_load(y + (16 + k * m + j) * VL), other));
-            v = v_linear(act, v, lo, hi, slope);
-            if (smooth || whole)
-                v_store(to, v);
-            else
-                v_store_n(to, v, n);
+            v_store_part(!smooth && !whole, to, v_linear(act, v, lo, hi, slope), n);
         }
     }
     if (!smooth) return;

@@ -92,15 +92,13 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
 {
     problem p = {.z = {.map = NULL}};
     const int end = (int)draw(2);
-    const int pair = s->op == TF_SHUFFLE && draw(2);
-    const int64_t xc = pair ? s->c / 2 : s->c;
-    s->x = gappy(0, s->h, s->wd, xc);
+    s->x = gappy(0, s->h, s->wd, s->c);
     if ((s->op == TF_CONV || s->op == TF_WINOGRAD) && draw(6) == 0) {
         s->flags = (s->flags & TF_HALF) | TF_RIVALS, s->act = TF_NONE, s->groups = 1;
         s->oc = 2 * isa->lanes * (1 + (int32_t)draw(isa->lanes < 8 ? 7 : 3)); /* five are packed */
     }
     s->y = gappy(1, s->oh, s->ow, channels(s));
-    const int64_t xs = extent(&s->x, s->n, s->h, s->wd, xc);
+    const int64_t xs = extent(&s->x, s->n, s->h, s->wd, s->c);
     p.x = guard_new(xs, end);
     for (int64_t i = 0; i < xs; i++) p.x.data[i] = real();
     p.y = guard_new(extent(&s->y, s->n, s->oh, s->ow, channels(s)), end);
@@ -113,8 +111,8 @@ static problem make_problem(tf_step *s, const tf_isa *isa)
         if (draw(3) == 0) s->z.img = 0;
         p.z = guard_new(extent(&s->z, s->n, s->oh, rows, side), end);
         for (int64_t i = 0; i < p.z.count; i++) p.z.data[i] = real();
-    } else if (binary || pair || s->flags & TF_RESIDUAL) {
-        const int64_t zc = pair ? xc : s->flags & TF_SPREAD ? 1 : s->oc;
+    } else if (binary || s->flags & TF_RESIDUAL) {
+        const int64_t zc = s->flags & TF_SPREAD ? 1 : s->oc;
         s->z = gappy(2, s->oh, s->ow, zc);
         if (binary && draw(3) == 0) s->z.ld = 0, s->z.row = 0, s->z.img = zc;
         p.z = guard_new(extent(&s->z, s->n, s->oh, s->ow, zc), end);

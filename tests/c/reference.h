@@ -125,16 +125,13 @@ static double reduce_channels(const tf_step *s, const float *x, int64_t c)
     return (double)x[c] / fmax(sqrt(squares), (double)s->alpha);
 }
 
-/* Channel c of the shuffled pair (x, z). */
+/* Channel k of the shuffled x. */
 static double shuffled(const tf_step *s, const operands *o, int64_t i, int64_t y, int64_t x,
                        int64_t k)
 {
     const int64_t from =
         (s->first + k) % s->groups * (s->c / s->groups) + (s->first + k) / s->groups;
-    if (!o->z) return (double)o->x[at(&s->x, i, y, x, from)];
-    const int64_t half = s->c / 2;
-    return from < half ? (double)o->x[at(&s->x, i, y, x, from)]
-                       : (double)o->z[at(&s->z, i, y, x, from - half)];
+    return (double)o->x[at(&s->x, i, y, x, from)];
 }
 
 /* Row oc of the weights by the one pixel. */
@@ -175,7 +172,7 @@ static double ending(const tf_step *s, double v, double z, double slope, double 
 static double expected(const tf_step *s, const operands *o, int64_t i, int64_t oc, int64_t oy,
                        int64_t ox, double *size, double *terms)
 {
-    const double z = o->z && s->op != TF_SHUFFLE && s->op != TF_MATMUL
+    const double z = o->z && s->op != TF_MATMUL
                          ? (double)o->z[at(&s->z, i, oy, ox, s->flags & TF_SPREAD ? 0 : oc)]
                          : 0;
     const double bias = o->bias ? (double)o->bias[oc] : 0;

@@ -126,7 +126,6 @@ static int ends(const tf_kernels *k)
     BAD(TF_WINOGRAD, s.sh = 3, s.sw = 3, s.oh = 3, s.ow = 3);
     BAD(TF_WINOGRAD, s.block = 1);
     BAD(TF_SHUFFLE, s.groups = 2, s.first = 1);
-    BAD(TF_SHUFFLE, s.z.buf = Z);
     BAD(TF_NEAREST, s.alpha = -1);
     BAD(TF_NEAREST, s.alpha = NAN);
     BAD(TF_GEMV, s.wd = s.ow = 8);
