@@ -30,6 +30,7 @@ MAP, MATRIX, VECTOR = (1, 8, 9, 11), (1, 5, 7), (1, 6)
         ("//(0w,2),ceil(/(0w,2)),floor(/(0h,2)),%(0w,4)", [5, 6, 4, 3]),
         ("max(0w,+(0h,4)),min(2,neg(abs(-3)))", [13, -3]),
         ("trunc(*(0w,0.5)),round(2.6)", [5, 3]),
+        ("round(2.5),round(-2.5),round(0.4)", [3, -3, 0]),  # away from zero, as C does
     ],
 )
 def test_the_notation(text: str, values: list[int]) -> None:

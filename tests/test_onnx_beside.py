@@ -174,6 +174,27 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read_onnx(write(tmp_path, four("net.data")))
 
 
+def test_whole_numbers_count_as_they_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte of the file becomes eight of memory."""
+    proto = model({f"w{i}": np.ones((100, 3, 1, 4), np.int8) for i in range(5)})
+    for tensor in proto.graph.initializer:
+        elsewhere(tensor, location="net.data")
+    path = write(tmp_path, proto, bytes(1200))
+    monkeypatch.setattr(limits, "MAX_PARAM_BYTES", 4 * 8 * 1200)
+    with pytest.raises(FormatError, match="'w4': the tensors have over 38400 bytes"):
+        open_onnx(path)
+
+
+def test_a_place_that_is_no_text(tmp_path: Path) -> None:
+    data = four("net.data").SerializeToString().replace(b"net.data", b"net.d\xfft\xff")
+    path = tmp_path / "x.onnx"
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"no text|not a readable ONNX file"):
+        open_onnx(path)
+
+
 def test_many_tensors_of_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is within its limits; their sum is not."""
     proto = model({f"w{i}": np.ones((100, 3, 1, 4), np.float32) for i in range(5)})

@@ -95,8 +95,8 @@ def test_parts_that_nobody_reads_are_not_counted_out(tmp_path: Path) -> None:
 def test_products_of_constants_count_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 4 x 5 x 6 multiplications each."""
-    monkeypatch.setattr(importer, "MAX_ALL_PRODUCTS", 500)
+    """Of 4 x 5 x 6 multiplications each, and 50 numbers read."""
+    monkeypatch.setattr(importer, "MAX_ALL_PRODUCTS", 800)
     constants = {"a": np.ones((5, 4), F32), "b": np.ones((5, 6), F32)}
     with pytest.raises(FormatError, match="makes 'y4'.*too long"):
         read(tmp_path, model(times(9, "Gemm", "a", "b", transA=1), None, constants))
@@ -130,6 +130,53 @@ def test_constants_that_broadcast_each_other(
 ) -> None:
     with pytest.raises(FormatError, match=f"node 0, .*{says}"):
         read(tmp_path, model([*nodes, node("Add", "x", "z")], None, constants))
+
+
+def test_constants_that_are_read_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views take no memory; going over them takes time."""
+    monkeypatch.setattr(importer, "MAX_ALL_PRODUCTS", 500)
+    constants = {"a": np.ones((10, 12), F32)}
+    with pytest.raises(FormatError, match="makes 'y4'.*too long"):
+        read(tmp_path, model(times(9, "ReduceSum", "a"), None, constants))
+
+
+def functions(*bodies: list[Any]) -> Any:
+    """A model that calls the first of these local functions; f1 is that of the second body."""
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("own", 1)]
+    proto = model([node("f0", "x", domain="own")])
+    proto.opset_import.append(opsets[1])
+    for i, body in enumerate(bodies):
+        function = onnx.helper.make_function("own", f"f{i}", ["x"], ["y"], body, opsets)
+        proto.functions.append(function)
+    return proto
+
+
+def twice(name: str) -> list[Any]:
+    return [
+        node(name, "x", outputs="z", domain="own"),
+        node(name, "z", domain="own"),
+    ]
+
+
+def test_functions_that_double(tmp_path: Path) -> None:
+    """A thousand bytes, a billion nodes."""
+    bodies = [*(twice(f"f{i}") for i in range(1, 30)), [node("Relu", "x")]]
+    path = save(tmp_path / "x.onnx", functions(*bodies))
+    with least_memory(), pytest.raises(FormatError, match="over 10000 nodes"):
+        importer.read_onnx(path)
+
+
+def test_functions_that_call_themselves(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="call themselves"):
+        read(tmp_path, functions(twice("f1"), twice("f0")))
+    chain = [*([node(f"f{i}", "x", domain="own")] for i in range(1, 99)), [node("Relu", "x")]]
+    with pytest.raises(FormatError, match="within over 64 others"):
+        read(tmp_path, functions(*chain))
+
+
+def test_functions_that_are_called_twice(tmp_path: Path) -> None:
+    graph = read(tmp_path, functions(twice("f1"), twice("f2"), [node("Relu", "x")]))
+    assert [type(n.op).__name__ for n in graph.nodes] == ["ReLU"] * 4
 
 
 def test_a_mask_that_grows(tmp_path: Path) -> None:

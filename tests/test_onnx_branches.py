@@ -51,6 +51,13 @@ def check(path: Path) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
+def test_what_leaves_a_branch_is_as_large_as_it_says(tmp_path: Path) -> None:
+    """Who reads the If's output does not read the branch's."""
+    wide = branch("Identity", "b")
+    expand = graph([node("Expand", ["x", "shape"], ["a"])], "a", shape=np.array([1, 3, 5, 4]))
+    check(saved(tmp_path / "m.onnx", [choice("c", expand, wide)], c=np.array(True)))
+
+
 @pytest.mark.parametrize("which", [True, False])
 def test_the_branch_that_is_taken(tmp_path: Path, which: bool) -> None:
     nodes = [

@@ -216,6 +216,14 @@ def test_lying_storage_views(tmp_path: Path, view: bytes) -> None:
     refused(tmp_path, attack.legacy(attack.state({"w": tensor})), "storage view")
 
 
+@pytest.mark.parametrize("shape", [(1,), (1, 4), (0, 4)])
+def test_steps_that_are_never_taken_may_be_of_any_size(tmp_path: Path, shape: Any) -> None:
+    strides = (1 << 62, 1)[: len(shape)]
+    tensor = attack.tensor("FloatStorage", "0", 4, 0, shape, strides)
+    path = write(tmp_path, attack.zipped(attack.state({"w": tensor})))
+    assert read_checkpoint(path)["w"].shape == shape
+
+
 def test_caps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two = attack.zipped(attack.state({"a": attack.tensor(), "b": attack.tensor()}))
     monkeypatch.setattr(limits, "MAX_PARAM_BYTES", 31)

@@ -16,13 +16,21 @@ from tinyface.types import Shape
 _TOKEN: Final = re.compile(
     r"(-?\d+(?:\.\d+)?)(?![whdcn])|(\d+)([whdcn])|([a-z]+|//|[-+*/%])|([(),])"
 )
+
+
+def _round(value: float) -> float:
+    """Halves away from zero, as C has it."""
+    return math.copysign(math.floor(abs(value) + 0.5), value)
+
+
 _DEEPEST: Final = 16
 _LONGEST: Final = 400  # characters
 _FUNCTIONS: Final[dict[str, tuple[int, Callable[..., float]]]] = {
     "+": (2, lambda a, b: a + b), "-": (2, lambda a, b: a - b), "*": (2, lambda a, b: a * b),
     "/": (2, lambda a, b: a / b), "//": (2, lambda a, b: a // b), "%": (2, lambda a, b: a % b),
     "max": (2, max), "min": (2, min), "abs": (1, abs), "neg": (1, lambda a: -a),
-    "ceil": (1, math.ceil), "floor": (1, math.floor), "round": (1, round), "trunc": (1, math.trunc),
+    "ceil": (1, math.ceil), "floor": (1, math.floor), "trunc": (1, math.trunc),
+    "round": (1, _round),
 }  # fmt: skip
 
 

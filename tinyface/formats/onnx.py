@@ -55,7 +55,7 @@ class Converter:
     constants: values that are known. tensors: ONNX's name -> the graph's, for all others.
     made: the operator that makes a tensor. turned: what a Transpose has turned, and how. origins:
     the tensors whose shapes went into a constant. state: the weights. computed: bytes of the
-    constants and weights computed so far. multiplied: numbers, for products of constants.
+    constants and weights computed so far. multiplied: numbers, for products of constants, or read.
     pixels: ONNX's names of tensors that are still of bytes.
     """
 
@@ -131,10 +131,10 @@ class Converter:
         """A weight of the graph."""
         if value.dtype.kind != "f":
             raise node.refuse(f"{name[:80]!r} is of type {value.dtype}; only float32 is computed")
-        known = self.state.get(name)
-        if known is not None and known.shape != value.shape:
+        value = np.ascontiguousarray(value, np.float32)
+        while name in self.state and not np.array_equal(self.state[name], value):
             name = f"{node.outputs[0]}:{name}"
-        self.state[self.checked(name)] = np.ascontiguousarray(value, np.float32)
+        self.state[self.checked(name)] = value
         return self.builder.param(name, value.shape)
 
     def own_weight(self, node: OnnxNode, part: str, value: Array) -> str:
@@ -183,6 +183,8 @@ class Converter:
         Raises:
             FormatError: an operator that is not known, or that cannot be expressed; with place.
         """
+        if not any(node.outputs):
+            raise node.refuse("makes nothing")
         for name in node.outputs:
             if name in self.tensors or name in self.constants:
                 raise node.refuse(f"makes {name[:80]!r} a second time")
@@ -194,7 +196,7 @@ class Converter:
         if all(known) and node.kind in FOLD and (node.has(0) or not node.inputs):
             arrays = tuple(self.constants[name] for name in node.inputs if name)
             self.constants[node.outputs[0]] = value = fold(node, arrays)
-            self.multiplied += products(node, arrays)
+            self.multiplied += products(node, arrays) + sum(array.size for array in arrays)
             if self.multiplied > MAX_ALL_PRODUCTS:
                 raise node.refuse("constants computed up to here take too long")
             if not any(np.may_share_memory(value, array) for array in arrays):  # else it is a view

@@ -107,14 +107,13 @@ def _shape(node: OnnxNode, x: Array) -> Array:
 
 
 def _slice(node: OnnxNode, x: Array, *rest: Array) -> Array:
-    given = (
-        [tuple(int(v) for v in r.reshape(-1)) for r in rest]
-        if rest
-        else [node.ints("starts"), node.ints("ends"), node.ints("axes", ())]
-    )
-    starts, ends = given[:2]
-    axes = given[2] if len(given) > 2 and given[2] else tuple(range(len(starts)))
-    steps = given[3] if len(given) > 3 else (1,) * len(starts)
+    numbers = [tuple(int(v) for v in r.reshape(-1)) for r in rest]
+    given = dict(zip((i for i in range(1, 5) if node.has(i)), numbers, strict=True))
+    if not given:
+        given = {i: node.ints(name, ()) for i, name in enumerate(("starts", "ends", "axes"), 1)}
+    starts, ends = given[1], given[2]
+    axes = given.get(3) or tuple(range(len(starts)))
+    steps = given.get(4) or (1,) * len(starts)
     index = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         index[axis] = slice(start, end if end > -(1 << 31) else None, step)

@@ -21,6 +21,7 @@ from tinyface.once import once
 
 OLDEST_OPSET: Final = 7  # before it, operands were broadcast by other rules
 MAX_DEPTH: Final = 4  # of an If within an If
+MAX_CALLS: Final = 64  # of local functions within local functions
 MAX_ORIGIN: Final = 4096  # characters
 CARD_KEY: Final = "tinyface.card"  # of the file's metadata_props
 MAX_CARD: Final = limits.MAX_HEADER_BYTES // 2  # as in a model file
@@ -113,6 +114,13 @@ class OnnxFile:
         return {name: node for node in self.nodes for name in node.outputs if name}
 
     @once
+    def handed_out(self) -> frozenset[str]:
+        """The tensors that leave the file, or a branch."""
+        nodes = with_branches(self.nodes)
+        branches = [v for n in nodes for v in n.attributes.values() if isinstance(v, Branch)]
+        return frozenset(self.outputs).union(*(branch.outputs for branch in branches))
+
+    @once
     def readers(self) -> Mapping[str, Sequence[OnnxNode]]:
         """The nodes that read each tensor, with those within branches."""
         readers: dict[str, list[OnnxNode]] = {}
@@ -141,6 +149,7 @@ def open_onnx(path: Path) -> OnnxFile:
         raise FormatError(f"{path}: not a readable ONNX file ({type(error).__name__})") from None
     opset = _opset(path, model)
     if model.functions:
+        _count(path, model.graph.node, {_key(f): f for f in model.functions}, {}, 0)
         model = _inlined(path, model)
     graph = model.graph
     reader = _Reader(path, opset)
@@ -255,6 +264,43 @@ def _opset(path: Path, model: Any) -> int:
         )
         raise FormatError(f"{path}: opset {opset}; {OLDEST_OPSET} to {newest} are read. {how}")
     return int(opset)
+
+
+def _key(what: Any) -> tuple[str, ...]:
+    """What names a function, and its call."""
+    name = getattr(what, "op_type", "") or what.name
+    return what.domain, name, getattr(what, "overload", "")
+
+
+def _count(
+    path: Path, nodes: Any, functions: Mapping[Any, Any], sizes: dict[Any, int], depth: int
+) -> int:
+    """Nodes that these become with functions' bodies in the place of calls: twenty functions that
+    call each other twice are a million. sizes: of the functions counted so far.
+
+    Raises:
+        FormatError: more than there may be, or functions that call themselves.
+    """
+    from onnx import AttributeProto
+
+    total = 0
+    for node in nodes:
+        key = _key(node)
+        if key in functions and key not in sizes:
+            if depth == MAX_CALLS:
+                raise FormatError(f"{path}: local functions within over {MAX_CALLS} others")
+            sizes[key] = limits.MAX_NODES  # while it is counted: too many, should it call itself
+            sizes[key] = _count(path, functions[key].node, functions, sizes, depth + 1)
+        total += 1 + sizes.get(key, 0)
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                total += _count(path, attribute.g.node, functions, sizes, depth)
+        if total > limits.MAX_NODES:
+            raise FormatError(
+                f"{path}: its local functions make over {limits.MAX_NODES} nodes, or call "
+                "themselves"
+            )
+    return total
 
 
 def _inlined(path: Path, model: Any) -> Any:

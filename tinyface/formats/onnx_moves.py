@@ -164,13 +164,18 @@ def make_Tile(c: Converter, node: OnnxNode) -> list[str]:
 def _broadcast_by_readers(c: Converter, node: OnnxNode, shape: Shape) -> bool:
     """Whether all that read it are element-wise, with another operand of the full shape."""
     (name,) = node.outputs
-    return name not in c.file.outputs and all(
-        reader.kind in _BROADCASTING
-        and any(
-            other != name and other in c.tensors and c.shape(c.tensors[other]) == shape
-            for other in reader.inputs
+    readers = c.file.readers.get(name, ())
+    return (
+        bool(readers)
+        and name not in c.file.handed_out
+        and all(
+            reader.kind in _BROADCASTING
+            and any(
+                other != name and other in c.tensors and c.shape(c.tensors[other]) == shape
+                for other in reader.inputs
+            )
+            for reader in readers
         )
-        for reader in c.file.readers.get(name, ())
     )
 
 

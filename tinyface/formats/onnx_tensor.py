@@ -23,7 +23,7 @@ from tinyface.formats.arrays import Array
 class Beside:
     """The files that hold the data of a model's tensors.
 
-    Together no more than `limits.MAX_PARAM_BYTES` are read from them, however often a hostile
+    Together no more than `limits.MAX_PARAM_BYTES` are kept of them, however often a hostile
     graph names the same bytes.
     """
 
@@ -32,22 +32,25 @@ class Beside:
         self._folders = {model.parent.resolve(), model.resolve().parent}
         self._folder, self._left = model.parent, limits.MAX_PARAM_BYTES
 
-    def read(self, tensor: Any, length: int, where: str) -> bytes:
-        """The `length` bytes that the tensor's entries (location, offset, length) name.
+    def read(self, tensor: Any, length: int, kept: int, where: str) -> bytes:
+        """The `length` bytes that the tensor's entries (location, offset, length) name; `kept`:
+        what they take in memory.
 
         Raises:
             FormatError: a place outside of the model's folder, no such file, or other sizes.
         """
         entries = {entry.key: entry.value for entry in tensor.external_data}
+        if not all(isinstance(text, str) for pair in entries.items() for text in pair):
+            raise FormatError(f"{where}: where its data are is no text; fetch the file again")
         path = self._path(entries.get("location", ""), where)
         offset = _number(entries, "offset", 0, where)
         if _number(entries, "length", length, where) != length:
             raise FormatError(
                 f"{where}: {entries['length']} bytes in {path.name!r}, its shape needs {length}"
             )
-        if length > self._left:
+        if kept > self._left:
             raise FormatError(f"{where}: the tensors have over {limits.MAX_PARAM_BYTES} bytes")
-        self._left -= length
+        self._left -= kept
         try:
             with open(path, "rb", opener=_open_at_once) as file:
                 status = os.fstat(file.fileno())
@@ -129,7 +132,8 @@ def _from_beside(tensor: Any, beside: Beside, size: int, where: str) -> Array:
     if tensor.data_type not in TYPES:
         raise FormatError(f"{where}: elements of type {tensor.data_type} are not read")
     dtype = np.dtype(TYPES[tensor.data_type])
-    data = beside.read(tensor, size * dtype.itemsize, where)
+    each = 8 if dtype.kind in "iu" else dtype.itemsize  # whole numbers become int64
+    data = beside.read(tensor, size * dtype.itemsize, size * each, where)
     array: Array = np.frombuffer(data, dtype).reshape(tuple(tensor.dims))
     return array.view(np.uint8) != 0 if dtype.kind == "b" else array
 

@@ -52,9 +52,9 @@ def make_Sqrt(c: Converter, node: OnnxNode) -> list[str]:
     writes it, as what it is."""
     makers, least = c.file.makers, None
     total = makers.get(node.inputs[0]) if node.has(0) else None
-    if total is not None and total.kind == "Max" and c.is_constant(total, 1):
-        least = c.constant(total, 1)
-        total = makers.get(total.inputs[0])
+    if total is not None and total.kind == "Max" and len(total.inputs) == 2:
+        least = c.constant(total, 1) if c.is_constant(total, 1) else None
+        total = makers.get(total.inputs[0]) if least is not None and least.size == 1 else None
     square = makers.get(total.inputs[0]) if total and total.kind == "ReduceSum" else None
     squared = square is not None and (
         (square.kind == "Pow" and c.is_constant(square, 1) and np.all(c.constant(square, 1) == 2))

@@ -123,7 +123,9 @@ def _view(
             f"a tensor reaches element {last} of storage {storage.key[:80]!r}, "
             f"which has {storage.numel}: the file is damaged"
         )
-    tensor = TensorRef(storage, dtype, offset, shape, strides)
+    # a step that is never taken may be of any size, which NumPy does not bear
+    steps = tuple(s if n > 1 and 0 not in shape else 0 for n, s in zip(shape, strides, strict=True))
+    tensor = TensorRef(storage, dtype, offset, shape, steps)
     if max(shape, default=0) > limits.MAX_DIM or tensor.nbytes > limits.MAX_TENSOR_BYTES:
         raise reader.refuse(f"a tensor of shape {shape}: over the limit")
     return tensor
