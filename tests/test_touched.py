@@ -374,3 +374,16 @@ def test_whole_networks(name: str) -> None:
             written = a.scratch if handed[1] else a.feature_write
             assert written >= max(c.feature_write, 4 * math.prod(step.y.shape))
             assert a.weight >= c.weight
+
+
+@pytest.mark.parametrize("name", ["cnn-8", "vargfacenet", "ghostfacenet-v2-1.3-s2", "few"])
+def test_every_operator_is_counted_once(name: str) -> None:
+    """However many steps it becomes: a mean band by band, a map with zeros laid around it."""
+    b = Builder("few")
+    few = b.conv(b.input("x", (1, 3, 112, 112)), 4, 3, pad=1, key="a")
+    made = b.build(y=b.conv(few, 16, 3, pad=1, key="c"))
+    graph = optimise(made if name == "few" else find(name).build())
+    total = Cost.total(step.compulsory for step in make_plan(graph, ISA).steps)
+    assert (total.macs, total.weight) == (graph.cost.macs, graph.cost.weight)
+    assert total.feature_read <= graph.cost.feature_read
+    assert total.feature_write <= graph.cost.feature_write

@@ -25,7 +25,7 @@ from tinyface.plan.pack import Packer
 from tinyface.plan.tails import find_tails
 from tinyface.plan.tiling import row_tasks
 from tinyface.plan.views import fresh_map, one_pixel, pixels_of_rows, whole, whole_map
-from tinyface.types import Shape
+from tinyface.types import Cost, Shape
 
 ELEMENTWISE = {f"TF_{name}" for name in ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "AFFINE")}
 
@@ -70,6 +70,7 @@ class Planner:
         self.outputs: dict[str, Buffer] = {}
         self.constants = Buffer("weights", "", 0)  # operands among the weights
         self.node = Node("", Identity(), (), ())  # the one being lowered
+        self.charged: dict[str, Step] = {}  # the step that has a node's cost
 
     # ------------------------------------------------------------------- whole
 
@@ -366,11 +367,21 @@ class Planner:
             "n": n, "h": h, "wd": w, "c": c, "oh": oh, "ow": ow, "oc": oc,
             "kh": 1, "kw": 1, "sh": 1, "sw": 1, "dh": 1, "dw": 1, "groups": 1, "tasks": 1,
         } | fields  # fmt: skip
-        cost = self.graph.node_cost(node) if node else None
-        if node and node.name in self.tails and cost:
-            cost = replace(cost, feature_write=FLOAT * self.size(self.result(node)))
         step = Step(name, kind, kernel, self.isa, y.shape, given, x, y, z, params or {}, reason)
-        if cost is not None:
-            step.compulsory = cost
+        if node:
+            self._charge(step, node)
         self.steps.append(step)
         return step
+
+    def _charge(self, step: Step, node: Node) -> None:
+        """A node's cost stands at one of its steps: at that which reads most, the last of these."""
+        cost = self.graph.node_cost(node)
+        if (tail := self.tails.get(node.name)) is not None:
+            weight = cost.weight + self.graph.node_cost(tail).weight
+            cost = replace(cost, weight=weight, feature_write=FLOAT * self.size(tail.outputs[0]))
+        before = self.charged.get(node.name)
+        if before is not None and math.prod(before.x.shape) > math.prod(step.x.shape):
+            return
+        if before is not None:
+            before.compulsory = Cost()
+        self.charged[node.name], step.compulsory = step, cost
