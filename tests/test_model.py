@@ -278,6 +278,9 @@ def test_verify(model: Model) -> None:
     assert answer and not tinyface.verify(ONE, ONE[:, ::-1], threshold=1.0)
     document = json.loads(json.dumps(answer.to_json()))
     assert document["same"] and document["faces"][1]["of"] == 1
+    # a threshold from an array of them
+    answer = tinyface.verify(ONE, ONE, threshold=np.float32(0.5))  # type: ignore[arg-type]
+    assert bool(answer) and json.loads(json.dumps(answer.to_json()))["same"] is True
 
 
 def test_verify_sees_that_a_model_was_replaced(

@@ -107,7 +107,9 @@ def test_what_cannot_be_had(site: Path, tmp_path: Path, capsys: Any) -> None:
 
 def test_the_list_of_public_weights(site: Path, capsys: Any) -> None:
     assert run(["models", "get", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["public"]
+    out = capsys.readouterr().out
+    (row,) = json.loads(out)["public"]
+    assert run(["models", "--json", "get"]) == 0 and capsys.readouterr().out == out
     assert (row["name"], row["figures"], row["licence"]) == ("mine", {"LFW": 0.5}, "CC0-1.0")
     assert run(["models", "get"]) == 0
     out = capsys.readouterr().out
@@ -171,3 +173,15 @@ def test_the_table_shows_them(capsys: Any) -> None:
 
 def test_rounding_does_not_end_in_an_exponent() -> None:
     assert [si(n) for n in (999_648, 999_400, 12, 999.9)] == ["1 M", "999 k", "12", "1 k"]
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_the_others(
+    site: Path, tmp_path: Path, capsys: Any
+) -> None:
+    samples.install(tmp_path / "cache")
+    (tmp_path / "cache" / "torn.safetensors").write_bytes(b"nothing")
+    assert run(["models"]) == 0
+    out, err = capsys.readouterr()
+    lines = [line.split() for line in out.splitlines()]
+    assert ["torn", "unreadable", "not", "stated"] in lines
+    assert ["detector", "detect", "CC0-1.0"] in lines and "torn.safetensors" in err

@@ -16,7 +16,8 @@ from tinyface.errors import FormatError, UsageError
 @click.command("get", short_help="Fetch public weights.")
 @click.argument("name", metavar="[NAME]", required=False)
 @common.json_option
-def command(name: str | None, as_json: bool) -> int:
+@click.pass_context
+def command(ctx: click.Context, name: str | None, as_json: bool) -> int:
     """Fetch public weights and make a model file of them; without NAME, list what there is.
 
     The file goes to 'downloads' in your folder of models, its size and SHA-256 are checked, and
@@ -34,6 +35,7 @@ def command(name: str | None, as_json: bool) -> int:
     from tinyface.formats.modelfile import save_model
     from tinyface.modelstore import card_at, made_user_folder, place
 
+    as_json = as_json or bool(ctx.parent and ctx.parent.params["as_json"])
     if name is None:
         _list(as_json)
         return 0

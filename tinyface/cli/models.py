@@ -84,7 +84,7 @@ def _list(as_json: bool) -> int:
         click.echo(f"Trained weights, for -m and --detector, in {folder}:")
         common.print_table(
             ["name", "task", "licence"],
-            [[w["name"], w["task"], common.brief(w["licence"])] for w in found],
+            [[w["name"], w["task"] or "unreadable", common.brief(w["licence"])] for w in found],
         )
     click.echo(
         "Public weights, for  tinyface models get: " + ", ".join(r["name"] for r in get.rows())

@@ -108,7 +108,7 @@ def choose_threshold(card: Card, fmr: float, threshold: float | None) -> tuple[f
         return fmr, threshold_for(card, fmr)
     if not -1 <= threshold <= 1:
         raise UsageError(f"a threshold of {threshold:g}: give a cosine, from -1 to 1")
-    return None, threshold
+    return None, float(threshold)  # of NumPy: its comparisons are no bool, nor in JSON
 
 
 def thresholds(card: Card) -> Mapping[float, float]:
@@ -149,7 +149,7 @@ def verify(
     else:
         score = cosine(model.embed(a, aligned), model.embed(b, aligned))
     return Verification(
-        same=score >= limit,
+        same=bool(score >= limit),
         cosine=score,
         threshold=limit,
         fmr=rate,
