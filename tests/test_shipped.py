@@ -10,6 +10,7 @@ from PIL import Image
 import tinyface
 from tinyface import modelstore
 from tinyface.cli.main import run
+from tinyface.errors import UsageError
 from tinyface.formats.modelfile import read_card
 from tinyface.model import Model
 
@@ -109,3 +110,20 @@ def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert run(["doctor", "--json"]) in (0, 1)  # 1: no C engine here
     assert json.loads(capsys.readouterr().out)["models"]["recogniser"]["licence"]
+
+
+@pytest.mark.parametrize("wish", ["", "~nosuch/x"])
+def test_without_a_home_folder_they_are_there(
+    wish: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container whose user has no entry in its list of users."""
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("TINYFACE_CACHE", wish)
+    assert [modelstore.default("embed"), modelstore.default("detect")] == FILES
+    with pytest.raises(UsageError, match="no home folder .*; set TINYFACE_CACHE to a folder"):
+        modelstore.made_user_folder()
+    for line in ("models", "doctor", "profile fdfacenet --runs 1"):
+        run(line.split())
+        out, err = capsys.readouterr()
+        assert out and "Traceback" not in err

@@ -12,6 +12,7 @@ So a model that someone imported under a name goes before the one that ships und
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -32,11 +33,21 @@ _EXAMPLE = {
 
 
 def user_folder() -> Path:
-    """The user's folder of models; it need not exist."""
+    """The user's folder of models; it need not exist.
+
+    Raises:
+        UsageError: it depends on a home folder, and there is none, as in some containers.
+    """
     chosen = os.environ.get("TINYFACE_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        what = f"TINYFACE_CACHE is {chosen}, and that user" if chosen else "this user"
+        raise UsageError(
+            f"{what} has no home folder for models; set TINYFACE_CACHE to a folder of yours"
+        ) from None
     return Path(base) / "tinyface"
 
 
@@ -44,7 +55,7 @@ def made_user_folder() -> Path:
     """The user's folder of models, which is made when it is first needed.
 
     Raises:
-        UsageError: it cannot be made.
+        UsageError: there can be none, or it cannot be made.
     """
     folder = user_folder()
     try:
@@ -87,7 +98,10 @@ def packaged_folder() -> Path:
 def installed() -> dict[str, Path]:
     """All weights that can be asked for by name, in the order of their names."""
     found: dict[str, Path] = {}
-    for folder in (packaged_folder(), user_folder()):  # the later one wins
+    folders = [packaged_folder()]
+    with suppress(UsageError):  # without one, what ships is there
+        folders.append(user_folder())
+    for folder in folders:  # the later one wins
         if folder.is_dir():
             found |= {p.stem: p for p in folder.glob(f"*{SUFFIX}") if not p.name.startswith(".")}
     return dict(sorted(found.items()))

@@ -133,10 +133,11 @@ def _default(task: str) -> dict[str, Any]:
 def _folders() -> dict[str, str]:
     from tinyface import modelstore
 
-    return {
-        "packaged models": str(modelstore.packaged_folder()),
-        "your models": str(modelstore.user_folder()),
-    }
+    try:
+        yours = str(modelstore.user_folder())
+    except TinyfaceError as error:
+        yours = f"none: {error}"
+    return {"packaged models": str(modelstore.packaged_folder()), "your models": yours}
 
 
 def _advice(report: dict[str, Any]) -> list[str]:
