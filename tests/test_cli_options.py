@@ -29,6 +29,19 @@ def test_every_command_looks_into_folders_inside_folders(tinyface: Any, line: st
     assert done.status == 0 and "deep" in done.out
 
 
+def test_an_empty_name_is_not_the_current_folder(tinyface: Any) -> None:
+    """As a script gives it, whose variable is not set."""
+    for line in (["embed"], ["detect"], ["align", "-o", "crops"]):
+        done = tinyface(*line, "")
+        assert done.status == 1 and done.out == ""
+        assert done.err == '"": no such file or directory; check the spelling\n'
+    done = tinyface("align", "one.png", "-o", "")
+    assert done.status == 2 and "name a folder for the crops" in done.err
+    assert not Path("one_0.png").exists()
+    Path("pairs.csv").write_text("a,b,same\none.png,one.png,1\none.png,two.png,0\n")
+    assert tinyface("evaluate", "pairs.csv", "--root", "").status == 2
+
+
 @pytest.mark.parametrize(
     "line",
     ["detect one.png", "align one.png -o crops", "verify one.png two.png",

@@ -151,3 +151,5 @@ def test_a_flat_folder_is_for_names_that_say_whose_they_are(tmp_path: Path) -> N
     assert locate(["1.jpg"], tmp_path) == {"1.jpg": tmp_path / "1.jpg"}
     with pytest.raises(UsageError, match="no such folder"):
         locate(["1.jpg"], tmp_path / "nosuch")
+    with pytest.raises(UsageError, match="no such folder"):
+        locate(["1.jpg"], "")  # a variable that is not set, in a script

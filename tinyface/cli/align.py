@@ -93,6 +93,8 @@ def command(
 
 
 def _folder(name: str) -> Path:
+    if not name:  # Path("") is the current folder
+        raise UsageError('-o "": an empty name; name a folder for the crops')
     path = Path(name)
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -197,6 +197,8 @@ def locate(names: Sequence[str], root: str | os.PathLike[str]) -> dict[str, Path
     Raises:
         UsageError: ``root`` is no folder.
     """
+    if not os.fspath(root):  # Path("") is the current folder
+        raise UsageError('"": no such folder; name the one that holds the pictures')
     base = Path(root)
     if not base.is_dir():
         raise UsageError(f"{base}: no such folder; name the one that holds the pictures")

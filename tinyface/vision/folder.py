@@ -27,6 +27,8 @@ def collect_images(path: str | os.PathLike[str], recursive: bool = False) -> lis
         ImageError: there is nothing at ``path``, it may not be read, or no picture is in it.
     """
     root, shown = Path(path), os.fspath(path)  # as it was written: "./a.jpg", "photos/"
+    if not shown:  # Path("") is the current folder
+        raise ImageError(foreign.missing('""', "file or directory"))
     if not root.exists():
         raise ImageError(foreign.missing(shown, "file or directory"))
     if not root.is_dir():
