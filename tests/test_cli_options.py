@@ -88,6 +88,21 @@ def test_a_picture_too_large_for_memory_does_not_end_the_batch(
     assert done.status == 1 and "one.png: too large" in done.err and "two.png\t" in done.out
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are counted otherwise")
+def test_a_name_may_be_as_long_as_names_can_be(tinyface: Any) -> None:
+    """255 bytes; letters of other scripts take several."""
+    names = ["n" * 251 + ".png", "n" * 250 + "m.png", "ã" * 125 + "n.png"]
+    for name in names:
+        Path(name).write_bytes(Path("one.png").read_bytes())
+    done = tinyface("align", *names, "one.png", "-o", "crops")
+    assert done.status == 0, done.err
+    assert [Path(line).name for line in done.out.splitlines()] == [
+        f"{'n' * 200}_0.png", f"{'n' * 200}-2_0.png", f"{'ã' * 100}_0.png", "one_0.png",
+    ]  # fmt: skip
+    output = "ã" * 125 + ".npy"
+    assert tinyface("embed", "one.png", "-o", output).status == 0 and Path(output).is_file()
+
+
 # ------------------------------------------------------------------------ what is printed
 
 

@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 from tinyface.errors import UsageError
 
 UNKNOWN: Final = (0, 0)  # the stamp of what is no file
+NAME: Final = 200  # bytes of a name that is added to; file systems take 255
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **how: Any) -> 
             yield file
         return
     # The name first: Ctrl-C may come as soon as the file is there.
-    name = target.parent / f".{target.name[:200]}.{os.urandom(4).hex()}.part"
+    name = target.parent / f".{shortened(target.name)}.{os.urandom(4).hex()}.part"
     try:
         with _create(name, mode, path, how, target.exists()) as file:
             yield file
@@ -57,6 +58,14 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **how: Any) -> 
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
             error.filename = os.fspath(path)  # write(2) does not know whose disk is full
         raise
+
+
+def shortened(name: str) -> str:
+    """The start of a file's name to which something is added: ``NAME`` bytes, in whole letters."""
+    name = name[:NAME]
+    while len(os.fsencode(name)) > NAME:
+        name = name[:-1]
+    return name
 
 
 def stamp(source: str | os.PathLike[str]) -> tuple[int, int]:

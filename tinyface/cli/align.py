@@ -11,6 +11,7 @@ import click
 from tinyface.cli import common
 from tinyface.cli.batch import Batch, shares
 from tinyface.errors import UsageError
+from tinyface.files import shortened
 
 if TYPE_CHECKING:
     from tinyface.vision.detect import Face
@@ -106,8 +107,9 @@ def _folder(name: str) -> Path:
 
 def _paths(out: Path, source: str, count: int, taken: set[str], kept: set[str]) -> list[str]:
     """Files for the crops: the picture's name without suffix, numbered where two pictures of a
-    run share it, or where a crop would take the place of a picture that is read (``kept``)."""
-    base = "stdin" if source == "-" else Path(source).stem
+    run share it, or where a crop would take the place of a picture that is read (``kept``); a long
+    name is cut, to have room for that."""
+    base = "stdin" if source == "-" else shortened(Path(source).stem)
     stem, number = base, 2
     while True:
         paths = [str(out / f"{stem}_{i}.png") for i in range(count)]
