@@ -255,6 +255,7 @@ def test_the_face_that_a_list_means(lfw: Path, capsys: pytest.CaptureFixture[str
         "evaluate pairs.txt --root lfw --plot roc.jpeg", "evaluate pairs.txt --root lfw --fmr 0",
         "evaluate pairs.txt --root lfw -o no/such/folder/x.csv", "evaluate pairs.txt --root nosuch",
         "evaluate pairs.txt --root lfw -m nosuch", "evaluate pairs.txt --root lfw --on-failure x",
+        "evaluate pairs.txt --root lfw -o faces.npz",
     ],
 )  # fmt: skip
 def test_wrong_usage_is_2(lfw: Path, capsys: pytest.CaptureFixture[str], line: str) -> None:

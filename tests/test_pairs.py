@@ -100,6 +100,7 @@ def test_tables(tmp_path: Path) -> None:
         ("a,b,same\n,2,1\n", "row 2"),
         ("a,b,same,fold\n1,2,1,0\n1,2,1,\n", "row 3"),
         ("1 1\nA\0\t1\t2\n", "not a text file"),
+        ('a,b,same\n"1,2,0\n' + 9999 * "Somebody/1.jpg,1\n", "an unclosed quote"),
     ],
 )
 def test_malformed_lists_name_the_place(text: str, said: str, tmp_path: Path) -> None:

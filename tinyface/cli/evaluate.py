@@ -12,6 +12,7 @@ from tinyface import plots
 from tinyface.cli import common
 from tinyface.cli.batch import load_model
 from tinyface.cli.common import origin
+from tinyface.errors import UsageError
 
 if TYPE_CHECKING:
     from tinyface.faces.evaluate import Evaluation, OnFailure, Report
@@ -83,6 +84,8 @@ def command(
     common.check_folders(output, plot, inputs=[pairs, model or "", detector or ""])
     listed = read_list(pairs, root, output, plot)
     plots.check(plot)
+    if output and not output.lower().endswith(".csv"):
+        raise UsageError(f"{output}: the scores are a table; name a file that ends with .csv")
     face = face or usual_face(listed)
     count = len(pictures(listed))
     recogniser, at_once = load_model(count, model, detector, backend, threads, weights)

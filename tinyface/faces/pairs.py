@@ -61,7 +61,10 @@ def read_pairs(path: str | os.PathLike[str]) -> PairList:
     if ";" in lines[0][1] and "," not in lines[0][1]:
         raise UsageError(f"{path}: separated by ';'; save it with commas between the columns")
     if "," in lines[0][1]:
-        return PairList(_from_table(path, [text for _, text in lines]), "table")
+        try:
+            return PairList(_from_table(path, [text for _, text in lines]), "table")
+        except csv.Error as error:  # a field of hundreds of lines
+            raise UsageError(f"{path}: {error}; an unclosed quote? correct it") from None
     return PairList(_from_lfw(path, lines), "lfw")
 
 
