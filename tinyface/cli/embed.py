@@ -94,6 +94,8 @@ def command(
         look = done.first(embed)
         status = batch.each(look, take, what="embedding", at_once=at_once)
         _finish(writers, batch.failures, str(output) if to_file else "")
+    for index in writers[1:]:  # what it speaks of is in its place
+        index.finish(batch.failures)
     if to_file:
         common.note(f"{output}: {writers[0].rows} embeddings")
     return status
@@ -142,10 +144,11 @@ def _taker(done: Journal, writers: list[Writer], all_faces: bool) -> Callable[[s
 
 def _finish(writers: list[Writer], failures: dict[str, str], file: str) -> None:
     """Write what is written at the end: to ``file`` only if there is something."""
-    empty = file and not writers[0].rows
-    for writer in writers[1:] if empty else writers:
-        writer.finish(failures)
-    if empty:
-        error = ImageError(f"{file} is not written: no picture could be embedded")
-        error.documented = len(writers) > 1
-        raise error
+    if not file or writers[0].rows:
+        writers[0].finish(failures)
+        return
+    for index in writers[1:]:
+        index.finish(failures)
+    error = ImageError(f"{file} is not written: no picture could be embedded")
+    error.documented = len(writers) > 1
+    raise error
