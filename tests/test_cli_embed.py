@@ -1,11 +1,13 @@
 """``tinyface embed``: what it prints and writes, and what becomes of bad pictures."""
 
 import csv
+import errno
 import io
 import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from command_line import ONE, leftovers
 from PIL import Image
 
 from tinyface import detect, modelstore
+from tinyface.cli.writers import Npy, Row
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -114,6 +117,36 @@ def test_nothing_is_written_where_nothing_was_embedded(tinyface: Any, tmp_path: 
     assert "faces.npy is not written" in done.err
     assert Path("faces.npy").read_text() == "older"
     assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "csv", "jsonl"])
+def test_what_cannot_be_written_is_said_in_one_document(
+    tinyface: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = tinyface("embed", "one.png", "-o", f"faces.{suffix}", "--json")
+    assert done.status == 1 and done.json["schema"] == "tinyface.error/1"
+    assert not Path(f"faces.{suffix}").exists() and not leftovers(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such limit there")
+def test_the_last_bytes_of_an_array_are_missed() -> None:
+    """A file that may not grow beyond NumPy's header stands for a full disk."""
+    import resource
+
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(OSError, match="large"), open("faces.npy", "wb") as stream:
+        writer = Npy(stream, SimpleNamespace(fingerprint=""))  # type: ignore[arg-type]
+        writer.write(Row("one.png", 0, None, np.zeros(16, np.float32)))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150, usual[1]))
+        try:
+            writer.finish({})
+            stream.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
 
 def test_aligned(tinyface: Any) -> None:

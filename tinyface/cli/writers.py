@@ -144,6 +144,17 @@ class Csv(Writer):
         writer.writerow([row.file, row.index, *found, *vector])
 
 
+class Plain:
+    """A stream that NumPy does not take for a file: into one of those it writes by itself, and of a
+    disk that is full for the last bytes it says nothing."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+
+    def write(self, data: bytes) -> int:
+        return self.stream.write(data)
+
+
 class Npy(Writer):
     """One array (N, D), float32. Which row is which picture is not in it."""
 
@@ -157,7 +168,7 @@ class Npy(Writer):
         self.kept.append(row)
 
     def finish(self, failures: Mapping[str, str]) -> None:
-        np.save(self.stream, self.embeddings(), allow_pickle=False)
+        np.save(Plain(self.stream), self.embeddings(), allow_pickle=False)
 
     def embeddings(self) -> Floats:
         return np.stack([row.embedding for row in self.kept])
