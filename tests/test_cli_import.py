@@ -61,6 +61,10 @@ def test_import_takes_no_other_models_place(
         assert done.status == 2 and f"'{wrong}': give three numbers" in done.err
     done = tinyface("import", "x.param", "--name", "a/b", "--mean", "1,2,3", "--force")
     assert done.status == 0 and mine.read_bytes() != before
+    for extra in ([], ["--force"]):  # a hidden file would not be found again
+        done = tinyface("import", "x.param", "--name", ".x", *extra)
+        assert done.status == 2 and "choose another (--name)" in done.err
+        assert not list(mine.parent.glob(".*"))
     # a file that is named is replaced, as by every other command
     assert tinyface("import", "x.param", "-o", mine).status == 0
     # the name may come from the file

@@ -68,7 +68,13 @@ def made_user_folder() -> Path:
 
 
 def place(name: str) -> Path:
-    """The file of a model of that name in the user's folder, which is made if needed."""
+    """The file of a model of that name in the user's folder, which is made if needed.
+
+    Raises:
+        UsageError: files of that name are hidden, and would not be found.
+    """
+    if not name or name.startswith("."):
+        raise UsageError(f"{name!r}: a name that is not hidden is needed; choose another (--name)")
     return made_user_folder() / f"{name.replace('/', '-')}{SUFFIX}"
 
 
