@@ -48,6 +48,7 @@ def test_help_and_version(tinyface: Any) -> None:
         "align one.png -o one.png", "align one.png -o crops --size 100",
         "detect one.png two.png --draw x.png", "detect one.png --draw x.gif",
         "info nosuch", "models nosuch", "import one.png -o model.pt",
+        "bench --isa scalar, --rounds 1",
         "import one.png --mean a,b,c", "import one.png --threshold 0.3",
     ],
 )  # fmt: skip
@@ -78,6 +79,8 @@ def test_a_bad_model_is_3(tinyface: Any) -> None:
         ("embed one.png --threads none", 2),
         ("embed", 2),
         ("embed one.png two.png -o -", 2),  # prints lines, not one document
+        ("bench --rounds 1 -o csv", 2),
+        ("bench --rounds 1 -o md", 2),
         ("info broken.jpg", 3),
         ("embed night.png broken.jpg -o faces.npy", 1),
     ],
@@ -271,13 +274,16 @@ def test_the_slower_engine_is_spoken_of(
     assert f"everything is slow here, because the C engine {wrong}" in tinyface("doctor").err
 
 
-def test_doctor(tinyface: Any) -> None:
+def test_doctor(tinyface: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     done = tinyface("doctor", "--json")
     report = done.json
     assert report["models"]["recogniser"]["licence"] == "CC0-1.0"
     assert report["engine"]["backend"] in ("c", "numpy")
     assert report["packages"]["numpy"] == np.__version__
     assert (done.status == 0) == (report["engine"]["backend"] == "c")
+    monkeypatch.setenv("TINYFACE_DETECTOR", "fdfacenet")  # which finds no faces
+    done = tinyface("doctor")
+    assert done.status == 1 and "name another in TINYFACE_DETECTOR" in done.err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such names there")

@@ -65,6 +65,7 @@ def command(
     from tinyface import machine
     from tinyface.traffic.bench import take_turns
 
+    _check(form, isa, as_json)
     counts = _numbers(threads)
     runs, macs = _cases(models or ("fdfacenet",), counts, isa, weights, with_numpy)
     before = machine.state()
@@ -83,6 +84,15 @@ def command(
         click.echo(machine.headline(described))
         _print_rows([_row(t) for t in timings], form)
     return 0
+
+
+def _check(form: str, isa: str, as_json: bool) -> None:
+    from tinyface.errors import UsageError
+
+    if as_json and form in ("md", "csv"):
+        raise UsageError(f"--json prints a document, and -o {form} something else: give either")
+    if isa and not all(isa.split(",")):
+        raise UsageError(f"--isa {isa}: give instruction sets, such as scalar,avx2, or all")
 
 
 def _numbers(text: str) -> list[int]:

@@ -127,6 +127,9 @@ def _default(task: str) -> dict[str, Any]:
         card = read_card(path)
     except TinyfaceError as error:
         return {"problem": str(error)}
+    if card.task != task:
+        wanted = f"its task is {card.task!r}, where {task!r} is wanted"
+        return {"problem": f"{path}: {wanted}; name another in {modelstore.OVERRIDES[task]}"}
     return {"name": card.name, "file": str(path), "licence": card.licence, "data": card.data}
 
 
