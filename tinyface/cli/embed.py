@@ -94,10 +94,8 @@ def command(
         look = done.first(embed)
         status = batch.each(look, take, what="embedding", at_once=at_once)
         _finish(writers, batch.failures, str(output) if to_file else "")
-    for index in writers[1:]:  # what it speaks of is in its place
-        index.finish(batch.failures)
     if to_file:
-        common.note(f"{output}: {writers[0].rows} embeddings")
+        _tell(writers, batch.failures, str(output))
     return status
 
 
@@ -152,3 +150,10 @@ def _finish(writers: list[Writer], failures: dict[str, str], file: str) -> None:
     error = ImageError(f"{file} is not written: no picture could be embedded")
     error.documented = len(writers) > 1
     raise error
+
+
+def _tell(writers: list[Writer], failures: dict[str, str], file: str) -> None:
+    """Print what is in the ``file``, now that it is in its place."""
+    for index in writers[1:]:
+        index.finish(failures)
+    common.note(f"{file}: {writers[0].rows} embeddings")
