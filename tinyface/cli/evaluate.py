@@ -83,9 +83,7 @@ def command(
 
     common.check_folders(output, plot, inputs=[pairs, model or "", detector or ""])
     listed = read_list(pairs, root, output, plot)
-    plots.check(plot)
-    if output and not output.lower().endswith(".csv"):
-        raise UsageError(f"{output}: the scores are a table; name a file that ends with .csv")
+    _check_forms(output, plot)
     face = face or usual_face(listed)
     count = len(pictures(listed))
     recogniser, at_once = load_model(count, model, detector, backend, threads, weights)
@@ -107,6 +105,13 @@ def command(
     else:
         print_report(done.report, recogniser.name, "" if aligned else face)
     return 1 if done.failures else 0
+
+
+def _check_forms(output: str | None, plot: str | None) -> None:
+    """UsageError where a file to write is named like one of another kind, which would be lost."""
+    plots.check(plot)
+    if output and not output.lower().endswith(".csv"):
+        raise UsageError(f"{output}: the scores are a table; name a file that ends with .csv")
 
 
 def read_list(path: str, root: str, *outputs: str | None) -> PairList:
