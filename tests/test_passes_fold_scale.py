@@ -69,3 +69,16 @@ def test_pocketnet_has_no_depthwise_of_size_one() -> None:
     left = [n for n in graph.nodes if isinstance(n.op, ops.Conv2d) and n.op.groups > 1]
     assert left
     assert all(graph.types[n.inputs[1]].shape[2] > 1 for n in left)
+
+
+def test_what_pads_were_made_for_is_not_the_map_before_a_stride() -> None:
+    """The second one's map, 5x5, vanishes; a 1x1 without pads holds for every map."""
+    b = Builder("strides")
+    x = b.input("input", (1, 6, 10, 10))
+    x = b.conv(x, 6, 1, key="scale", groups=6, stride=2)
+    op = ops.Conv2d(stride=(2, 2), made_for=(5, 5))
+    graph = b.build(b.apply(op, x, b.param("w", (8, 6, 1, 1))))
+    graph = graph.bind(random_state(graph))
+    after = optimise(graph)
+    assert kinds(after) == ["conv2d"]
+    assert_same_outputs(graph, after, "float32")

@@ -10,6 +10,7 @@ from random_graphs import assert_same_outputs, kinds
 
 from tinyface import ops
 from tinyface.builder import Builder
+from tinyface.errors import GraphError
 from tinyface.graph import Graph
 from tinyface.networks import find, random_state
 from tinyface.passes import drop_noops, fold_batchnorm, optimise, reparameterize
@@ -108,3 +109,33 @@ def test_a_branch_that_others_read_stays() -> None:
     graph = graph.bind(random_state(graph))
     merged = reparameterize(graph)
     assert kinds(merged) == ["conv2d", "conv2d", "add"]
+
+
+def padded(made_for: tuple[int, int], other: tuple[int, int]) -> Graph:
+    """Two strided branches with pads of the "same" kind, each for a map of its own size."""
+    b = Builder("padded")
+    x = b.input("input", (1, 4, 10, 10))
+    terms = [
+        b.apply(
+            ops.Conv2d(stride=(2, 2), pad=(few, few, few + 1, few + 1), made_for=size),
+            x,
+            b.param(f"w{few}", (8, 4, 3 + 2 * few, 3 + 2 * few)),
+        )
+        for few, size in ((0, made_for), (1, other))
+    ]
+    graph = b.build(b.apply(ops.Add(), *terms))
+    return graph.bind(random_state(graph))
+
+
+def test_pads_for_one_size_of_map_stay_for_that_size() -> None:
+    graph = padded((10, 10), (10, 10))
+    merged = reparameterize(graph)
+    assert kinds(merged) == ["conv2d"]
+    assert_same_outputs(graph, merged, "float32")
+    with pytest.raises(GraphError, match="its pads are for maps of 10x10"):
+        merged.with_inputs({"input": (1, 4, 11, 11)})
+
+
+def test_pads_for_different_maps_are_not_merged() -> None:
+    graph = padded((10, 10), (0, 0))
+    assert reparameterize(graph).nodes == graph.nodes

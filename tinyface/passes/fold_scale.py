@@ -68,8 +68,11 @@ def _fold(graph: Graph, scale: Node, node: Node, params: Params) -> Node | None:
     names = folded(graph, node.name, new_weight, new_bias, params)
     if names is None:
         return None
+    op = replace(node.op, stride=stride)
+    if (down, right) != (1, 1):  # a 1x1 without pads, then: it holds for maps of any size
+        op = replace(op, made_for=(0, 0))
     return replace(
         node,
-        op=replace(node.op, stride=stride),
+        op=op,
         inputs=(scale.inputs[0], *names, *node.inputs[3:]),
     )

@@ -31,6 +31,7 @@ class Family(NamedTuple):
     groups: int
     stride: Pair
     excess: Pair  # both pads minus the kernel, vertical and horizontal: it fixes the output size
+    made_for: Pair  # the map that the pads are for
 
 
 class Branch(NamedTuple):
@@ -55,7 +56,7 @@ class Unit(NamedTuple):
 def reparameterize(graph: Graph) -> Graph:
     """Replace sums of parallel convolutions (and identities) of one map by one convolution.
 
-    The branches must agree in input, stride and groups, and have dilation 1; smaller kernels
+    The branches must agree in input, stride, groups and made_for, and have dilation 1; smaller kernels
     are padded with zeros to their place in the largest. Any kernel size will do. Batch norms
     behind convolutions must have been folded; one straight on the input counts as a 1 x 1
     branch. Nothing is merged where that would cost more multiplications. Sums are formed in
@@ -130,7 +131,7 @@ def _convolution(graph: Graph, term: str) -> tuple[Family, Branch] | None:
     o, per_group, kh, kw = kernel.shape
     top, left, bottom, right = op.pad
     excess = (top + bottom - kh, left + right - kw)
-    family = Family(node.inputs[0], (o, per_group), op.groups, op.stride, excess)
+    family = Family(node.inputs[0], (o, per_group), op.groups, op.stride, excess, op.made_for)
     return family, Branch(term, node, op, kernel, bias[0] if bias else 0.0)
 
 
@@ -183,7 +184,9 @@ def _merge(
         names.append(fresh(f"{largest.name}.{part}.merged", params, graph.types))
         params[names[-1]] = value
     pad = (top, left, family.excess[0] + kh - top, family.excess[1] + kw - left)
-    op = Conv2d(stride=family.stride, pad=pad, groups=family.groups)
+    op = Conv2d(
+        stride=family.stride, pad=pad, groups=family.groups, made_for=family.made_for
+    )
     output = fresh(f"{largest.name}.merged", params, graph.types)
     return Node(largest.name, op, (family.x, *names), (output,))
 
