@@ -52,7 +52,7 @@ def drop_noops(graph: Graph) -> Graph:
     for node in graph.nodes:
         node = _past_reshape(_renamed(node, same_as), made, graph, seen)
         made |= dict.fromkeys(node.outputs, node)
-        x, y = _kept(node, graph.params), node.outputs[0]
+        x, y = _kept(node, graph), node.outputs[0]
         needed = _cuts(node, seen) or _holds(node, graph)
         if needed or not all(is_noop(node, x, types) for types in seen):
             nodes.append(node)
@@ -82,13 +82,23 @@ def _past_reshape(node: Node, made: Mapping[str, Node], graph: Graph, seen: Typi
     return replace(node, inputs=source.inputs) if same else node
 
 
-def _kept(node: Node, params: Mapping[str, Array]) -> str:
+def _kept(node: Node, graph: Graph) -> str:
     """The input that the output may equal; "" where an operand changes it."""
-    neutral = NEUTRAL.get(type(node.op))
-    if neutral is None:
+    number = NEUTRAL.get(type(node.op))
+    if number is None:
         return node.inputs[0]
+    constants, rank = graph.params, graph.types[node.outputs[0]].rank
     pairs = (node.inputs, node.inputs[::-1]) if isinstance(node.op, (Add, Mul)) else (node.inputs,)
-    return next((x for x, c in pairs if c in params and np.all(params[c] == neutral)), "")
+    return next(
+        (x for x, c in pairs if c in constants and _is_neutral(constants[c], number, rank)), ""
+    )
+
+
+def _is_neutral(value: Array, number: float, rank: int) -> bool:
+    """Whether it is that number throughout; and not one for each picture of a batch, which a
+    smaller batch is repeated for."""
+    aligned = (1,) * (rank - value.ndim) + value.shape
+    return max(aligned[:1], default=1) == 1 and bool(np.all(value == number))
 
 
 def is_noop(node: Node, x: str, types: Mapping[str, TensorType]) -> bool:
