@@ -14,7 +14,15 @@ from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
 from tinyface.graph import Graph
 from tinyface.networks import random_state
-from tinyface.passes import drop_noops, fold_affine, fold_scale, name_patterns, reparameterize
+from tinyface.passes import (
+    drop_noops,
+    fold_affine,
+    fold_constants,
+    fold_scale,
+    name_patterns,
+    optimise,
+    reparameterize,
+)
 from tinyface.runtime import Session
 
 Make = Callable[[Builder, str], Any]
@@ -142,6 +150,69 @@ def test_what_would_leave_the_bounds_is_left_alone() -> None:
     assert fold_affine(graph).nodes == graph.nodes
     graph = graph_of(widest_pad, 1, 1, 4, 4)
     assert name_patterns(graph).nodes == graph.nodes
+
+
+def for_each_picture(b: Builder, x: str) -> tuple[str, ...]:
+    """Neutral, and one for each of four pictures: one picture becomes four."""
+    y = b.apply(ops.Mul(), b.apply(ops.ReLU(), x), b.param("ones", (4, 1, 1, 1)))
+    row = b.apply(ops.GlobalAveragePool(), b.apply(ops.Add(), y, b.param("zeros", (4, 3, 1, 1))))
+    return b.apply(ops.ReLU(), row), b.apply(ops.Sub(), x, b.param("none", (3, 1, 1)))
+
+
+def test_neutral_constants_of_a_batch_stay() -> None:
+    graph = graph_of(for_each_picture, 4, 3, 5, 5, ones=1.0, zeros=0.0, none=0.0)
+    after = drop_noops(graph)
+    assert {"mul", "add"} <= {node.op.kind for node in after.nodes}
+    one = {"x": (1, 3, 5, 5)}
+    assert_same_outputs(graph.with_inputs(one), after.with_inputs(one), "float32")
+
+
+@pytest.mark.filterwarnings("ignore:.*no C kernel")
+@pytest.mark.parametrize(
+    "op",
+    [ops.Exp(), ops.Transpose(()), ops.Slice(), ops.Identity(), ops.Reshape(())],
+    ids=lambda op: op.kind,
+)
+def test_a_single_number_keeps_its_shape(op: ops.Op) -> None:
+    """Of rank 0, among the weights and among the inputs."""
+    b = Builder("number")
+    number = b.apply(op, b.param("s", ()))
+    given = b.apply(op, b.input("x", ()))
+    graph = b.build(b.apply(ops.Mul(), given, number))
+    graph = graph.bind({"s": np.float32(0.5).reshape(())})
+    after = fold_constants(graph)
+    assert all(value.shape == () for value in after.params.values())
+    wanted = run_graph(graph, {"x": np.float32(2).reshape(())})
+    (got,) = Session(graph, "auto", 1).run(np.float32(2)).values()
+    assert got.shape == () and got == next(iter(wanted.values()))
+
+
+def absent_bias(b: Builder, x: str) -> str:
+    y = b.apply(ops.Conv2d(), x, b.param("w", (4, 3, 3, 3)), "")
+    return b.batch_norm(y, key="n")
+
+
+def absent_bias_and_factor(b: Builder, x: str) -> str:
+    y = b.apply(ops.Conv2d(groups=3), x, b.param("s", (3, 1, 1, 1)), "", "", "")
+    y = b.apply(ops.Conv2d(), y, b.param("w", (4, 3, 3, 3)), "")
+    return b.apply(ops.Mul(), y, b.param("k", (4, 1, 1)))
+
+
+def absent_like(b: Builder, x: str) -> str:
+    return b.apply(ops.Resize("nearest", scale=(2.0, 2.0)), x, "")
+
+
+@pytest.mark.parametrize("make", [absent_bias, absent_bias_and_factor, absent_like])
+@pytest.mark.parametrize("backend", ["numpy", "auto"])
+def test_inputs_that_are_absent_at_the_end(make: Make, backend: str) -> None:
+    graph = graph_of(make, 1, 3, 6, 6)
+    after = optimise(graph)
+    assert all(node.inputs[-1] for node in after.nodes) and len(after.nodes) == 1
+    assert_same_outputs(graph, after, "float32")
+    x = np.random.default_rng(0).standard_normal((1, 3, 6, 6)).astype(np.float32)
+    (wanted,) = run_graph(graph, {"x": x}).values()
+    (got,) = Session(graph, backend, 1).run(x).values()
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 # ----------------------------------------------------------------------------- planner

@@ -269,7 +269,7 @@ class Session:
         if set(x) != set(names):
             raise GraphError(f"{self.graph.name} takes the inputs {', '.join(names)}")
         dtype = self.graph.inputs[names[0]].dtype
-        return {name: np.ascontiguousarray(x[name], dtype=dtype) for name in names}
+        return {name: np.asarray(x[name], dtype, order="C") for name in names}
 
 
 # The only lock that outlives a call: executables and graphs have none.

@@ -261,7 +261,7 @@ def _aligned(nbytes: int) -> Array:
 def _as_input(array: Array, shape: tuple[int, ...]) -> Array:
     if array.shape != shape:
         raise BackendError(f"planned for an input of shape {shape}, got {array.shape}")
-    return np.ascontiguousarray(array, np.float32)
+    return np.asarray(array, np.float32, order="C")
 
 
 def number_buffers(plan: Plan) -> dict[str, int]:

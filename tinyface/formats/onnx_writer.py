@@ -38,7 +38,7 @@ class Writer:
     def param(self, name: str) -> str:
         """A weight of the graph, written when first used."""
         if name in self.graph.params:
-            self.constants[name] = np.ascontiguousarray(self.graph.params[name])
+            self.constants[name] = np.asarray(self.graph.params[name], order="C")
         return name
 
     def rank(self, name: str) -> int:

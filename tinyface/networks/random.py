@@ -72,7 +72,7 @@ def _mean_square(graph: Graph, node: Node, squares: Mapping[str, float]) -> floa
     op: Any = node.op
     given = [squares.get(name, 1.0) for name in node.inputs if name]  # 1: a constant in front
     if isinstance(op, (Conv2d, Linear)):
-        residual = squares[node.inputs[4]] if len(node.inputs) > 4 else 0.0
+        residual = squares[node.inputs[4]] if any(node.inputs[4:]) else 0.0
         return _activated(op.act, 1.0 + residual)
     if isinstance(op, Add):
         return sum(given)

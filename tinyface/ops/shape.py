@@ -74,7 +74,7 @@ class Split(Op):
 
     def run(self, x: Array) -> tuple[Array, ...]:
         parts = np.split(x, np.cumsum(self.sizes)[:-1], self.axis)  # views
-        return tuple(np.ascontiguousarray(part) for part in parts)
+        return tuple(np.asarray(part, order="C") for part in parts)
 
 
 @register
@@ -124,7 +124,7 @@ class Slice(Op):
         return (TensorType(shape, x.dtype),)
 
     def run(self, x: Array) -> Array:
-        return np.ascontiguousarray(x[self.index(x.ndim)])
+        return np.asarray(x[self.index(x.ndim)], order="C")  # may be a single number
 
 
 @register
@@ -230,7 +230,7 @@ class Transpose(Op):
         return (TensorType(tuple(x.shape[axis] for axis in self.perm), x.dtype),)
 
     def run(self, x: Array) -> Array:
-        return np.ascontiguousarray(x.transpose(self.perm))
+        return np.asarray(x.transpose(self.perm), order="C")  # may be a single number
 
 
 @register

@@ -14,6 +14,7 @@ from tinyface.passes.fuse_activation import fuse_activation
 from tinyface.passes.half_weights import half_weights
 from tinyface.passes.name_patterns import name_patterns
 from tinyface.passes.reparameterize import reparameterize
+from tinyface.passes.rewrite import trimmed
 from tinyface.passes.split_multiplier import split_multiplier
 from tinyface.passes.through_interleave import through_interleave
 from tinyface.passes.turn_maps import turn_maps
@@ -32,7 +33,7 @@ def optimise(graph: Graph) -> Graph:
     their sum), so they go round until nothing is left to do; fusing and splitting end it.
     ``name_patterns`` has been at work already when a file was imported.
     """
-    graph = fold_constants(computed_weights(fold_constants(graph)))
+    graph = fold_constants(computed_weights(fold_constants(trimmed(graph))))
     size, graph = 0, through_interleave(graph)
     while len(graph.nodes) != size:
         size = len(graph.nodes)

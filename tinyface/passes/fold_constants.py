@@ -27,5 +27,7 @@ def fold_constants(graph: Graph) -> Graph:
         with np.errstate(all="ignore"):
             made = node.op.run(*given)
         parts = made if isinstance(made, tuple) else (made,)
-        params.update(zip(node.outputs, map(np.ascontiguousarray, parts), strict=True))
+        # not ascontiguousarray, which would give a single number an axis
+        whole = [np.asarray(part, order="C") for part in parts]
+        params.update(zip(node.outputs, whole, strict=True))
     return finish(graph, nodes, params)

@@ -7,7 +7,15 @@ from dataclasses import replace
 from tinyface.graph import Graph, Node
 from tinyface.ops import Add, Conv2d, Linear
 from tinyface.ops.epilogue import may_end
-from tinyface.passes.rewrite import Typings, alive, finish, private, same_shape, typings
+from tinyface.passes.rewrite import (
+    Typings,
+    alive,
+    finish,
+    private,
+    same_shape,
+    trimmed_node,
+    typings,
+)
 
 
 def fuse_activation(graph: Graph) -> Graph:
@@ -50,7 +58,8 @@ def _fuse(graph: Graph, source: Node, node: Node, tensor: str, seen: Typings) ->
     if may_end(op, node.op, graph.types[tensor].rank) and node.inputs[0] == tensor:
         slope = node.inputs[1] if len(node.inputs) == 2 else ""
         inputs = (*product[:3], slope, product[4])
-        return Node(source.name, replace(op, act=node.op), _trimmed(inputs), node.outputs)
+        fused = Node(source.name, replace(op, act=node.op), inputs, node.outputs)
+        return trimmed_node(fused)
     if isinstance(node.op, Add) and not product[4] and not _depthwise(graph, source):
         (residual,) = (name for name in node.inputs if name != tensor)
         if same_shape(seen, tensor, residual) and residual not in graph.params:
@@ -62,10 +71,3 @@ def _depthwise(graph: Graph, node: Node) -> bool:
     """Whether every channel is convolved by itself."""
     shape = graph.types[node.inputs[1]].shape
     return isinstance(node.op, Conv2d) and node.op.groups == shape[0] > 1
-
-
-def _trimmed(inputs: tuple[str, ...]) -> tuple[str, ...]:
-    """Without the absent inputs at the end."""
-    while inputs[-1] == "":
-        inputs = inputs[:-1]
-    return inputs

@@ -123,6 +123,18 @@ def alive(graph: Graph) -> Graph:
     return finish(graph, graph.nodes, graph.params)
 
 
+def trimmed(graph: Graph) -> Graph:
+    """The graph without absent inputs at the end of a node's, so that passes may count them."""
+    return finish(graph, map(trimmed_node, graph.nodes), graph.params)
+
+
+def trimmed_node(node: Node) -> Node:
+    if node.inputs[-1:] != ("",):
+        return node
+    count = max((i + 1 for i, name in enumerate(node.inputs) if name), default=0)
+    return replace(node, inputs=node.inputs[:count])
+
+
 def finish(graph: Graph, nodes: Iterable[Node], params: Mapping[str, Array]) -> Graph:
     """The graph with these nodes and parameters, without those that no output needs; the very
     graph that was given where nothing changes: to make and check another takes its time."""
