@@ -221,3 +221,21 @@ def test_inputs_are_checked() -> None:
     with pytest.raises(GraphError, match="does not fit 2 channels"):
         session.run(np.ones((1, 2, 8, 8), np.float32))
     assert runtime.BACKENDS == ("auto", "c", "numpy")
+
+
+@pytest.mark.filterwarnings("error:.*no C kernel")
+@pytest.mark.parametrize("backend", ["numpy", "auto"])
+@pytest.mark.parametrize("nodes", [0, 1, 2])
+def test_an_output_may_be_a_weight(backend: str, nodes: int) -> None:
+    """Even if nothing is computed; and what is, is computed as ever, with no warning."""
+    b = Builder("weight")
+    x = b.input("x", (1, 2, 3, 3))
+    for _ in range(nodes):
+        x = b.apply(ops.ReLU(), x)
+    graph = b.build(b.param("w", (3,)), *[x] * (nodes > 0))
+    graph = graph.bind({"w": np.float32([1, 2, 3])})
+    session = Session(graph, backend, 1)
+    given = np.float32([-1, 2] * 9).reshape(1, 2, 3, 3)
+    found, *others = session.run(given).values()
+    assert np.array_equal(found, [1, 2, 3]) and not np.shares_memory(found, graph.params["w"])
+    assert all(np.array_equal(y, np.maximum(given, 0)) for y in others)

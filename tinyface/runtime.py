@@ -245,7 +245,7 @@ class Session:
         from tinyface.backends.mixed import MixedExecutable
 
         mixed = MixedExecutable(graph, self.threads, self._packers, chains=chains)
-        if not self._warned:
+        if mixed.foreign and not self._warned:  # none where but an output is a constant
             shown = ", ".join(mixed.foreign[:3]) + (", …" if len(mixed.foreign) > 3 else "")
             warnings.warn(
                 f"{graph.name}: {len(mixed.foreign)} of {len(graph.nodes)} operators have no C "
@@ -253,7 +253,7 @@ class Session:
                 RuntimeWarning,
                 stacklevel=6,
             )
-        self._warned = True
+            self._warned = True
         return mixed
 
     def _forked(self) -> None:

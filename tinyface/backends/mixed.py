@@ -48,6 +48,8 @@ class MixedExecutable:
         self.parts: list[CExecutable | NumpyExecutable] = []
         foreign: set[str] = set()
         planned: dict[tuple[str, ...], CExecutable] = {}  # by their operators: planned once
+        if not graph.nodes:  # its outputs are inputs and weights, which C does not give
+            self.parts.append(NumpyExecutable(graph))
         while not self.parts:
             for nodes, in_c in _runs(graph.nodes, foreign):
                 part = extract(graph, nodes)
