@@ -104,7 +104,8 @@ def feature_maps(graph: Graph, inputs: Mapping[str, Any]) -> list[FeatureMap]:
 def tiles(name: str, kind: str, output: NDArray[Any]) -> FeatureMap:
     """The channels that vary most of ``(N, C, H, W)``, side by side, each from its least value
     (black) to its largest (white); a vector as one strip. Of a batch, the first."""
-    values = np.nan_to_num(np.asarray(output[0], np.float32)).astype(np.float64)
+    first = np.atleast_1d(output)[0]  # a single number has no batch
+    values = np.nan_to_num(np.asarray(first, np.float32)).astype(np.float64)
     low, high = float(values.min()), float(values.max())
     if values.ndim == 3 and values.shape[1] * values.shape[2] > 1:
         order = np.argsort(-values.std(axis=(1, 2)), kind="stable")[:CHANNELS]
