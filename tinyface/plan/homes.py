@@ -90,11 +90,19 @@ def find_direct(graph: Graph, homes: Mapping[str, Home]) -> dict[str, str]:
     direct: dict[str, str] = {}
     for name in graph.outputs:
         source, shape = writer(graph, name), graph.types[name].shape
-        planes = len(shape) == 4 and source == name and math.prod(shape[2:]) > 1
+        same = source == _original(graph, name)
+        planes = len(shape) == 4 and same and math.prod(shape[2:]) > 1
         taken = {*homes, *direct, *direct.values()}
         if source and not planes and source not in taken:
             direct[source] = name
     return direct
+
+
+def _original(graph: Graph, name: str) -> str:
+    """The tensor that ``name`` is under another name, in the same shape and order."""
+    while (node := graph.producers.get(name)) and isinstance(node.op, Identity):
+        name = node.inputs[0]
+    return name
 
 
 def _parts(graph: Graph, node: Node) -> Iterator[tuple[str, Home]]:
