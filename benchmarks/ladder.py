@@ -56,9 +56,9 @@ class Recorder(Packer):
         super().__init__()
         self.given: dict[Hashable, Callable[[], Array | Pieces]] = {}
 
-    def add(self, key: Hashable, make: Callable[[], Array | Pieces]) -> int:
+    def add(self, key: Hashable, make: Callable[[], Array | Pieces], *, exact: bool = False) -> int:
         self.given[key] = make
-        return super().add(key, make)
+        return super().add(key, make, exact=exact)
 
 
 class PackedEveryTime:

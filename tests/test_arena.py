@@ -23,7 +23,7 @@ Lives = dict[Buffer, arena.Life]
 class Nothing(Packer):
     """Packs no weights: plans for their buffers alone take a fraction of the time."""
 
-    def add(self, key: Hashable, make: Callable[[], object]) -> int:
+    def add(self, key: Hashable, make: Callable[[], object], *, exact: bool = False) -> int:
         return 0
 
 

@@ -10,6 +10,7 @@ import pytest
 from random_graphs import assert_same_outputs
 
 from tinyface import limits, ops
+from tinyface.backends.c import CExecutable
 from tinyface.backends.numpy import run_graph
 from tinyface.builder import Builder
 from tinyface.graph import Graph
@@ -276,6 +277,42 @@ def with_its_mirror_image(b: Builder, x: str) -> tuple[str, ...]:
     both = b.apply(ops.Concat(axis=1), x, mirror(b, x))
     y = b.conv(sigmoid(b, both), 8, 3, key="c", pad=1)
     return mirror(b, y), b.apply(ops.Add(), y, mirror(b, sigmoid(b, y)))
+
+
+def same_under_other_names(b: Builder, x: str) -> str:
+    """Nobody took out what does nothing; the caller's array is in another order than the map's."""
+    x = b.apply(ops.ReLU(), b.apply(ops.MaxPool((1, 1), (1, 1)), x))
+    return b.apply(ops.Identity(), b.apply(ops.Identity(), x))
+
+
+def turned_under_another_name(b: Builder, x: str) -> str:
+    x = b.apply(ops.Transpose((0, 2, 3, 1)), b.apply(ops.Identity(), sigmoid(b, x)))
+    return b.apply(ops.Identity(), x)
+
+
+@pytest.mark.needs_c
+@pytest.mark.parametrize("make", [same_under_other_names, turned_under_another_name])
+def test_c_runs_what_no_pass_has_seen(make: Make) -> None:
+    graph = graph_of(make, 2, 3, 4, 5)
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    (wanted,) = run_graph(graph, {"x": x}).values()
+    (got,) = CExecutable(graph, 1).run({"x": x}).values()
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.needs_c
+@pytest.mark.parametrize("shape", [(1, 16), (1, 4, 2, 2), (4, 4)])
+@pytest.mark.parametrize("divisor", [1e38, 3e38, 1e-39, -1e-39, 0.0, np.inf, np.nan, 3.0])
+def test_quotients_whose_reciprocals_are_no_floats(divisor: float, shape: tuple[int, ...]) -> None:
+    """x / 1e38 is more than nothing, and x / 1e-39 is no infinity where x is as small."""
+    values = [1e38, -1e38, 0, 1e-38, -1e-39, 1, -3, np.inf, -np.inf, np.nan, 3e38, 7, 1e20, 2, 5, 9]
+    x = np.float32(values).reshape(shape)
+    graph = graph_of(lambda b, x: b.apply(ops.Div(), x, b.param("c", ())), *shape, c=divisor)
+    with np.errstate(all="ignore"):
+        (wanted,) = run_graph(graph, {"x": x}).values()
+    (got,) = Session(graph, "c", 1).run(x).values()
+    least = np.finfo(np.float32).tiny  # the engine writes 0 for what is below it
+    np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=least)
 
 
 @pytest.mark.needs_c

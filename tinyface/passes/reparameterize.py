@@ -56,9 +56,9 @@ class Unit(NamedTuple):
 def reparameterize(graph: Graph) -> Graph:
     """Replace sums of parallel convolutions (and identities) of one map by one convolution.
 
-    The branches must agree in input, stride, groups and made_for, and have dilation 1; smaller kernels
-    are padded with zeros to their place in the largest. Any kernel size will do. Batch norms
-    behind convolutions must have been folded; one straight on the input counts as a 1 x 1
+    The branches must agree in input, stride, groups and made_for, and have dilation 1; smaller
+    kernels are padded with zeros to their place in the largest. Any kernel size will do. Batch
+    norms behind convolutions must have been folded; one straight on the input counts as a 1 x 1
     branch. Nothing is merged where that would cost more multiplications. Sums are formed in
     float64 and rounded once.
     """
@@ -184,9 +184,7 @@ def _merge(
         names.append(fresh(f"{largest.name}.{part}.merged", params, graph.types))
         params[names[-1]] = value
     pad = (top, left, family.excess[0] + kh - top, family.excess[1] + kw - left)
-    op = Conv2d(
-        stride=family.stride, pad=pad, groups=family.groups, made_for=family.made_for
-    )
+    op = Conv2d(stride=family.stride, pad=pad, groups=family.groups, made_for=family.made_for)
     output = fresh(f"{largest.name}.merged", params, graph.types)
     return Node(largest.name, op, (family.x, *names), (output,))
 

@@ -123,8 +123,11 @@ def with_constant(p: Planner, node: Node) -> None:
         "mul": (values, zero),
     }
     if node.op.kind == "div" and not reverse:
-        with np.errstate(divide="ignore"):
-            scale_shift["div"] = (one / values, zero)
+        with np.errstate(all="ignore"):
+            inverse = one / values
+        # a product with one that lost bits, or is none, is no quotient
+        if np.all(np.isfinite(inverse) & (np.abs(inverse) >= np.finfo(np.float32).tiny)):
+            scale_shift["div"] = (inverse, zero)
     if node.op.kind not in scale_shift:
         return flat.binary(p, node)
     affine(p, node, name, x, *scale_shift[node.op.kind])

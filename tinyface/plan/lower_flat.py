@@ -47,6 +47,15 @@ def place(p: Planner, name: str) -> Place:
     return view.buffer, view.offset, row_major(p.shape(name), view.img)
 
 
+def divisor(p: Planner, name: str) -> Place:
+    """As ``place``; of a constant, numbers below the least normal float are not taken for 0."""
+    value = p.graph.params.get(name)
+    if value is None:
+        return place(p, name)
+    offset = p.packer.add((name, "divisor"), lambda: value.astype(np.float32), exact=True)
+    return p.constants, offset, row_major(value.shape)
+
+
 def known(p: Planner, name: str) -> Place:
     """Where a tensor lies, in whatever order."""
     return p.unmoved(name) or place(p, name)
@@ -279,7 +288,8 @@ def binary(p: Planner, node: Node) -> None:
     goal, names = p.shape(result), node.inputs
     if node.op.kind not in ("sub", "div"):  # what is repeated comes second
         names = tuple(sorted(names, key=lambda name: -math.prod(p.shape(name))))
-    a, b = (broadcast(place(p, name), p.shape(name), goal) for name in names)
+    places = (place(p, names[0]), (divisor if node.op.kind == "div" else place)(p, names[1]))
+    a, b = (broadcast(at, p.shape(name), goal) for at, name in zip(places, names, strict=True))
     fields, _ = act_fields(p, node, 1, act, None)
     elementwise(
         p, node, result, goal, (a, target(p, result), b), f"TF_{node.op.kind.upper()}", fields

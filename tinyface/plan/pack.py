@@ -114,14 +114,15 @@ class Packer:
         self._size = 0
         self._zeros, self._need = (0, 0), ALIGN  # (offset, how many there are), how many it takes
 
-    def add(self, key: Hashable, make: Callable[[], Array | Pieces]) -> int:
-        """Offset of what ``make()`` returns; ``key`` must tell it from everything else."""
+    def add(self, key: Hashable, make: Callable[[], Array | Pieces], *, exact: bool = False) -> int:
+        """Offset of what ``make()`` returns; ``key`` must tell it from everything else. exact:
+        numbers below ``TINY`` stay, too."""
         if key not in self._offsets:
             made = make()
-            self._offsets[key] = self._append(made if isinstance(made, list) else [made])
+            self._offsets[key] = self._append(made if isinstance(made, list) else [made], exact)
         return self._offsets[key]
 
-    def _append(self, pieces: Pieces) -> int:
+    def _append(self, pieces: Pieces, exact: bool = False) -> int:
         half = pieces[0].dtype == np.float16
         dtype, each = (np.float16, 2) if half else (np.float32, 1)
         offset = self._size
@@ -130,7 +131,7 @@ class Packer:
         for piece in pieces:
             packed = place[: piece.size].reshape(piece.shape)
             packed[...] = piece
-            if not half:
+            if not half and not exact:
                 packed[np.abs(packed) < TINY] = 0
             place = place[piece.size :]
         place[:] = 0
