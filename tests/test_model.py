@@ -251,6 +251,17 @@ def test_detect_and_align() -> None:
         tinyface.align(samples.picture())
 
 
+def test_a_detector_is_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is loaded when it is first needed; servers change to another folder before."""
+    (tmp_path / "own.safetensors").write_bytes(modelstore.find("detector").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    loaded = tinyface.load(threads=1, detector="./own.safetensors")
+    monkeypatch.chdir(tmp_path.parent)
+    assert loaded.detector is not None
+
+
 def test_a_detector_goes_to_other_processes(model: Model) -> None:
     finder = tinyface.load_detector(threads=1)
     assert pickle.loads(pickle.dumps(finder)) is finder  # here it is loaded already

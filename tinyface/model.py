@@ -278,7 +278,7 @@ def load(
             with every weight of a convolution rounded to 11 bits.
 
     Raises:
-        UsageError: there is no such model; what there is is listed.
+        UsageError: there is no such model or detector; what there is is listed.
         BackendError: the C engine was asked for and was not built.
         ModelError: the file is malformed, or holds no recogniser.
     """
@@ -295,6 +295,8 @@ def load(
         raise ModelError(
             f"{path}: gives no embeddings (its task is {card.task!r}); name a recogniser"
         )
+    if isinstance(detector, (str, os.PathLike)):  # read later, perhaps in another folder
+        detector = modelstore.find(detector).absolute()
     model = Model(graph, card, backend=backend, threads=threads, detector=detector, weights=weights)
     model._graph, model._file = path.absolute(), file  # the weights need not be in memory twice
     model._loaded = (model._graph, backend, threads, detector, weights)
