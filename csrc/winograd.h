@@ -147,11 +147,11 @@ typedef struct {
 static wino_plan wino_plan_of(const tf_step *s, int64_t oh, int64_t ow)
 {
     static const wino_plan plans[2][2] = {
-        {{.m = 2, .T = 4, .in = wino_in_2x1, .out = wino_out_2x1},
-         {.m = 4, .T = 6, .in = wino_in_4x1, .out = wino_out_4x1}},
-        {{.m = 2, .T = 5, .in = wino_in_2x2, .out = wino_out_2x2},
-         {.m = 4, .T = 9, .in = wino_in_4x2, .out = wino_out_4x2}}};
+        {{.in = wino_in_2x1, .out = wino_out_2x1}, {.in = wino_in_4x1, .out = wino_out_4x1}},
+        {{.in = wino_in_2x2, .out = wino_out_2x2}, {.in = wino_in_4x2, .out = wino_out_4x2}}};
     wino_plan w = plans[s->sh - 1][s->tile / 2 - 1];
+    w.m = s->tile;
+    w.T = (w.m - 1) * s->sh + 3;
     w.across = tf_ceil_div(ow, w.m);
     w.map = w.across * tf_ceil_div(oh, w.m);
     w.all = s->n * w.map;

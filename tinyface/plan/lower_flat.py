@@ -38,22 +38,14 @@ def row_major(shape: Shape, img: int | None = None) -> Strides:
     return tuple(strides) if img is None else (img, *strides[1:])
 
 
-def place(p: Planner, name: str) -> Place:
-    """Where a tensor lies row-major, moved if need be; a constant lies among the weights."""
+def place(p: Planner, name: str, *, exact: bool = False) -> Place:
+    """Where a tensor lies row-major, moved if need be; a constant lies among the weights. exact: of
+    a constant, numbers below the least normal float are not taken for 0."""
     if name in p.graph.params:
         value = p.graph.params[name]
-        return constant(p, (name, "as is"), value)
+        return constant(p, (name, "exact" if exact else "as is"), value, exact=exact)
     view = p.as_flat(name)
     return view.buffer, view.offset, row_major(p.shape(name), view.img)
-
-
-def divisor(p: Planner, name: str) -> Place:
-    """As ``place``; of a constant, numbers below the least normal float are not taken for 0."""
-    value = p.graph.params.get(name)
-    if value is None:
-        return place(p, name)
-    offset = p.packer.add((name, "divisor"), lambda: value.astype(np.float32), exact=True)
-    return p.constants, offset, row_major(value.shape)
 
 
 def known(p: Planner, name: str) -> Place:
@@ -95,8 +87,8 @@ def read_by_product(p: Planner, name: str) -> bool:
     return False
 
 
-def constant(p: Planner, key: tuple[str | int, ...], value: Array) -> Place:
-    offset = p.packer.add(key, lambda: np.asarray(value, np.float32))
+def constant(p: Planner, key: tuple[str | int, ...], value: Array, *, exact: bool = False) -> Place:
+    offset = p.packer.add(key, lambda: np.asarray(value, np.float32), exact=exact)
     return p.constants, offset, row_major(value.shape)
 
 
@@ -288,7 +280,7 @@ def binary(p: Planner, node: Node) -> None:
     goal, names = p.shape(result), node.inputs
     if node.op.kind not in ("sub", "div"):  # what is repeated comes second
         names = tuple(sorted(names, key=lambda name: -math.prod(p.shape(name))))
-    places = (place(p, names[0]), (divisor if node.op.kind == "div" else place)(p, names[1]))
+    places = place(p, names[0]), place(p, names[1], exact=node.op.kind == "div")
     a, b = (broadcast(at, p.shape(name), goal) for at, name in zip(places, names, strict=True))
     fields, _ = act_fields(p, node, 1, act, None)
     elementwise(
